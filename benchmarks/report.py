@@ -1,0 +1,213 @@
+"""What all benchmarks share: taking turns, statistics, the table, the JSON file and the plot.
+
+A shared machine drifts by more than the differences that matter, so the systems take turns and
+each round yields one ratio of ours to each peer, measured within seconds of each other. The
+median of those ratios is the figure; the seconds are there to show what it is made of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.processes import exit_on_sigterm
+from benchmarks.systems import SYSTEMS, Run, RunFailed, System
+
+OURS = "baryon"
+RESULTS = Path(__file__).resolve().parent / "results"
+PACKAGES = ("baryon", "mxnet", "numpy", "pyzmq", "msgspec")
+MAX_FAILED_ROUNDS = 3
+
+console = Console()
+Sample = Callable[[], Tuple[float, Run]]
+
+
+@dataclass(frozen=True)
+class Stats:
+    median: float
+    minimum: float
+    maximum: float
+    values: List[float]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Stats:
+        return cls(statistics.median(values), min(values), max(values), list(values))
+
+
+@dataclass
+class Case:
+    """One row of a table: one setting, the seconds of each system, and ours against each peer."""
+
+    name: str
+    setting: Dict[str, Any]
+    seconds: Dict[str, Stats] = field(default_factory=dict)
+    ratios: Dict[str, Stats] = field(default_factory=dict)  # peer -> ours divided by the peer
+    bad_exits: Dict[str, int] = field(default_factory=dict)  # reported, then aborted or hung
+    failures: List[str] = field(default_factory=list)
+
+
+def take_turns(case: Case, samples: Mapping[str, Sample], rounds: int) -> Case:
+    """Fill `case` from `rounds` rounds in which each system runs once, after one to warm up.
+
+    A round in which a system fails is recorded and repeated; RunFailed after MAX_FAILED_ROUNDS.
+    """
+    seconds: Dict[str, List[float]] = {name: [] for name in samples}
+    case.bad_exits = dict.fromkeys(samples, 0)
+    number = 0
+    while number <= rounds:
+        try:
+            taken = {name: sample() for name, sample in samples.items()}
+        except RunFailed as failure:
+            case.failures.append(str(failure))
+            console.print(f"{case.name}: round {number} failed: {failure}", markup=False)
+            if len(case.failures) >= MAX_FAILED_ROUNDS:
+                raise
+            continue
+        shown = "  ".join(f"{name} {taken[name][0]:.4f} s" for name in taken)
+        console.print(f"{case.name}: {f'round {number}' if number else 'warm-up'}: {shown}")
+        for name, (value, run) in taken.items():
+            case.bad_exits[name] += any(code != 0 for code in run.exit_codes)
+            if number > 0:
+                seconds[name].append(value)
+        number += 1
+    case.seconds = {name: Stats.of(values) for name, values in seconds.items()}
+    case.ratios = ratios_of_ours(seconds)
+    return case
+
+
+def ratios_of_ours(seconds: Mapping[str, Sequence[float]]) -> Dict[str, Stats]:
+    """Ours divided by each peer, round by round."""
+    if OURS not in seconds:
+        return {}
+    return {
+        peer: Stats.of([ours / theirs for ours, theirs in zip(seconds[OURS], values)])
+        for peer, values in seconds.items()
+        if peer != OURS
+    }
+
+
+def table(title: str, cases: Sequence[Case]) -> Table:
+    result = Table(title=title)
+    for heading in ("case", "system", "median s", "min s", "max s", "ours / it (min-max)"):
+        result.add_column(heading, justify="left" if heading in ("case", "system") else "right")
+    for case in cases:
+        for name, stats in case.seconds.items():
+            ratio = case.ratios.get(name)
+            result.add_row(
+                case.name,
+                name,
+                *(f"{value:.4f}" for value in (stats.median, stats.minimum, stats.maximum)),
+                f"{ratio.median:.2f} ({ratio.minimum:.2f}-{ratio.maximum:.2f})" if ratio else "",
+            )
+        result.add_section()
+    return result
+
+
+def machine_facts() -> Dict[str, Any]:
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": _processor(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def write(output: Path, benchmark: str, facts: Mapping[str, Any], cases: Sequence[Case]) -> None:
+    """Write `output` as JSON, and beside it a bar plot if matplotlib is installed."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "benchmark": benchmark,
+        "machine": dict(facts),
+        "ratio": f"seconds of {OURS} divided by seconds of the peer, per round",
+        "cases": [asdict(case) for case in cases],
+    }
+    output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    console.print(f"written: {output.name}")
+    picture = output.with_suffix(".png")
+    if _plot(picture, benchmark, cases):
+        console.print(f"written: {picture.name}")
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    benchmark: str,
+    systems: Sequence[str],
+    measure: Callable[[argparse.Namespace, Mapping[str, System]], List[Case]],
+) -> int:
+    """The body of a benchmark's `main`: shared options, measuring, and all outputs."""
+    parser.add_argument("--runs", type=int, default=7, help="rounds (default 7, at least 5)")
+    parser.add_argument("--systems", nargs="+", choices=systems, default=list(systems))
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds a run may take")
+    parser.add_argument("--output", type=Path, default=RESULTS / f"{benchmark}.json")
+    options = parser.parse_args()
+    if options.runs < 5:
+        parser.error("--runs: fewer than 5 rounds make no figure")
+
+    exit_on_sigterm()
+    facts = machine_facts()
+    try:
+        cases = measure(options, {name: SYSTEMS[name] for name in options.systems})
+    except RunFailed as failure:
+        console.print(f"given up after {MAX_FAILED_ROUNDS} failed rounds: {failure}", markup=False)
+        return 1
+    console.print(table(parser.description or benchmark, cases))
+    write(options.output, benchmark, facts, cases)
+    return 0
+
+
+def _plot(picture: Path, title: str, cases: Sequence[Case]) -> bool:
+    try:
+        from matplotlib.figure import Figure  # no pyplot: no display, no global state
+    except ImportError:
+        return False
+    names = list(dict.fromkeys(name for case in cases for name in case.seconds))
+    width = 0.8 / len(names)
+    figure = Figure(figsize=(2.5 + 1.2 * len(cases) * len(names), 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    for position, name in enumerate(names):
+        places = [index + (position - (len(names) - 1) / 2) * width for index in range(len(cases))]
+        stats = [case.seconds[name] for case in cases]
+        medians = [one.median for one in stats]
+        spread = [
+            [one.median - one.minimum for one in stats],
+            [one.maximum - one.median for one in stats],
+        ]
+        bars = axes.bar(places, medians, width, yerr=spread, capsize=4, label=name)
+        ratios = [case.ratios.get(name) for case in cases]
+        labels = [f"ours / it\n{ratio.median:.2f}" if ratio else "" for ratio in ratios]
+        axes.bar_label(bars, labels=labels, label_type="center", color="white")
+    axes.set_xticks(range(len(cases)), [case.name.replace(" ", "\n", 1) for case in cases])
+    axes.set_ylabel("seconds (median; bars: min to max)")
+    axes.set_title(title)
+    axes.legend()
+    figure.savefig(picture, dpi=120)
+    return True
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

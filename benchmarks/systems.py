@@ -1,0 +1,101 @@
+"""The systems that a benchmark compares: each runs one script and hands back its reports.
+
+A script reports by printing one line, REPORT_MARK and a flat JSON object, in every worker. What
+counts is the report and not the exit code, for the native store may abort or hang at exit.
+
+A new peer is one more function of the type `System`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+
+from benchmarks import native
+from benchmarks.processes import Processes
+
+REPORT_MARK = "BENCHMARK-REPORT "
+EXIT_GRACE_S = 10.0
+TAIL_CHARS = 3000
+# One thread for each process's operators: the processes share the cores anyway.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+Report = Dict[str, Any]
+
+
+class Run(NamedTuple):
+    """One start of one system. `started_at_s` is on the clock of `time.time`."""
+
+    reports: List[Report]
+    started_at_s: float
+    exit_codes: List[Optional[int]]  # None: ended by us, for it did not leave
+
+
+System = Callable[[Sequence[str], int, int, float], Run]  # script and arguments, -n, -s, limit in s
+
+
+class RunFailed(Exception):
+    """A system did not deliver one right report from each worker. Holds the end of its output."""
+
+
+def run_baryon(script_argv: Sequence[str], workers: int, servers: int, timeout_s: float) -> Run:
+    counts = ["-n", str(workers), "-s", str(servers)]
+    launch = [sys.executable, "-m", "baryon.launcher", *counts, "--launcher", "local"]
+    return _run_command("baryon", [*launch, *script_argv], workers, timeout_s)
+
+
+def run_native(script_argv: Sequence[str], workers: int, servers: int, timeout_s: float) -> Run:
+    started_at_s = time.time()
+    results = native.run(
+        script_argv, workers, servers, ENVIRONMENT, timeout_s, EXIT_GRACE_S, REPORT_MARK
+    )
+    output = "\n".join(result.stdout + result.stderr for result in results)
+    reports = _checked_reports("native", output, workers)
+    return Run(reports, started_at_s, [result.returncode for result in results])
+
+
+def run_alone(script_argv: Sequence[str], workers: int, servers: int, timeout_s: float) -> Run:
+    """One plain process of the script, whatever the number of workers and servers."""
+    return _run_command("alone", native.python_command(script_argv), 1, timeout_s)
+
+
+SYSTEMS: Dict[str, System] = {"baryon": run_baryon, "native": run_native, "alone": run_alone}
+
+
+def report_line(**fields: Any) -> str:
+    """What a script writes to its stdout, in one call, to report."""
+    return f"{REPORT_MARK}{json.dumps(fields)}\n"
+
+
+def _run_command(system: str, argv: Sequence[str], workers: int, timeout_s: float) -> Run:
+    with Processes() as processes:
+        started_at_s = time.time()
+        child = processes.start(argv, native.clean_environment(ENVIRONMENT))
+        processes.wait(
+            [child],
+            timeout_s,
+            EXIT_GRACE_S,
+            is_done=lambda child: (child.stdout + child.stderr).count(REPORT_MARK) >= workers,
+        )
+        exit_code = child.exit_code()
+        processes.end()
+        output = child.stdout + child.stderr
+    return Run(_checked_reports(system, output, workers), started_at_s, [exit_code])
+
+
+def _checked_reports(system: str, output: str, workers: int) -> List[Report]:
+    decoder = json.JSONDecoder()
+    reports = [decoder.raw_decode(part)[0] for part in output.split(REPORT_MARK)[1:]]
+    if len(reports) != workers:
+        raise RunFailed(
+            f"{system}: {len(reports)} of {workers} workers reported; the end of the output:\n"
+            + output[-TAIL_CHARS:]
+        )
+    for report in reports:
+        if report["store"].startswith("baryon.") != (system == "baryon"):
+            raise RunFailed(f"{system}: the script was served by {report['store']}")
+        if report["omp_num_threads"] != ENVIRONMENT["OMP_NUM_THREADS"]:
+            raise RunFailed(f"{system}: OMP_NUM_THREADS was {report['omp_num_threads']}")
+    return reports

@@ -1,0 +1,7 @@
+"""``python -m baryon.launcher`` is ``launch.py``."""
+
+import sys
+
+from . import main
+
+sys.exit(main())

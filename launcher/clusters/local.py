@@ -1,0 +1,68 @@
+"""All hosts on this machine: one agent process each, sharing nothing but the loopback address."""
+
+import subprocess
+import time
+from typing import Dict, List, Tuple
+
+from baryon.scheduler import Job, agent_argv
+
+__all__ = ["LocalCluster"]
+
+_KILL_LIMIT_S = 5.0
+
+
+class LocalCluster:
+    """Simulates every host of the job by an agent on this machine."""
+
+    def __init__(self) -> None:
+        self._agents: Dict[int, subprocess.Popen[bytes]] = {}
+
+    def scheduler_address(self, job: Job) -> str:
+        return "127.0.0.1"
+
+    def start(self, job: Job, host: int, secrets: bytes) -> None:
+        # A session of its own: Ctrl-C reaches this process alone, which then stops the rest.
+        agent = subprocess.Popen(
+            agent_argv(job.python), stdin=subprocess.PIPE, start_new_session=True
+        )
+        assert agent.stdin is not None
+        agent.stdin.write(secrets)
+        agent.stdin.flush()
+        self._agents[host] = agent
+
+    def ended(self) -> List[Tuple[int, str]]:
+        ended = []
+        for host, agent in list(self._agents.items()):
+            code = agent.poll()
+            if code is not None:
+                self._forget(host)
+                how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+                ended.append((host, how))
+        return ended
+
+    def release(self, host: int) -> None:
+        if host in self._agents:
+            self._close_input(self._agents[host])
+
+    def kill(self) -> None:
+        for agent in self._agents.values():
+            self._close_input(agent)
+            agent.terminate()
+        deadline = time.monotonic() + _KILL_LIMIT_S
+        for agent in self._agents.values():
+            try:
+                agent.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                agent.kill()
+                agent.wait()
+
+    def _forget(self, host: int) -> None:
+        self._close_input(self._agents.pop(host))
+
+    @staticmethod
+    def _close_input(agent: "subprocess.Popen[bytes]") -> None:
+        assert agent.stdin is not None
+        try:
+            agent.stdin.close()
+        except BrokenPipeError:
+            pass

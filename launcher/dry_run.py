@@ -1,0 +1,30 @@
+"""``--dry-run``: what would run where, as a table for people and as JSON for programs."""
+
+import shlex
+import sys
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from baryon.scheduler import Job
+
+__all__ = ["show"]
+
+
+def show(job: Job) -> None:
+    """Print a table to standard error and the job as JSON to standard output."""
+    table = Table(title=f"{job.launcher}: {job.num_workers} workers, {job.num_servers} servers")
+    for column in ("host", "task", "devices", "command"):
+        table.add_column(column, overflow="fold")
+    command = " ".join(shlex.quote(word) for word in job.command)
+    for index, host in enumerate(job.hosts):
+        for task in (task for task in job.tasks if task.host == index):
+            is_worker = task.role == "worker"
+            devices = str(job.devices) if is_worker else "-"
+            row = (host.name, task.name, devices, command if is_worker else "baryon's server")
+            table.add_row(*map(Text, row))
+    Console(stderr=True).print(table)
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(job), indent=2) + b"\n")
+    sys.stdout.flush()

@@ -1,0 +1,38 @@
+"""The parameter server: wire format, transport, plan, stores, the server and its client.
+
+Imports none of its sibling packages.
+"""
+
+from .client import Client, ServerAddress, StoreClient
+from .departures import Operation
+from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
+from .numpy_compat import import_mxnet
+from .outbox import Outbox
+from .reactor import Reactor, Timer
+from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server
+from .server import Server
+from .wire import Codec, Message
+
+__all__ = [
+    "Authenticator",
+    "BaryonError",
+    "Client",
+    "Codec",
+    "KeyPair",
+    "Message",
+    "Operation",
+    "Outbox",
+    "PeerError",
+    "ProtocolError",
+    "Reactor",
+    "Server",
+    "ServerAddress",
+    "StoreClient",
+    "Timer",
+    "UsageError",
+    "WaitTimeout",
+    "import_mxnet",
+    "new_key_pair",
+    "secure_client",
+    "secure_server",
+]

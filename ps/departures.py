@@ -1,0 +1,110 @@
+"""When a worker's slices leave: small ones of a bucket together, none later than it must.
+
+Pure. Operations are *announced* in program order (the main thread, when the script calls the
+store) and become *ready* in any order (the engine, when the gradient has been computed). Within a
+bucket they leave in the order of announcement, so whatever is ready waits for what was announced
+before it and never for what was announced after it.
+
+That rule is what makes fusing safe. The backward pass finishes the last layer first, so most of a
+bucket is ready by the time its first key is, and goes out as one message. And it cannot dead-lock:
+an operation depends only on earlier ones, whereas the next step's operations, which are announced
+long before this step's are done, depend on this step's answers.
+"""
+
+from collections import defaultdict, deque
+from typing import Callable, DefaultDict, Deque, Iterable, List, NamedTuple, Optional, Tuple
+
+from .plan import Key, Slice
+
+__all__ = ["Departures", "Operation", "Run"]
+
+
+def _nobody_waits() -> None:
+    pass
+
+
+class Operation:
+    """One `init`, `push`, `pull` or `pushpull` of a key; ``done()`` is called when it is answered.
+
+    ``round`` is None for what does not contribute to a round.
+    """
+
+    __slots__ = ("done", "is_ready", "key", "kind", "priority", "remaining", "round", "want_value")
+
+    def __init__(self, kind: str, key: Key, want_value: bool, priority: int = 0) -> None:
+        self.kind = kind  # "init", "push" or "pull"
+        self.key = key
+        self.want_value = want_value
+        self.priority = priority
+        self.done: Callable[[], None] = _nobody_waits
+        self.is_ready = False
+        self.round: Optional[int] = None
+        self.remaining = len(key.slices)  # slices not yet answered
+
+    def __repr__(self) -> str:
+        return f"Operation({self.kind} {self.key.name!r}, {self.remaining} slices to go)"
+
+
+class Run(NamedTuple):
+    """Neighbouring slices of a bucket that leave as one message."""
+
+    operations: Tuple[Operation, ...]  # one per slice
+    slices: Tuple[Slice, ...]
+
+    @property
+    def priority(self) -> int:
+        return max(operation.priority for operation in self.operations)
+
+
+class Departures:
+    def __init__(self) -> None:
+        # bucket -> what was announced for it and has not left, oldest first
+        self._waiting: DefaultDict[int, Deque[Tuple[Operation, Slice]]] = defaultdict(deque)
+        self._touched: List[int] = []  # buckets in which something became ready
+
+    def announce(self, operation: Operation) -> None:
+        for slice_ in operation.key.slices:
+            self._waiting[slice_.bucket.index].append((operation, slice_))
+
+    def ready(self, operation: Operation) -> None:
+        operation.is_ready = True
+        self._touched.extend(slice_.bucket.index for slice_ in operation.key.slices)
+
+    def take(self) -> List[Run]:
+        """What can leave now, as few runs as possible."""
+        runs: List[Run] = []
+        for bucket in dict.fromkeys(self._touched):
+            waiting = self._waiting[bucket]
+            leaving = []
+            while waiting and waiting[0][0].is_ready:
+                leaving.append(waiting.popleft())
+            runs += _runs(leaving)
+        self._touched.clear()
+        return runs
+
+    def ready_but_waiting(self) -> List[Operation]:
+        """What would leave later; forgets everything that was announced."""
+        ready = [op for waiting in self._waiting.values() for op, _ in waiting if op.is_ready]
+        self._waiting.clear()
+        self._touched.clear()
+        return ready
+
+
+def _runs(leaving: List[Tuple[Operation, Slice]]) -> Iterable[Run]:
+    leaving.sort(key=lambda pair: pair[1].position)  # stable: a slice's own order is kept
+    start = 0
+    for end in range(1, len(leaving) + 1):
+        if end < len(leaving) and _adjoins(leaving[end - 1], leaving[end]):
+            continue
+        operations, slices = zip(*leaving[start:end])
+        yield Run(operations, slices)
+        start = end
+
+
+def _adjoins(left: Tuple[Operation, Slice], right: Tuple[Operation, Slice]) -> bool:
+    a, b = left[0], right[0]
+    return right[1].position == left[1].position + 1 and (a.kind, a.round, a.want_value) == (
+        b.kind,
+        b.round,
+        b.want_value,
+    )

@@ -1,0 +1,39 @@
+"""What waits to be sent on a socket to one peer: most urgent first, in order among equals."""
+
+import heapq
+import itertools
+from typing import Any, List, Tuple
+
+import zmq
+
+from .reactor import Reactor
+
+__all__ = ["Outbox"]
+
+
+class Outbox:
+    """Hands messages to a socket as fast as it takes them (its high-water mark), never blocking."""
+
+    def __init__(self, reactor: Reactor, socket: zmq.Socket) -> None:
+        self._reactor = reactor
+        self._socket = socket
+        self._queue: List[Tuple[int, int, List[Any]]] = []
+        self._order = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def put(self, frames: List[Any], priority: int = 0) -> None:
+        """Queue a message; `flush` sends it."""
+        heapq.heappush(self._queue, (-priority, next(self._order), frames))
+
+    def flush(self) -> None:
+        """Send what the socket takes now, and the rest when it takes more."""
+        while self._queue:
+            try:
+                self._socket.send_multipart(self._queue[0][2], zmq.NOBLOCK)
+            except zmq.Again:
+                self._reactor.watch_writable(self._socket, self.flush)
+                return
+            heapq.heappop(self._queue)
+        self._reactor.unwatch_writable(self._socket)

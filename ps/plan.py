@@ -1,0 +1,171 @@
+"""Which key lies where: keys are cut into slices, slices are fused into buckets.
+
+A *slice* is a run of elements of one key and the unit that a server merges. A *bucket* is a run of
+bytes, owned by one server, and the unit that travels: small keys share a bucket, a big key spans
+many, one slice each. The plan only grows, and it is a function of the order in which keys are
+added and of nothing else, so every worker and every server computes the same one; servers compare
+what workers declare (store.py) and say so if two disagree.
+
+Placement: a new bucket goes to the server that owns the fewest bytes. Rejected: hashing keys to
+servers as MXNet does, which loads one server with 7 times the bytes of another on real models;
+a plan sent out by one coordinator, which costs every `init` a round trip.
+"""
+
+from typing import Dict, List, Tuple, Union
+
+import numpy as np
+
+from .errors import UsageError
+
+__all__ = ["DTYPES", "Bucket", "Key", "Plan", "Slice"]
+
+BUCKET_NBYTES = 1 << 20
+ALIGNMENT = 64  # a cache line, and what SIMD loads like best
+DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int32", "int64")
+MAX_NDIM = 32  # NumPy's own limit
+
+
+class Bucket:
+    """Up to ``capacity`` bytes of one dtype, owned by one server; ``nbytes`` of them are used."""
+
+    __slots__ = ("capacity", "dtype", "index", "nbytes", "server", "slices")
+
+    def __init__(self, index: int, server: int, dtype: np.dtype, capacity: int) -> None:
+        self.index = index
+        self.server = server
+        self.dtype = dtype
+        self.capacity = capacity
+        self.nbytes = 0
+        self.slices: List[Slice] = []
+
+    def __repr__(self) -> str:
+        return (
+            f"Bucket({self.index}, server={self.server}, {self.nbytes} of {self.capacity} bytes, "
+            f"{len(self.slices)} slices)"
+        )
+
+
+class Slice:
+    """Elements ``start:stop`` of ``key``, number ``position`` of ``bucket``, at byte ``offset``."""
+
+    __slots__ = ("bucket", "key", "nbytes", "offset", "position", "start", "stop")
+
+    def __init__(self, key: "Key", start: int, stop: int, bucket: Bucket, offset: int) -> None:
+        self.key = key
+        self.start = start
+        self.stop = stop
+        self.bucket = bucket
+        self.position = len(bucket.slices)
+        self.offset = offset
+        self.nbytes = (stop - start) * bucket.dtype.itemsize
+
+    @property
+    def end(self) -> int:
+        """The byte of the bucket after this slice, without padding."""
+        return self.offset + self.nbytes
+
+    def __repr__(self) -> str:
+        where = f"{self.bucket.index}.{self.position}"
+        return f"Slice({where}, {self.key.name!r}[{self.start}:{self.stop}])"
+
+
+class Key:
+    """One parameter: ``number`` counts keys in the order in which they were added."""
+
+    __slots__ = ("dtype", "name", "number", "shape", "size", "slices")
+
+    def __init__(
+        self, number: int, name: Union[int, str], shape: Tuple[int, ...], dtype: np.dtype
+    ) -> None:
+        self.number = number
+        self.name = name
+        self.shape = shape
+        self.dtype = dtype
+        self.size = 1
+        for extent in shape:
+            self.size *= extent
+        self.slices: List[Slice] = []
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def __repr__(self) -> str:
+        return f"Key({self.name!r}, {self.shape}, {self.dtype.name})"
+
+
+class Plan:
+    """The keys, slices and buckets of one store over ``num_servers`` servers."""
+
+    def __init__(self, num_servers: int, bucket_nbytes: int = BUCKET_NBYTES) -> None:
+        self.num_servers = num_servers
+        self.bucket_nbytes = bucket_nbytes
+        self.keys: List[Key] = []
+        self.buckets: List[Bucket] = []
+        self.server_nbytes = [0] * num_servers
+        self._by_name: Dict[Union[int, str], Key] = {}
+        self._open: Dict[np.dtype, Bucket] = {}  # the bucket that small keys of a dtype join
+
+    def __contains__(self, name: Union[int, str]) -> bool:
+        return name in self._by_name
+
+    def __getitem__(self, name: Union[int, str]) -> Key:
+        return self._by_name[name]
+
+    def add(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> Key:
+        """Place a new key and return it.
+
+        Raises UsageError if the name is taken, the dtype is none of `DTYPES`, or the shape is
+        impossible.
+        """
+        if name in self._by_name:
+            raise UsageError(f"key {name!r} is initialised already; initialise each key once")
+        if dtype not in DTYPES:
+            raise UsageError(f"key {name!r} has dtype {dtype}; supported are {', '.join(DTYPES)}")
+        if len(shape) > MAX_NDIM or any(extent < 0 for extent in shape):
+            raise UsageError(f"key {name!r} has the impossible shape {tuple(shape)}")
+        key = Key(len(self.keys), name, tuple(shape), np.dtype(dtype))
+        self.keys.append(key)
+        self._by_name[name] = key
+        if key.nbytes <= self.bucket_nbytes:
+            self._place(key, 0, key.size, self._shared_bucket(key))
+        else:
+            step = self.bucket_nbytes // key.dtype.itemsize
+            for start in range(0, key.size, step):
+                stop = min(start + step, key.size)
+                nbytes = (stop - start) * key.dtype.itemsize
+                self._place(key, start, stop, self._new_bucket(key.dtype, nbytes))
+        return key
+
+    def run(self, bucket: int, first: int, count: int) -> List[Slice]:
+        """Slices ``first .. first + count - 1`` of a bucket; raises IndexError if it lacks one."""
+        if not 0 <= bucket < len(self.buckets):
+            raise IndexError(f"no bucket {bucket} among {len(self.buckets)}")
+        slices = self.buckets[bucket].slices
+        if count < 1 or first < 0 or first + count > len(slices):
+            raise IndexError(f"no slices {first}..{first + count - 1} in {self.buckets[bucket]}")
+        return slices[first : first + count]
+
+    def _shared_bucket(self, key: Key) -> Bucket:
+        bucket = self._open.get(key.dtype)
+        if bucket is None or _aligned(bucket.nbytes) + key.nbytes > bucket.capacity:
+            bucket = self._new_bucket(key.dtype, self.bucket_nbytes)
+            self._open[key.dtype] = bucket
+        return bucket
+
+    def _new_bucket(self, dtype: np.dtype, capacity: int) -> Bucket:
+        server = min(range(self.num_servers), key=self.server_nbytes.__getitem__)
+        bucket = Bucket(len(self.buckets), server, dtype, capacity)
+        self.buckets.append(bucket)
+        return bucket
+
+    def _place(self, key: Key, start: int, stop: int, bucket: Bucket) -> None:
+        slice_ = Slice(key, start, stop, bucket, _aligned(bucket.nbytes))
+        self.server_nbytes[bucket.server] += slice_.end - bucket.nbytes
+        bucket.nbytes = slice_.end
+        bucket.slices.append(slice_)
+        key.slices.append(slice_)
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT

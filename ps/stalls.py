@@ -1,0 +1,53 @@
+"""Notices rounds that wait too long, so that a job ends with a name instead of hanging.
+
+Pure: it is told what waits now, and answers what to say.
+"""
+
+from typing import Dict, Iterable, List, NamedTuple, Tuple
+
+from .store import Wait
+
+__all__ = ["Stall", "StallWatch"]
+
+
+class Stall(NamedTuple):
+    """A wait that has lasted ``seconds``; ``is_fatal`` once it reached the job's limit."""
+
+    wait: Wait
+    seconds: float
+    is_fatal: bool
+
+    def __str__(self) -> str:
+        who = " and ".join(f"worker {rank}" for rank in self.wait.missing) or "a server"
+        what = f"round {self.wait.round} of key {self.wait.key}"
+        if self.wait.round == 0:
+            what = f"the initial value of key {self.wait.key}"
+        line = f"worker {self.wait.rank} has waited {self.seconds:.0f} s for {who} in {what}"
+        if self.is_fatal:
+            line += "; all workers must push the same keys equally often, or raise --timeout"
+        return line
+
+
+class StallWatch:
+    """Reports a wait once when it is ``warn_s`` old and once when it is ``limit_s`` old."""
+
+    def __init__(self, warn_s: float, limit_s: float) -> None:
+        self._warn_s = warn_s
+        self._limit_s = limit_s
+        self._since: Dict[Wait, Tuple[float, bool]] = {}  # first seen, warned already
+
+    def observe(self, waits: Iterable[Wait], now: float) -> List[Stall]:
+        """Take the waits of this moment; what has moved since the last time starts anew."""
+        since: Dict[Wait, Tuple[float, bool]] = {}
+        stalls = []
+        for wait in waits:
+            start, warned = self._since.get(wait, (now, False))
+            seconds = now - start
+            if seconds >= self._limit_s:
+                stalls.append(Stall(wait, seconds, True))
+            elif seconds >= self._warn_s and not warned:
+                stalls.append(Stall(wait, seconds, False))
+                warned = True
+            since[wait] = (start, warned)
+        self._since = since
+        return stalls

@@ -1,0 +1,167 @@
+"""The data plane's messages: what travels between a worker and a server.
+
+A message is one *header* frame and, where its type says so, one *payload* frame. The header is a
+MessagePack array ``[tag, field, ...]``; the payload is raw little-endian array bytes, never
+pickled and never copied into the header. docs/protocol.md describes the same for readers who want
+to speak it from elsewhere.
+
+Slices are named by position: ``(bucket, first, count)`` is a run of consecutive slices of one
+bucket in the store's plan (plan.py), which worker and server compute alike. Every contribution is
+named by (sender, store, slice, round), so that a repeat is recognised.
+
+Nothing in this module does I/O.
+"""
+
+from typing import Any, List, Tuple, Type, Union
+
+import msgspec
+
+from .errors import ProtocolError
+
+__all__ = [
+    "VERSION",
+    "MAX_HEADER_NBYTES",
+    "MAX_PAYLOAD_NBYTES",
+    "Answer",
+    "Codec",
+    "Declare",
+    "Fault",
+    "Hello",
+    "Init",
+    "KeySpec",
+    "Leave",
+    "Open",
+    "Pull",
+    "Push",
+    "SetOptimizer",
+    "DATA",
+]
+
+VERSION = 1
+# An optimizer travels in a header: a big one holds a table of multipliers, not weights.
+MAX_HEADER_NBYTES = 16 << 20
+# A payload is a run of slices of one bucket (about 1 MiB).
+MAX_PAYLOAD_NBYTES = 64 << 20
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True):
+    """Base of every message of either plane; its tag on the wire is the class name."""
+
+
+class KeySpec(msgspec.Struct, frozen=True, array_like=True):
+    """One key of a store: ``name`` as the user gave it, shape, NumPy dtype name."""
+
+    name: Union[int, str]
+    shape: Tuple[int, ...]
+    dtype: str
+
+
+class Hello(Message, frozen=True, tag=True):
+    """First message of a worker on a connection; the server answers with the same."""
+
+    version: int
+
+
+class Open(Message, frozen=True, tag=True):
+    """Begin to use store number ``store`` (counted per worker, in order of creation)."""
+
+    store: int
+    kind: str
+
+
+class Declare(Message, frozen=True, tag=True):
+    """The sender's keys number ``first``, ``first + 1``, ... of a store, in its own order."""
+
+    store: int
+    first: int
+    keys: Tuple[KeySpec, ...]
+
+
+class Init(Message, frozen=True, tag=True):
+    """Rank 0's initial value of a run of slices. Payload: the values. Answered without payload."""
+
+    store: int
+    bucket: int
+    first: int
+    count: int
+
+
+class Push(Message, frozen=True, tag=True):
+    """A contribution to round ``round`` of a run of slices. Payload: the values.
+
+    Answered when the round is complete, with the new values as payload if ``want_value``.
+    """
+
+    store: int
+    bucket: int
+    first: int
+    count: int
+    round: int
+    want_value: bool
+
+
+class Pull(Message, frozen=True, tag=True):
+    """Ask for the values of a run of slices. Answered with payload once they exist."""
+
+    store: int
+    bucket: int
+    first: int
+    count: int
+
+
+class SetOptimizer(Message, frozen=True, tag=True):
+    """From rank 0: update the weights with this optimizer instead of replacing them.
+
+    ``pickled`` is read by an unpickler that admits MXNet's own optimizer classes only.
+    ``lr_mult``/``wd_mult`` are per key: MXNet drops Gluon's own when it pickles an optimizer.
+    """
+
+    store: int
+    pickled: bytes
+    lr_mult: List[Tuple[Union[int, str], float]]
+    wd_mult: List[Tuple[Union[int, str], float]]
+
+
+class Leave(Message, frozen=True, tag=True):
+    """The sender is done: rounds to come do not wait for it."""
+
+
+class Answer(Message, frozen=True, tag=True):
+    """Completes Init, Push or Pull for a run of slices. Payload: the values, if ``has_value``."""
+
+    store: int
+    bucket: int
+    first: int
+    count: int
+    has_value: bool
+
+
+class Fault(Message, frozen=True, tag=True):
+    """The server cannot go on (or cannot serve the receiver); ``text`` is for the user."""
+
+    text: str
+
+
+class Codec:
+    """Encodes and decodes the headers of one closed set of message types.
+
+    A plane is a list of types; anything else, or a known type with wrong fields, is a
+    `ProtocolError` that says what was wrong with it.
+    """
+
+    def __init__(self, types: Tuple[Type[Message], ...]) -> None:
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder: Any = msgspec.msgpack.Decoder(Union[types])
+
+    def encode(self, message: Message) -> bytes:
+        return self._encoder.encode(message)
+
+    def decode(self, header: Any) -> Any:
+        """The message in ``header`` (bytes or a buffer); raises ProtocolError."""
+        try:
+            return self._decoder.decode(header)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ProtocolError(f"malformed header of {len(header)} bytes: {error}") from error
+
+
+DATA = Codec((Hello, Open, Declare, Init, Push, Pull, SetOptimizer, Leave, Answer, Fault))

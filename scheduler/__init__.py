@@ -1,0 +1,25 @@
+"""One scheduler per job, one agent per host, and the control plane between them and the tasks.
+
+Imports `baryon.ps` and no other sibling.
+"""
+
+from .agent import agent_argv
+from .client import ControlClient
+from .cluster import Cluster
+from .credentials import TASK_VARIABLE, Credentials, read_credentials
+from .job import Host, Job, Task, place
+from .loop import run
+
+__all__ = [
+    "TASK_VARIABLE",
+    "Cluster",
+    "ControlClient",
+    "Credentials",
+    "Host",
+    "Job",
+    "Task",
+    "agent_argv",
+    "place",
+    "read_credentials",
+    "run",
+]

@@ -1,0 +1,299 @@
+"""The agent: one per host; starts, watches and stops the tasks on it.
+
+`agent_argv` is its command. It reads one line from its standard input, an `AgentConfig`, and
+keeps the input open: its end means that the scheduler has gone. Whatever happens to the scheduler,
+to this process or to its guard (processes.py), no task outlives them. Everything runs in the main
+thread; signals only enqueue.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Optional
+
+import msgspec
+import zmq
+
+import baryon
+from baryon.ps import KeyPair, Message, Outbox, ProtocolError, Reactor, secure_client
+
+from . import messages
+from .credentials import TASK_VARIABLE
+from .lines import LineCutter, Piece
+from .processes import descendants, guarded, kill_all, spawn
+
+__all__ = ["AgentConfig", "agent_argv", "main"]
+
+_PACKAGE = Path(baryon.__file__).parent
+_DRAIN_S = 1.0  # for the last output of a task whose pipe something else still holds
+
+
+class AgentConfig(msgspec.Struct, frozen=True):
+    """What an agent must know to reach its scheduler; secret."""
+
+    job: str
+    host: int
+    endpoint: str
+    scheduler_key: str
+    public_key: str
+    secret_key: str
+    silence_s: float
+
+
+class _Task:
+    """A process that this agent has started."""
+
+    def __init__(self, spec: messages.TaskSpec, process: "subprocess.Popen[bytes]") -> None:
+        self.slug = spec.slug
+        self.process = process
+        self.start = time.monotonic()
+        self.code: Optional[int] = None
+        self.seconds = 0.0
+        self.open_pipes = 2
+
+    def signal(self, signum: int) -> None:
+        """Signal the task and what it has started, as a terminal would."""
+        try:
+            os.killpg(self.process.pid, signum)
+        except ProcessLookupError:
+            pass
+
+    def kill(self) -> None:
+        """End the task, also those of its descendants that left its process group."""
+        tree = descendants(self.process.pid) if self.code is None else []
+        self.signal(signal.SIGKILL)
+        for process in tree:
+            try:
+                process.kill()
+            except Exception:
+                pass
+
+
+class Agent:
+    """The loop: sockets, pipes, child processes."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._reactor = Reactor()
+        self._tasks: Dict[str, _Task] = {}
+        self._run_dir = tempfile.mkdtemp(prefix=f"baryon-{config.job}-")
+        self._paused: List[Callable[[], None]] = []
+        self._last_heard = time.monotonic()
+        self._was_told = False  # to start its tasks
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.routing_id = f"agent-{config.host}".encode()
+        self._socket.linger = 1000
+        secure_client(
+            self._socket, KeyPair(config.public_key, config.secret_key), config.scheduler_key
+        )
+        self._outbox = Outbox(self._reactor, self._socket)
+
+    def run(self) -> int:
+        """Serve until the scheduler lets go of this agent or is lost."""
+        reactor, silence_s = self._reactor, self._config.silence_s
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, lambda number, frame: reactor.post(self._on_signal, number))
+        signal.signal(signal.SIGCHLD, lambda number, frame: reactor.post(self._reap))
+        try:
+            self._socket.connect(self._config.endpoint)
+            reactor.receive(self._socket, self._on_message)
+            reactor.watch(sys.stdin.fileno(), self._on_input)
+            reactor.call_every(silence_s / 5, self._look_after_scheduler)
+            self._send(messages.AgentHello(baryon.__version__, socket.gethostname(), os.getpid()))
+            reactor.run()
+        finally:
+            survivors = kill_all(os.getpid())
+            if survivors:
+                self._complain(f"cannot end the processes {survivors}")
+            shutil.rmtree(self._run_dir, ignore_errors=True)
+            self._context.destroy(linger=1000)
+            reactor.close()
+        return 0
+
+    # -- the scheduler ------------------------------------------------------------------------
+
+    def _send(self, message: Message) -> None:
+        self._outbox.put([messages.CONTROL.encode(message)])
+        self._outbox.flush()
+
+    def _on_message(self, frames: List[zmq.Frame]) -> None:
+        self._last_heard = time.monotonic()
+        try:
+            message = messages.CONTROL.decode(frames[0].buffer)
+        except ProtocolError as error:
+            self._complain(f"the scheduler sent something unreadable: {error}")
+            return
+        if isinstance(message, messages.StartTasks):
+            self._was_told = True
+            num_workers = sum(_role(spec.slug) == "worker" for spec in message.tasks)
+            for spec in message.tasks:
+                self._start(spec, num_workers)
+        elif isinstance(message, messages.StopTasks):
+            self._stop(message)
+
+    def _on_input(self) -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            self._lose("the scheduler has gone")
+
+    def _on_signal(self, signum: int) -> None:
+        self._lose(f"{signal.Signals(signum).name} received")
+
+    def _look_after_scheduler(self) -> None:
+        silent_s = time.monotonic() - self._last_heard
+        if silent_s > self._config.silence_s:
+            self._lose(f"the scheduler has not been heard for {silent_s:.0f} s")
+        self._send(messages.Alive())
+
+    def _lose(self, why: str) -> None:
+        running = [task.slug for task in self._tasks.values() if task.code is None]
+        if running or not self._was_told:
+            self._complain(f"{why}; killing {', '.join(running) or 'nothing'}")
+        self._reactor.unwatch(sys.stdin.fileno())
+        self._reactor.stop()
+
+    def _complain(self, text: str) -> None:
+        """To the terminal: the scheduler cannot be told."""
+        try:
+            os.write(2, f"baryon: agent on {socket.gethostname()}: {text}\n".encode())
+        except OSError:
+            pass  # nobody is left to be told
+
+    # -- tasks --------------------------------------------------------------------------------
+
+    def _start(self, spec: messages.TaskSpec, num_workers: int) -> None:
+        path = os.path.join(self._run_dir, spec.slug)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(spec.credentials)
+        env = {**os.environ, **spec.env, TASK_VARIABLE: path}
+        if _role(spec.slug) == "worker" and num_workers > 1:
+            # Each would otherwise take every core, and they would fight for them.
+            threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
+            env.setdefault("OMP_NUM_THREADS", str(threads))
+        python_path = [str(_PACKAGE / spec.python_path), env.get("PYTHONPATH", "")]
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, python_path))
+        try:
+            process = spawn(list(spec.argv), spec.cwd, env)
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            self._send(messages.Exited(spec.slug, 127, 0.0, str(error)))
+            return
+        task = self._tasks[spec.slug] = _Task(spec, process)
+        for pipe, is_error in ((process.stdout, False), (process.stderr, True)):
+            assert pipe is not None
+            self._follow(task, pipe.fileno(), is_error)
+
+    def _follow(self, task: _Task, pipe: int, is_error: bool) -> None:
+        """Pass on what the task writes to a pipe until it is closed."""
+        cutter = LineCutter()
+        os.set_blocking(pipe, False)
+
+        def send(pieces: List[Piece]) -> None:
+            for piece in pieces:
+                self._send(messages.Output(task.slug, is_error, piece.is_transient, piece.data))
+
+        def take() -> None:
+            if self._outbox:  # the scheduler is behind: let the task wait in its write
+                self._reactor.unwatch(pipe)
+                self._paused.append(lambda: self._reactor.watch(pipe, take))
+                self._reactor.call_later(0.05, self._resume)
+                return
+            try:
+                data = os.read(pipe, 1 << 16)
+            except BlockingIOError:
+                return
+            send(cutter.feed(data))
+            if not data:
+                self._reactor.unwatch(pipe)
+                send(cutter.end())
+                task.open_pipes -= 1
+                self._report_if_over(task)
+
+        self._reactor.watch(pipe, take)
+
+    def _resume(self) -> None:
+        if self._outbox:
+            self._reactor.call_later(0.05, self._resume)
+            return
+        paused, self._paused = self._paused, []
+        for watch in paused:
+            watch()
+
+    def _stop(self, message: messages.StopTasks) -> None:
+        tasks = [
+            t for t in self._tasks.values() if _role(t.slug) == message.role and t.code is None
+        ]
+        for task in tasks:
+            task.signal(message.signal)
+            # A stopped process acts on a signal only when it goes on.
+            task.signal(signal.SIGCONT)
+            self._reactor.call_later(message.grace_s, task.kill)
+
+    def _reap(self) -> None:
+        by_pid = {task.process.pid: task for task in self._tasks.values()}
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            task = by_pid.get(pid)
+            if task is None:
+                continue  # an orphan that came back to us
+            signalled = os.WIFSIGNALED(status)
+            task.code = -os.WTERMSIG(status) if signalled else os.WEXITSTATUS(status)
+            task.process.returncode = task.code  # or Popen would warn that it still runs
+            task.seconds = time.monotonic() - task.start
+            task.kill()  # what it left in the background
+            self._report_if_over(task)
+            self._reactor.call_later(_DRAIN_S, lambda t=task: self._report(t))  # type: ignore[misc]
+
+    def _report_if_over(self, task: _Task) -> None:
+        if task.code is not None and not task.open_pipes:
+            self._report(task)
+
+    def _report(self, task: _Task) -> None:
+        """Say once that a task has ended, after its last output."""
+        if self._tasks.pop(task.slug, None) is None:
+            return
+        assert task.code is not None
+        for pipe in (task.process.stdout, task.process.stderr):
+            assert pipe is not None
+            self._reactor.unwatch(pipe.fileno())
+            pipe.close()
+        self._send(messages.Exited(task.slug, task.code, task.seconds, ""))
+
+
+def _role(slug: str) -> str:
+    return slug.split("-")[0]
+
+
+def _read_line(descriptor: int) -> bytes:
+    """One line, without reading ahead: what follows belongs to the loop."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(descriptor, 1)
+        if not byte:
+            return b""
+        line += byte
+    return line
+
+
+def agent_argv(python: str) -> List[str]:
+    """The command that starts an agent of this version, installed there or not."""
+    start = f"import sys; sys.path.insert(0, {str(_PACKAGE.parent)!r}); "
+    return [python, "-c", start + "from baryon.scheduler.agent import main; sys.exit(main())"]
+
+
+def main() -> int:
+    line = _read_line(sys.stdin.fileno())
+    if not line:
+        return 1  # the scheduler went before it had said anything
+    config = msgspec.json.decode(line, type=AgentConfig)
+    return guarded(lambda: Agent(config).run())

@@ -1,0 +1,113 @@
+"""A task's side of the control plane: join the job, stay alive, meet the others.
+
+Its socket belongs to the reactor's thread. Methods that wait are for other threads, end when the
+scheduler answers, and have the job's limit as a backstop only: the scheduler itself ends a job
+whose tasks wait too long, and names whom they waited for.
+"""
+
+import os
+import threading
+from typing import Callable, Dict, List, Optional
+
+import zmq
+
+from baryon.ps import (
+    KeyPair,
+    Message,
+    Outbox,
+    ProtocolError,
+    Reactor,
+    WaitTimeout,
+    secure_client,
+)
+
+from . import messages
+from .credentials import Credentials
+
+__all__ = ["ControlClient"]
+
+_BACKSTOP_S = 60.0  # more than the scheduler's own limit
+
+
+class ControlClient:
+    """``on_left(rank)``, for servers, is called when a worker has ended well."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        context: zmq.Context,
+        credentials: Credentials,
+        on_left: Callable[[int], object] = lambda rank: None,
+    ) -> None:
+        self._reactor = reactor
+        self._context = context
+        self._credentials = credentials
+        self._on_left = on_left
+        self._barriers: Dict[str, threading.Event] = {}
+        self._roster: Optional[messages.Roster] = None
+        self._has_roster = threading.Event()
+        reactor.post(self._connect)
+
+    # -- from any thread ----------------------------------------------------------------------
+
+    def join(self, endpoint: str = "") -> None:
+        """Take part in the job; a server says where it listens."""
+        self._reactor.post(self._send, messages.Join(os.getpid(), endpoint))
+
+    def failed(self, text: str) -> None:
+        """Tell the scheduler that this task cannot go on; it will end the job."""
+        self._reactor.post(self._send, messages.Failed(text))
+
+    # -- from any thread but the reactor's ----------------------------------------------------
+
+    def wait_for_roster(self) -> messages.Roster:
+        """The servers, once every task has joined."""
+        self._wait(self._has_roster, "all tasks to join")
+        assert self._roster is not None
+        return self._roster
+
+    def barrier(self, name: str) -> None:
+        """Wait until every worker has called this with the same name, or has ended well."""
+        done = self._barriers[name] = threading.Event()
+        self._reactor.post(self._send, messages.Barrier(name))
+        self._wait(done, f"barrier {name!r}")
+
+    def _wait(self, event: threading.Event, what: str) -> None:
+        limit_s = self._credentials.timeout_s + _BACKSTOP_S
+        if not event.wait(limit_s):
+            raise WaitTimeout(f"{self._credentials.slug} waited {limit_s:.0f} s for {what}")
+
+    # -- in the reactor's thread --------------------------------------------------------------
+
+    def close(self) -> None:
+        self._reactor.unwatch(self._socket)
+        self._socket.close()
+
+    def _connect(self) -> None:
+        credentials = self._credentials
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.routing_id = credentials.slug.encode()
+        self._socket.linger = 1000
+        keys = KeyPair(credentials.public_key, credentials.secret_key)
+        secure_client(self._socket, keys, credentials.scheduler_key)
+        self._socket.connect(credentials.endpoint)
+        self._outbox = Outbox(self._reactor, self._socket)
+        self._reactor.receive(self._socket, self._on_message)
+        self._reactor.call_every(credentials.silence_s / 5, lambda: self._send(messages.Alive()))
+
+    def _send(self, message: Message) -> None:
+        self._outbox.put([messages.CONTROL.encode(message)])
+        self._outbox.flush()
+
+    def _on_message(self, frames: List[zmq.Frame]) -> None:
+        try:
+            message = messages.CONTROL.decode(frames[0].buffer)
+        except ProtocolError:
+            return  # the scheduler's key is proven: a newer version's message, not an attack
+        if isinstance(message, messages.Roster):
+            self._roster = message
+            self._has_roster.set()
+        elif isinstance(message, messages.BarrierDone):
+            self._barriers.pop(message.name).set()
+        elif isinstance(message, messages.Left):
+            self._on_left(message.rank)

@@ -1,0 +1,435 @@
+"""The scheduler's decisions: events and the time in, actions out; no sockets, clock or processes.
+
+Life of a job::
+
+    STARTING   agents say hello, start their tasks; tasks join
+       │  all servers and workers have joined: everyone gets the roster
+    RUNNING    barriers, heartbeats, workers ending well one by one
+       │  all workers have ended well, or something failed, or the user wants to stop
+    STOPPING   workers are told to end, then servers, then agents
+       │  every agent has ended (or the time for it is over)
+    OVER       `Finish` was returned
+
+Only the first failure counts: what fails afterwards fails because of it.
+"""
+
+import signal
+from collections import deque
+from typing import Callable, Deque, Dict, List, NamedTuple, Optional, Set, Union
+
+from baryon.ps import Message
+
+from . import messages
+from .job import Job, Task
+
+__all__ = ["Action", "Finish", "Kill", "ReleaseAgent", "Say", "SchedulerCore", "Send"]
+
+TAIL_LINES = 20  # of a failed task's output, in the summary
+AGENT_LIMIT_S = 60.0  # for an agent or a server to come up: seconds even on a slow file system
+STALL_WARNING_S = 60.0
+
+STARTING, RUNNING, STOPPING, OVER = "starting", "running", "stopping", "over"
+
+
+class Send(NamedTuple):
+    """Send ``message`` to ``peer``: a task's slug or ``agent-N``."""
+
+    peer: str
+    message: Message
+
+
+class Say(NamedTuple):
+    """Tell the user."""
+
+    text: str
+
+
+class ReleaseAgent(NamedTuple):
+    """Let the cluster end the agent of a host, which has nothing left to do."""
+
+    host: int
+
+
+class Kill(NamedTuple):
+    """End all agents, and thereby all tasks, at once."""
+
+
+class Finish(NamedTuple):
+    """The job is over with this exit code."""
+
+    exit_code: int
+
+
+Action = Union[Send, Say, ReleaseAgent, Kill, Finish]
+
+
+class _TaskState:
+    __slots__ = ("ended", "endpoint", "joined", "last_heard", "pid", "tail", "task")
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.joined: Optional[float] = None  # when
+        self.endpoint = ""
+        self.pid = 0
+        self.last_heard = 0.0
+        self.ended = False
+        self.tail: Deque[str] = deque(maxlen=TAIL_LINES)
+
+
+class _Wait:
+    """Workers waiting for others, at a barrier or to begin."""
+
+    __slots__ = ("arrived", "since", "warned")
+
+    def __init__(self, now: float) -> None:
+        self.arrived: Set[int] = set()
+        self.since = now
+        self.warned = False
+
+
+class SchedulerCore:
+    """``specs(host)`` gives the processes that the agent of a host has to start."""
+
+    def __init__(
+        self, job: Job, specs: Callable[[int], messages.StartTasks], public_keys: Dict[str, str],
+        now: float,
+    ) -> None:  # fmt: skip
+        self.job = job
+        self.phase = STARTING
+        self._specs = specs
+        self._public_keys = public_keys
+        self._start = now
+        self._last_tick = now
+        self._tasks = {task.slug: _TaskState(task) for task in job.tasks}
+        # Hosts that have no task have no agent.
+        hosts = sorted({task.host for task in job.tasks})
+        self._agents: Dict[int, Optional[float]] = dict.fromkeys(hosts)  # when last heard
+        self._agents_ended: Set[int] = set()
+        self._gathering: Optional[_Wait] = None
+        self._barriers: Dict[str, _Wait] = {}
+        self._exit_code = 0
+        self._stopping_role = ""
+        self._stop_signal = int(signal.SIGTERM)
+        self._deadline = 0.0
+
+    # -- events -------------------------------------------------------------------------------
+
+    def on_message(self, peer: str, message: Message, now: float) -> List[Action]:
+        """A message from ``peer`` (``agent-0``, ``worker-1``, ...), authenticated as such."""
+        if peer.startswith("agent-"):
+            host = int(peer.split("-")[1])
+            self._agents[host] = now
+            if isinstance(message, messages.AgentHello):
+                return self._on_agent_hello(host)
+            if isinstance(message, messages.Output):
+                self._on_output(message)
+            elif isinstance(message, messages.Exited):
+                return self._on_exited(self._tasks[message.task], message, now)
+            return []
+        state = self._tasks[peer]
+        state.last_heard = now
+        if isinstance(message, messages.Join):
+            return self._on_join(state, message, now)
+        if isinstance(message, messages.Barrier):
+            return self._on_barrier(state, message.name, now)
+        if isinstance(message, messages.Failed):
+            return self._fail(f"{self._where(state)}: {message.text}", 1, now)
+        return []
+
+    def on_agent_ended(self, host: int, how: str, now: float) -> List[Action]:
+        """The cluster says that the agent of ``host`` has ended."""
+        self._agents_ended.add(host)
+        orphaned = [s for s in self._of_host(host) if not s.ended]
+        for state in orphaned:
+            state.ended = True
+        if self.phase in (STARTING, RUNNING):
+            what = ", ".join(s.task.name for s in orphaned) or "no task left"
+            name = self.job.hosts[host].name
+            text = f"the agent on {name} {how}, and with it {what}"
+            return self._fail(text, 1, now)
+        return self._continue_stopping(now)
+
+    def on_signal(self, signum: int, now: float) -> List[Action]:
+        """The user wants to stop (SIGINT, SIGTERM, SIGHUP), or to see where things are (USR1)."""
+        if signum == signal.SIGUSR1:
+            return [Say(self.status(now))]
+        name = signal.Signals(signum).name
+        if self.phase in (STARTING, RUNNING):
+            say = Say(f"{name}: stopping all tasks ({name} again to kill them at once)")
+            self._exit_code = 128 + signum
+            return [say, *self._stop(signum, now)]
+        if self.phase == STOPPING:
+            return [Say(f"{name} while stopping: killing all tasks"), Kill()]
+        return []
+
+    def on_tick(self, now: float) -> List[Action]:
+        """Time passes: look for who is late, and who is silent."""
+        self._forgive_own_absence(now)
+        if self.phase == STOPPING:
+            if now >= self._deadline:
+                late = [s.task.name for s in self._tasks.values() if not s.ended]
+                if late:
+                    return [Say(f"{', '.join(late)} did not end in time"), *self._finish()]
+                return self._finish()
+            return []
+        if self.phase == OVER:
+            return []
+        alive: List[Action] = [
+            Send(f"agent-{host}", messages.Alive()) for host, heard in self._agents.items() if heard
+        ]
+        return alive + (
+            self._look_for_silence(now)
+            or self._look_for_late_starters(now)
+            or self._look_for_late_arrivals(now)
+        )
+
+    # -- what it knows ------------------------------------------------------------------------
+
+    def status(self, now: float) -> str:
+        """One line for the job and one per task."""
+        lines = [f"job {self.job.id} is {self.phase}, {now - self._start:.0f} s after its start"]
+        for state in self._tasks.values():
+            if state.ended:
+                what = "has ended"
+            elif state.joined is None:
+                what = "has not joined"
+            else:
+                silent_s = now - state.last_heard
+                what = f"joined as process {state.pid}, last heard {silent_s:.1f} s ago"
+            lines.append(f"  {self._where(state)} {what}")
+        for name, wait in self._barriers.items():
+            lines.append(f"  barrier {name!r}: {len(wait.arrived)} of {self.job.num_workers}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        ended = sum(s.ended for s in self._tasks.values())
+        joined = sum(s.joined is not None for s in self._tasks.values())
+        return f"SchedulerCore({self.phase}, {joined} joined, {ended} ended, of {len(self._tasks)})"
+
+    # -- starting -----------------------------------------------------------------------------
+
+    def _on_agent_hello(self, host: int) -> List[Action]:
+        if self.phase != STARTING:
+            return [ReleaseAgent(host)]
+        return [Send(f"agent-{host}", self._specs(host))]
+
+    def _on_join(self, state: _TaskState, message: messages.Join, now: float) -> List[Action]:
+        if state.joined is not None:
+            text = (
+                f"process {message.pid} wanted to be {state.task.name}, which process {state.pid} "
+                "already is; only one process of a worker's command may create a dist kvstore"
+            )
+            return self._fail(text, 1, now)
+        state.joined = now
+        state.pid = message.pid
+        state.endpoint = message.endpoint
+        if state.task.role == "worker" and self._gathering is None:
+            self._gathering = _Wait(now)
+        return self._gather(now)
+
+    def _gather(self, now: float) -> List[Action]:
+        """If everyone is there, begin."""
+        if self.phase != STARTING:
+            return []
+        workers = self._of_role("worker")
+        gone = [s for s in workers if s.ended and s.joined is None]
+        if gone and self._gathering is not None:
+            text = (
+                f"{self._where(gone[0])} ended without creating a dist kvstore, which other "
+                "workers wait for; all workers must run the same script"
+            )
+            return self._fail(text, 1, now)
+        if any(s.joined is None for s in self._tasks.values()):
+            return []
+        self.phase = RUNNING
+        peers = tuple(
+            messages.Peer(s.endpoint, self._public_keys[s.task.slug])
+            for s in self._of_role("server")
+        )
+        return [Send(slug, messages.Roster(peers)) for slug in self._tasks]
+
+    # -- running ------------------------------------------------------------------------------
+
+    def _on_output(self, message: messages.Output) -> None:
+        if not message.is_transient:
+            lines = message.data.decode(errors="replace").splitlines()
+            self._tasks[message.task].tail.extend(lines)
+
+    def _on_exited(self, state: _TaskState, message: messages.Exited, now: float) -> List[Action]:
+        state.ended = True
+        if self.phase in (STOPPING, OVER):
+            return self._continue_stopping(now)
+        if message.code == 0 and state.task.role == "worker":
+            return self._on_worker_done(state, now)
+        return self._fail(self._describe_exit(state, message), _exit_code(message.code), now)
+
+    def _on_worker_done(self, state: _TaskState, now: float) -> List[Action]:
+        if all(s.ended for s in self._of_role("worker")):
+            return self._stop(signal.SIGTERM, now)
+        actions: List[Action] = [
+            Send(s.task.slug, messages.Left(state.task.rank))
+            for s in self._of_role("server")
+            if self.phase == RUNNING
+        ]
+        for name in list(self._barriers):
+            actions += self._check_barrier(name)
+        return actions + self._gather(now)
+
+    def _on_barrier(self, state: _TaskState, name: str, now: float) -> List[Action]:
+        wait = self._barriers.setdefault(name, _Wait(now))
+        wait.arrived.add(state.task.rank)
+        return self._check_barrier(name)
+
+    def _check_barrier(self, name: str) -> List[Action]:
+        """A worker that has ended well counts as having arrived."""
+        arrived = self._barriers[name].arrived
+        waited_for = [s for s in self._of_role("worker") if not s.ended]
+        if any(s.task.rank not in arrived for s in waited_for):
+            return []
+        del self._barriers[name]
+        return [Send(s.task.slug, messages.BarrierDone(name)) for s in waited_for]
+
+    # -- late and silent ----------------------------------------------------------------------
+
+    def _forgive_own_absence(self, now: float) -> None:
+        """If this process was suspended, nobody else was silent in that time."""
+        absence = now - self._last_tick
+        self._last_tick = now
+        if absence > self.job.silence_s / 2:
+            for state in self._tasks.values():
+                state.last_heard += absence
+            for host, heard in self._agents.items():
+                if heard is not None:
+                    self._agents[host] = heard + absence
+
+    def _look_for_silence(self, now: float) -> List[Action]:
+        limit_s = self.job.silence_s
+        for host, heard in self._agents.items():
+            if heard is not None and now - heard > limit_s and host not in self._agents_ended:
+                name = self.job.hosts[host].name
+                text = f"the agent on {name} has not been heard for {limit_s:.0f} s"
+                return self._fail(text, 1, now)
+        for state in self._tasks.values():
+            if state.joined is not None and not state.ended and now - state.last_heard > limit_s:
+                text = (
+                    f"{self._where(state)} has not been heard for {limit_s:.0f} s, though its "
+                    f"process {state.pid} exists: it is stopped, or its host is overloaded"
+                )
+                return self._fail(text, 1, now)
+        return []
+
+    def _look_for_late_starters(self, now: float) -> List[Action]:
+        limit_s = min(AGENT_LIMIT_S, self.job.timeout_s)
+        if self.phase != STARTING or now - self._start < limit_s:
+            return []
+        late = [f"the agent on {self.job.hosts[h].name}" for h, t in self._agents.items() if not t]
+        late += [self._where(s) for s in self._of_role("server") if s.joined is None]
+        if not late:
+            return []
+        return self._fail(f"{', '.join(late)} did not come up in {limit_s:.0f} s", 1, now)
+
+    def _look_for_late_arrivals(self, now: float) -> List[Action]:
+        waits = [(f"barrier {name!r}", wait) for name, wait in self._barriers.items()]
+        if self.phase == STARTING and self._gathering is not None:
+            self._gathering.arrived = {
+                s.task.rank for s in self._of_role("worker") if s.joined is not None
+            }
+            waits.append(("its dist kvstore", self._gathering))
+        actions: List[Action] = []
+        for what, wait in waits:
+            seconds = now - wait.since
+            missing = ", ".join(
+                self._where(s)
+                for s in self._of_role("worker")
+                if s.task.rank not in wait.arrived and not s.ended
+            )
+            text = f"{len(wait.arrived)} workers have waited {seconds:.0f} s for {missing} to "
+            text += "create " + what if wait is self._gathering else "reach " + what
+            if seconds >= self.job.timeout_s:
+                hint = "; see its log, or raise --timeout if it only needs longer"
+                return self._fail(text + hint, 1, now)
+            if seconds >= STALL_WARNING_S and not wait.warned:
+                wait.warned = True
+                actions.append(Say(text))
+        return actions
+
+    # -- stopping -----------------------------------------------------------------------------
+
+    def _fail(self, text: str, exit_code: int, now: float) -> List[Action]:
+        if self.phase not in (STARTING, RUNNING):
+            return []
+        self._exit_code = exit_code
+        others = sum(not s.ended for s in self._tasks.values())
+        what = f"; stopping {others} other tasks" if others else ""
+        logs = f"logs are in {self.job.log_dir}"
+        return [Say(text), Say(f"exit code {exit_code}{what}; {logs}"), *self._stop(15, now)]
+
+    def _stop(self, signum: int, now: float) -> List[Action]:
+        """Begin to stop: workers first, which may still need the servers to save their work."""
+        self.phase = STOPPING
+        self._stop_signal = signum
+        self._deadline = now + 2 * self.job.grace_s + 5.0
+        return self._continue_stopping(now)
+
+    def _continue_stopping(self, now: float) -> List[Action]:
+        if self.phase != STOPPING:
+            return []
+        for role, signum in (("worker", self._stop_signal), ("server", int(signal.SIGTERM))):
+            if all(s.ended for s in self._of_role(role)):
+                continue
+            if self._stopping_role == role:
+                return []
+            self._stopping_role = role
+            stop = messages.StopTasks(role, signum, self.job.grace_s)
+            # An agent that never said hello has started nothing.
+            return [
+                Send(f"agent-{host}", stop) if heard else ReleaseAgent(host)
+                for host, heard in self._agents.items()
+            ]
+        if len(self._agents_ended) == len(self._agents):
+            return self._finish()
+        if self._stopping_role == "agent":
+            return []
+        self._stopping_role = "agent"
+        self._deadline = now + self.job.grace_s
+        return [ReleaseAgent(host) for host in self._agents]
+
+    def _finish(self) -> List[Action]:
+        self.phase = OVER
+        kill: List[Action] = [Kill()] if len(self._agents_ended) < len(self._agents) else []
+        return [*kill, Finish(self._exit_code)]
+
+    # -- words --------------------------------------------------------------------------------
+
+    def _of_role(self, role: str) -> List[_TaskState]:
+        return [s for s in self._tasks.values() if s.task.role == role]
+
+    def _of_host(self, host: int) -> List[_TaskState]:
+        return [s for s in self._tasks.values() if s.task.host == host]
+
+    def _where(self, state: _TaskState) -> str:
+        return f"{state.task.name} ({self.job.hosts[state.task.host].name})"
+
+    def _describe_exit(self, state: _TaskState, message: messages.Exited) -> str:
+        where = self._where(state)
+        if message.error:
+            return f"{where} could not be started: {message.error}"
+        if message.code < 0:
+            name = signal.Signals(-message.code).name
+            how = f"was killed by signal {-message.code} ({name})"
+            if name == "SIGKILL":
+                how += ", by somebody or because its host ran out of memory,"
+        else:
+            how = f"exited with code {message.code}"
+        text = f"{where} {how} after {message.seconds:.1f} s"
+        if not state.tail:
+            return f"{text}; it wrote nothing"
+        indented = "\n".join(f"    {line}" for line in state.tail)
+        return f"{text}; its last lines were\n{indented}"
+
+
+def _exit_code(code: int) -> int:
+    """A job's exit code from a task's, as shells do it; a server must not end, even with 0."""
+    if code < 0:
+        return 128 - code
+    return code or 1

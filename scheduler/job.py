@@ -1,0 +1,101 @@
+"""What a job is: plain, frozen data that travels as JSON.
+
+The launcher makes a `Job` from flags, host file and environment; the scheduler, its agents and the
+tasks only read it. `place` says which task runs where.
+"""
+
+from typing import Dict, List, Optional, Tuple
+
+import msgspec
+
+from baryon.ps import UsageError
+
+__all__ = ["Host", "Job", "Task", "place"]
+
+
+class Host(msgspec.Struct, frozen=True):
+    """A machine of the job: ``name`` for people, ``slots`` workers, an address to listen on."""
+
+    name: str
+    slots: int = 1
+    address: str = "127.0.0.1"
+
+
+class Task(msgspec.Struct, frozen=True):
+    """One process of the job: ``role`` is "worker" or "server", ``rank`` counts within it."""
+
+    role: str
+    rank: int
+    host: int
+    local_rank: int
+
+    @property
+    def name(self) -> str:
+        """How people see it: ``worker 1``."""
+        return f"{self.role} {self.rank}"
+
+    @property
+    def slug(self) -> str:
+        """How files and sockets are named after it: ``worker-1``."""
+        return f"{self.role}-{self.rank}"
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of ``launch.py``.
+
+    ``command`` is the workers' argv; ``env`` goes to all tasks, ``env_worker`` and ``env_server``
+    to one role. ``timeout_s`` limits every wait of one task for another that is alive;
+    ``silence_s`` is how long a task or agent may be silent before it is given up;
+    ``grace_s`` is how long tasks have to end on their own when they are told to.
+    """
+
+    id: str
+    command: Tuple[str, ...]
+    cwd: str
+    hosts: Tuple[Host, ...]
+    tasks: Tuple[Task, ...]
+    python: str
+    log_dir: str
+    launcher: str = "local"
+    devices: int = 1
+    kvstore: Optional[str] = None
+    port: int = 0
+    env: Dict[str, str] = msgspec.field(default_factory=dict)
+    env_worker: Dict[str, str] = msgspec.field(default_factory=dict)
+    env_server: Dict[str, str] = msgspec.field(default_factory=dict)
+    timeout_s: float = 1800.0
+    silence_s: float = 20.0
+    grace_s: float = 5.0
+
+    def of_role(self, role: str) -> List[Task]:
+        return [task for task in self.tasks if task.role == role]
+
+    @property
+    def num_workers(self) -> int:
+        return len(self.of_role("worker"))
+
+    @property
+    def num_servers(self) -> int:
+        return len(self.of_role("server"))
+
+
+def place(hosts: Tuple[Host, ...], num_workers: int, num_servers: int) -> Tuple[Task, ...]:
+    """Servers spread evenly over the hosts, workers filling each host's slots in host order.
+
+    Raises UsageError if the hosts have too few slots.
+    """
+    slots = sum(host.slots for host in hosts)
+    if num_workers > slots:
+        raise UsageError(
+            f"{num_workers} workers do not fit into the {slots} slots of {len(hosts)} hosts; "
+            "name more hosts, give them more slots, or raise --workers-per-host"
+        )
+    # Only hosts that get a worker count: a server elsewhere would cost the network for nothing.
+    local_ranks = [(host, local) for host, h in enumerate(hosts) for local in range(h.slots)]
+    workers = [
+        Task("worker", rank, host, local)
+        for rank, (host, local) in enumerate(local_ranks[:num_workers])
+    ]
+    used = workers[-1].host + 1 if workers else len(hosts)
+    servers = [Task("server", rank, rank % used, rank // used) for rank in range(num_servers)]
+    return tuple(servers + workers)

@@ -1,0 +1,177 @@
+"""`run(job, cluster)`: owns the scheduler's socket, the terminal and the clock.
+
+All decisions are the core's (core.py); this turns messages, signals and time into its events and
+its actions into what they say. Everything runs in the thread that calls `run`.
+"""
+
+import signal
+import time
+from typing import Callable, Dict, List
+
+import msgspec
+import zmq
+
+from baryon.ps import (
+    Authenticator,
+    KeyPair,
+    ProtocolError,
+    Reactor,
+    UsageError,
+    new_key_pair,
+    secure_server,
+)
+
+from . import core, messages
+from .agent import AgentConfig
+from .cluster import Cluster
+from .console import Console
+from .job import Job
+from .specs import start_tasks
+
+__all__ = ["run"]
+
+_TICK_S = 0.2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_MAX_MESSAGE_NBYTES = 16 << 20
+
+
+def run(job: Job, cluster: Cluster) -> int:
+    """Run a job to its end; returns its exit code.
+
+    Raises UsageError if the job cannot be started at all. Call from the main thread, whose
+    handlers for SIGINT, SIGTERM, SIGHUP and SIGUSR1 are replaced meanwhile.
+    """
+    return _Loop(job, cluster).run()
+
+
+class _Loop:
+    def __init__(self, job: Job, cluster: Cluster) -> None:
+        self._job = job
+        self._cluster = cluster
+        self._own_keys = new_key_pair()
+        self._keys: Dict[str, KeyPair] = {task.slug: new_key_pair() for task in job.tasks}
+        hosts = sorted({task.host for task in job.tasks})
+        self._hosts = hosts
+        self._keys.update({f"agent-{host}": new_key_pair() for host in hosts})
+        public_keys = {peer: keys.public for peer, keys in self._keys.items()}
+        self._core = core.SchedulerCore(job, self._specs, public_keys, time.monotonic())
+        self._exit_code = 0
+        self._console = Console(job)
+        self._reactor = Reactor()
+        self._context = zmq.Context()
+        peers = {public: peer for peer, public in public_keys.items()}
+        self._authenticator: Authenticator[str] = Authenticator(self._context, peers)
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.linger = 500
+        self._socket.router_mandatory = True
+        self._socket.sndhwm = 0  # few and small; a peer that does not read is soon given up
+        self._socket.maxmsgsize = _MAX_MESSAGE_NBYTES
+        secure_server(self._socket, self._own_keys)
+
+    def run(self) -> int:
+        handlers = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+        try:
+            self._endpoint = self._bind()
+            self._reactor.receive(self._socket, self._on_message)
+            for signum in _SIGNALS:
+                signal.signal(
+                    signum, lambda number, frame: self._reactor.post(self._signal, number)
+                )
+            for host in self._hosts:
+                self._cluster.start(self._job, host, self._secrets(host))
+            self._reactor.call_every(_TICK_S, self._tick)
+            self._reactor.run()
+        finally:
+            self._cluster.kill()
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
+            self._authenticator.stop()
+            self._context.destroy(linger=500)
+            self._reactor.close()
+            self._console.close()
+        return self._exit_code
+
+    def _bind(self) -> str:
+        address = self._cluster.scheduler_address(self._job)
+        port = self._job.port or "*"
+        try:
+            self._socket.bind(f"tcp://{address}:{port}")
+        except zmq.ZMQError as error:
+            raise UsageError(
+                f"the scheduler cannot listen on {address} port {port}: {error.strerror}; "
+                "choose another --port, or leave it out to have a free one chosen"
+            ) from error
+        return str(self._socket.get_string(zmq.LAST_ENDPOINT))
+
+    # -- what the core needs ------------------------------------------------------------------
+
+    def _specs(self, host: int) -> messages.StartTasks:
+        tasks = {slug: keys for slug, keys in self._keys.items() if not slug.startswith("agent-")}
+        return start_tasks(self._job, host, self._endpoint, self._own_keys.public, tasks)
+
+    def _secrets(self, host: int) -> bytes:
+        keys = self._keys[f"agent-{host}"]
+        config = AgentConfig(
+            job=self._job.id,
+            host=host,
+            endpoint=self._endpoint,
+            scheduler_key=self._own_keys.public,
+            public_key=keys.public,
+            secret_key=keys.secret,
+            silence_s=self._job.silence_s,
+        )
+        return msgspec.json.encode(config) + b"\n"
+
+    # -- events -------------------------------------------------------------------------------
+
+    def _on_message(self, frames: List[zmq.Frame]) -> None:
+        peer = self._authenticator.peer(frames[-1])
+        if peer is None or len(frames) != 2 or frames[0].bytes != peer.encode():
+            return  # an authenticated task that does not say who it is: not one of ours
+        try:
+            message = messages.CONTROL.decode(frames[1].buffer)
+        except ProtocolError as error:
+            self._do([core.Say(f"{peer} sent something unreadable: {error}")])
+            return
+        if isinstance(message, messages.Output):
+            self._print(lambda: self._console.show(message))
+        self._do(self._core.on_message(peer, message, time.monotonic()))
+
+    def _signal(self, signum: int) -> None:
+        self._do(self._core.on_signal(signum, time.monotonic()))
+
+    def _tick(self) -> None:
+        for host, how in self._cluster.ended():
+            self._do(self._core.on_agent_ended(host, how, time.monotonic()))
+        self._do(self._core.on_tick(time.monotonic()))
+
+    # -- actions ------------------------------------------------------------------------------
+
+    def _do(self, actions: List[core.Action]) -> None:
+        for action in actions:
+            if isinstance(action, core.Send):
+                self._send(action)
+            elif isinstance(action, core.Say):
+                text = action.text
+                self._print(lambda text=text: self._console.say(text))  # type: ignore[misc]
+            elif isinstance(action, core.ReleaseAgent):
+                self._cluster.release(action.host)
+            elif isinstance(action, core.Kill):
+                self._cluster.kill()
+            else:
+                self._exit_code = action.exit_code
+                self._reactor.stop()
+
+    def _send(self, action: core.Send) -> None:
+        try:
+            frames = [action.peer.encode(), messages.CONTROL.encode(action.message)]
+            self._socket.send_multipart(frames)
+        except zmq.ZMQError:
+            pass  # it has gone; its agent, or its silence, will tell
+
+    def _print(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except BrokenPipeError:
+            # Whoever read our output has gone, as with `| head`: end as other programs do.
+            self._reactor.post(self._signal, signal.SIGPIPE)

@@ -1,0 +1,166 @@
+"""The control plane's messages: agents and tasks to the scheduler, and back.
+
+One frame each, encoded as the data plane's headers are (ps/wire.py). Who sent one is known from
+its CURVE key, so no message says so. docs/protocol.md has the same for readers.
+"""
+
+from typing import Dict, Tuple
+
+from baryon.ps import Codec, Message
+
+__all__ = [
+    "CONTROL",
+    "AgentHello",
+    "Alive",
+    "Barrier",
+    "BarrierDone",
+    "Exited",
+    "Failed",
+    "Join",
+    "Left",
+    "Output",
+    "Peer",
+    "Roster",
+    "StartTasks",
+    "StopTasks",
+    "TaskSpec",
+]
+
+
+class TaskSpec(Message, frozen=True):
+    """A process for an agent to start.
+
+    ``credentials`` is the content of its 0600 file; ``env`` is laid over the agent's own
+    environment, and ``python_path`` (relative to the baryon package) put before PYTHONPATH.
+    """
+
+    slug: str
+    argv: Tuple[str, ...]
+    cwd: str
+    env: Dict[str, str]
+    python_path: str
+    credentials: bytes
+
+
+class Peer(Message, frozen=True):
+    """Where a server listens, and the public key that it must prove."""
+
+    endpoint: str
+    public_key: str
+
+
+# Agent to scheduler
+
+
+class AgentHello(Message, frozen=True, tag=True):
+    """The first message of an agent."""
+
+    version: str
+    hostname: str
+    pid: int
+
+
+class Output(Message, frozen=True, tag=True):
+    """Whole lines that a task has written; ``is_error`` if to its standard error.
+
+    ``is_transient``: one line that was ended by a carriage return (a progress bar).
+    """
+
+    task: str
+    is_error: bool
+    is_transient: bool
+    data: bytes
+
+
+class Exited(Message, frozen=True, tag=True):
+    """A task has ended and all of its output has been sent.
+
+    ``code`` is its exit code, or minus the signal that ended it; ``error`` says why it could not
+    be started, and is empty otherwise.
+    """
+
+    task: str
+    code: int
+    seconds: float
+    error: str
+
+
+# Agent or task to scheduler, and scheduler to agent
+
+
+class Alive(Message, frozen=True, tag=True):
+    """Sent regularly; silence means trouble."""
+
+
+# Task to scheduler
+
+
+class Join(Message, frozen=True, tag=True):
+    """The task takes part; ``endpoint`` is where a server listens, empty for workers."""
+
+    pid: int
+    endpoint: str
+
+
+class Barrier(Message, frozen=True, tag=True):
+    """The task has reached barrier ``name``."""
+
+    name: str
+
+
+class Failed(Message, frozen=True, tag=True):
+    """The task cannot go on, and why, in a few lines for the user."""
+
+    text: str
+
+
+# Scheduler to agent
+
+
+class StartTasks(Message, frozen=True, tag=True):
+    tasks: Tuple[TaskSpec, ...]
+
+
+class StopTasks(Message, frozen=True, tag=True):
+    """Send ``signal`` to the tasks of ``role``, and SIGKILL to what is left after ``grace_s``."""
+
+    role: str
+    signal: int
+    grace_s: float
+
+
+# Scheduler to task
+
+
+class Roster(Message, frozen=True, tag=True):
+    """All have joined; ``servers`` in rank order."""
+
+    servers: Tuple[Peer, ...]
+
+
+class BarrierDone(Message, frozen=True, tag=True):
+    name: str
+
+
+class Left(Message, frozen=True, tag=True):
+    """To servers: worker ``rank`` has ended well and will contribute no more."""
+
+    rank: int
+
+
+CONTROL = Codec(
+    (
+        AgentHello,
+        Output,
+        Exited,
+        Alive,
+        Join,
+        Barrier,
+        Failed,
+        StartTasks,
+        StopTasks,
+        Roster,
+        BarrierDone,
+        Left,
+    )
+)

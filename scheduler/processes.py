@@ -1,0 +1,133 @@
+"""Starting processes so that none outlives its job, and ending whole process trees.
+
+Linux only: a *subreaper* (prctl(2)) is the process to which orphaned descendants return, also
+those that called setsid; a *parent-death signal* is sent to a child when the thread that forked
+it ends.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from typing import Callable, List
+
+import psutil
+
+__all__ = ["become_subreaper", "descendants", "die_with_parent", "guarded", "kill_all", "spawn"]
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, argument: int) -> None:
+    if _libc.prctl(option, argument, 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"prctl({option}): {os.strerror(error)}")
+
+
+def become_subreaper() -> None:
+    """Make orphaned descendants children of this process."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(signum: int, parent: int) -> None:
+    """Have the kernel send ``signum`` when ``parent`` ends, or do it now if it has."""
+    _prctl(_PR_SET_PDEATHSIG, signum)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signum)
+
+
+def spawn(argv: List[str], cwd: str, env: dict) -> "subprocess.Popen[bytes]":
+    """Start a process in a session of its own, with pipes for its output and no input.
+
+    It gets SIGKILL when this process ends. Call from the main thread only: the kernel watches
+    the thread that forked. Raises OSError if it cannot be started.
+    """
+    parent = os.getpid()
+    return subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: die_with_parent(signal.SIGKILL, parent),
+    )
+
+
+def descendants(pid: int) -> List[psutil.Process]:
+    """All living processes under ``pid``, without itself."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill_all(pid: int, limit_s: float = 5.0) -> List[int]:
+    """SIGKILL everything under ``pid`` until nothing is left; returns the pids that would not go.
+
+    Loops, because a process may fork while the list is made. Reaps if ``pid`` is this process.
+    """
+    deadline = time.monotonic() + limit_s
+    while True:
+        if pid == os.getpid():
+            _reap()
+        alive = [p for p in descendants(pid) if _is_alive(p)]
+        if not alive or time.monotonic() > deadline:
+            return [p.pid for p in alive]
+        for process in alive:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                pass
+        psutil.wait_procs(alive, timeout=0.2)
+
+
+def guarded(main: Callable[[], int]) -> int:
+    """Run ``main()`` in a child process; returns its exit code once no descendant is left.
+
+    Whichever of the two is killed, even with SIGKILL, the other ends everything under them: the
+    parent because its children come back to it as a subreaper, the child (which must be one as
+    well) because it gets SIGTERM when the parent dies. Call before any thread exists.
+    """
+    become_subreaper()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        exit_code = 1
+        try:
+            become_subreaper()
+            die_with_parent(signal.SIGTERM, parent)
+            exit_code = main()
+        finally:
+            os._exit(exit_code)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda number, frame: os.kill(child, number))
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            break
+    kill_all(os.getpid())
+    return _exit_code(status)
+
+
+def _exit_code(status: int) -> int:
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass

@@ -1,0 +1,63 @@
+"""The process of a server: ``python -m baryon.scheduler.server_task``, started by an agent."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+
+import zmq
+
+from baryon.ps import KeyPair, Reactor, Server, UsageError, import_mxnet
+
+from .client import ControlClient
+from .credentials import read_credentials
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    credentials = read_credentials()
+    if credentials is None:
+        raise UsageError("a server is started by launch.py, not by hand")
+    os.environ.pop("DMLC_ROLE", None)  # MXNet would start its own server when it is imported
+    reactor = Reactor()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda number, frame: reactor.stop())
+    context = zmq.Context()
+    control = ControlClient(
+        reactor, context, credentials, on_left=lambda rank: server.worker_left(rank)
+    )
+    server = Server(
+        reactor,
+        context,
+        index=credentials.rank,
+        num_servers=credentials.num_servers,
+        workers=credentials.workers,
+        keys=KeyPair(credentials.public_key, credentials.secret_key),
+        address=credentials.address,
+        timeout_s=credentials.timeout_s,
+        on_fault=control.failed,
+    )
+    control.join(server.endpoint)
+    # MXNet takes a second to import; while the workers do the same, it costs nobody any time.
+    threading.Thread(target=_import_mxnet, name="import-mxnet", daemon=True).start()
+    reactor.run()
+    server.close()
+    control.close()
+    context.destroy(linger=0)
+    reactor.close()
+    return 0
+
+
+def _import_mxnet() -> None:
+    try:
+        import_mxnet()
+    except Exception as error:
+        # Without an optimizer a server does not need it; with one, loading it will say the same.
+        logging.getLogger("baryon.server").warning("mxnet cannot be imported: %s", error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""MXNet's dependency engine, driven from Python: operations that complete later.
+
+`push_async` queues an operation that runs once the arrays it reads are ready and that holds the
+arrays it writes until its completion is called, from any thread, at any later time. To the engine
+it is an operator like any other, so whatever computes with those arrays waits for exactly them.
+
+This is MXNet's C API (``MXEnginePushAsyncND`` in c_api.h; ``CallbackOnComplete`` in engine.h,
+both shipped in MXNet's wheel), so nothing is compiled. The callback runs in an engine thread, of
+which there may be one only: it must not wait for anything, least of all for another operation.
+"""
+
+import ctypes
+import itertools
+import sys
+import traceback
+from typing import Any, Callable, Dict, List, Sequence
+
+from mxnet.base import _LIB, check_call
+
+__all__ = ["Done", "push_async"]
+
+Done = Callable[[], None]
+
+_COMPLETION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+_OPERATION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+
+
+class _CallbackOnComplete(ctypes.Structure):
+    """engine.h: the completion to call, as ``callback(engine, param, error)``."""
+
+    _fields_ = (
+        ("callback", ctypes.c_void_p),
+        ("engine", ctypes.c_void_p),
+        ("param", ctypes.c_void_p),
+    )
+
+
+class _Context(ctypes.Structure):
+    """base.h: ``Context {DeviceType dev_type; int32_t dev_id;}``; the CPU is type 1."""
+
+    _fields_ = (("dev_type", ctypes.c_int32), ("dev_id", ctypes.c_int32))
+
+
+_CPU = ctypes.byref(_Context(1, 0))
+_ASYNC = ctypes.byref(ctypes.c_int(4))  # engine.h: FnProperty::kAsync
+_NAME = b"baryon"
+
+_pending: Dict[int, Callable[[Done], None]] = {}
+_tokens = itertools.count(1)
+
+
+@_OPERATION
+def _run(_context: int, on_complete: int, token: int) -> None:
+    """The one callback of all operations; called by an engine thread, once per operation."""
+    # The engine's own copy of this struct does not outlive the call: take its three words.
+    completion = _CallbackOnComplete.from_address(on_complete)
+    call, engine, param = completion.callback, completion.engine, completion.param
+
+    def done() -> None:
+        _COMPLETION(call)(engine, param, None)
+
+    try:
+        _pending.pop(token)(done)
+    except BaseException:
+        # ctypes would print and drop it, and whoever waits for the arrays would wait for ever.
+        traceback.print_exc(file=sys.stderr)
+        done()
+
+
+def push_async(
+    start: Callable[[Done], None],
+    reads: Sequence[Any],
+    writes: Sequence[Any],
+    priority: int = 0,
+) -> None:
+    """Queue an operation over NDArrays; ``start(done)`` is called when its turn has come.
+
+    ``start`` must return soon and must not raise; ``done()`` must be called once, at any time.
+    An array that is both read and written belongs in ``writes`` only.
+    """
+    token = next(_tokens)
+    _pending[token] = start
+    check_call(
+        _LIB.MXEnginePushAsyncND(
+            _run,
+            ctypes.c_void_p(token),
+            None,
+            _CPU,
+            _handles(reads),
+            len(reads),
+            _handles(writes),
+            len(writes),
+            _ASYNC,
+            priority,
+            _NAME,
+            False,
+        )
+    )
+
+
+def _handles(arrays: Sequence[Any]) -> Any:
+    handles: List[Any] = [array.handle for array in arrays]
+    return (ctypes.c_void_p * max(1, len(handles)))(*handles)

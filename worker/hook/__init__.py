@@ -1,0 +1,1 @@
+"""A folder for PYTHONPATH: its sitecustomize.py is how a job reaches the user's Python."""

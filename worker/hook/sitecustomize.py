@@ -1,0 +1,40 @@
+"""Runs at the start of every Python of a worker; prepares it for `import mxnet` and no more.
+
+Python imports the first module named sitecustomize on its path at start-up. An agent puts this
+folder first on PYTHONPATH, so whatever command a worker runs, this is inherited by every Python
+below it. A sitecustomize of the user's own, which this one hides, is run as well.
+"""
+
+import importlib.machinery
+import importlib.util
+import os
+import sys
+
+
+def _run_hidden_sitecustomize() -> None:
+    here = os.path.dirname(os.path.abspath(__file__))
+    others = [path for path in sys.path if os.path.abspath(path or ".") != here]
+    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", others)
+    if spec is None or spec.loader is None:
+        return
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["sitecustomize"] = module
+    spec.loader.exec_module(module)
+
+
+def _prepare() -> None:
+    try:
+        import baryon
+    except ImportError:
+        # An interpreter in which baryon is not installed: use the agent's copy, after its own.
+        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        sys.path.append(os.path.dirname(package))
+        import baryon  # noqa: F401
+    from baryon.worker import startup
+
+    startup.install()
+
+
+if os.environ.get("BARYON_TASK"):
+    _prepare()
+_run_hidden_sitecustomize()

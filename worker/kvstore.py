@@ -1,0 +1,263 @@
+"""The KVStore that a script gets from `mx.kv.create('dist_sync')` in a job.
+
+One gradient's way, for each key of a `pushpull` (nothing blocks; every step is an engine
+operation that waits for what it reads):
+
+1. the devices' gradients are summed into the key's place in the staging memory;
+2. an asynchronous operation tells the communication thread that the place is filled, and holds
+   it until the answer has been received into it;
+3. the place is copied to each output.
+
+The gradients themselves are only read. Push and pull on their own are the same with a step left
+out.
+"""
+
+import pickle
+from typing import Any, Dict, Iterable, List, Tuple, Union
+
+import mxnet as mx
+import numpy as np
+
+from baryon import __version__
+from baryon.ps import Operation, UsageError
+
+from .engine import Done, push_async
+from .session import session
+from .startup import OTHER_TYPES, SYNC_TYPES
+
+__all__ = ["KVStore", "create"]
+
+KeyName = Union[int, str]
+
+
+def create(name: str) -> "KVStore":
+    """A new store of type ``name``; raises UsageError for types that are not served."""
+    if name not in SYNC_TYPES:
+        others = ", ".join(OTHER_TYPES)
+        known = ", ".join(SYNC_TYPES)
+        reason = "is not served yet" if name in OTHER_TYPES else f"is unknown (not yet: {others})"
+        raise UsageError(f"the kvstore type {name!r} {reason}; there are {known}")
+    return KVStore(name)
+
+
+class KVStore(mx.kvstore.KVStore):
+    """A synchronous store: every push waits for all workers' pushes of the same round.
+
+    A subclass of MXNet's own, because Trainer and Module ask for one, that shares none of its
+    code. Keys are ints or strings; an array argument may be a list with one array per device;
+    lists of keys go with lists of such values. All workers create the same stores and initialise
+    the same keys in the same order.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._type = name
+        self._session = session()
+        self._client = self._session.client
+        self._store = self._client.open("sync")
+        self._number = self._store.number
+        self._places: Dict[KeyName, Any] = {}  # NDArrays over the staging memory
+        self._updater = None
+        self._is_p3 = False
+
+    def __del__(self) -> None:
+        pass  # there is no native handle to free
+
+    def __repr__(self) -> str:
+        return f"<baryon KVStore {self._type} {self._number}: {len(self._places)} keys>"
+
+    # -- what it is ---------------------------------------------------------------------------
+
+    @property
+    def type(self) -> str:
+        return self._type
+
+    @property
+    def rank(self) -> int:
+        return self._session.credentials.rank
+
+    @property
+    def num_workers(self) -> int:
+        return self._session.credentials.num_workers
+
+    # -- values -------------------------------------------------------------------------------
+
+    def init(self, key: Any, value: Any) -> None:
+        """Initialise keys with rank 0's values. Returns at once; pushes and pulls wait for it.
+
+        Raises UsageError for a key that exists and for dtypes, shapes or storage not supported.
+        """
+        self._client.raise_if_failed()
+        for name, arrays in _pairs(key, value):
+            array = _dense(name, arrays)[0]
+            place = self._store.add_key(name, array.shape, np.dtype(array.dtype).name)
+            self._places[name] = mx.nd.from_numpy(place, zero_copy=True)
+            if self.rank == 0:
+                array.copyto(self._places[name])
+                self._enqueue("init", name, False, 0)
+
+    def push(self, key: Any, value: Any, priority: int = 0) -> None:
+        """Contribute the sum over the devices to each key's next round.
+
+        The round's sum over all workers replaces the stored value or, with an optimizer, updates
+        it.
+        """
+        self._client.raise_if_failed()
+        for name, arrays in _pairs(key, value):
+            self._fill(name, arrays)
+            self._enqueue("push", name, False, priority)
+
+    def pull(
+        self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True
+    ) -> None:
+        """Copy each key's value, as of this worker's last push, to ``out``."""
+        self._client.raise_if_failed()
+        if out is None:
+            raise UsageError("pull needs the arrays to write to: pull(key, out=...)")
+        for name, arrays in _pairs(key, out):
+            arrays = self._checked(name, arrays)
+            self._enqueue("pull", name, True, priority)
+            self._empty(name, arrays)
+
+    def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
+        """`push` and then `pull` to ``out`` (by default to ``value``) in one round trip."""
+        self._client.raise_if_failed()
+        outs = dict(_pairs(key, value if out is None else out))
+        for name, arrays in _pairs(key, value):
+            targets = self._checked(name, outs[name])
+            self._fill(name, arrays)
+            self._enqueue("push", name, True, priority)
+            self._empty(name, targets)
+
+    def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
+        """`init`, then `pull` to ``out``."""
+        self.init(key, value)
+        self.pull(key, out, priority)
+
+    # -- the servers --------------------------------------------------------------------------
+
+    def set_optimizer(self, optimizer: Any) -> None:
+        """Have the servers update the values with ``optimizer``; rank 0's counts.
+
+        It applies to every push after this call, and to none before.
+        """
+        self._client.raise_if_failed()
+        if not isinstance(optimizer, mx.optimizer.Optimizer):
+            raise UsageError(f"set_optimizer needs an optimizer, not a {type(optimizer).__name__}")
+        if self.rank == 0:
+            self._client.drain()
+            # Gluon's own multipliers are in param_dict, which MXNet drops from the pickle.
+            parameters = optimizer.param_dict.items()
+            self._store.set_optimizer(
+                pickle.dumps(optimizer),
+                lr_mult=[(index, parameter.lr_mult) for index, parameter in parameters],
+                wd_mult=[(index, parameter.wd_mult) for index, parameter in parameters],
+            )
+
+    def _barrier(self) -> None:
+        """Wait until every worker has called this."""
+        self._client.raise_if_failed()
+        self._session.control.barrier(f"kvstore {self._number}")
+
+    # -- one key's steps ----------------------------------------------------------------------
+
+    def _checked(self, name: KeyName, arrays: List[Any]) -> List[Any]:
+        """``arrays`` if they are of the key's shape and dtype."""
+        if name not in self._places:
+            raise UsageError(f"key {name!r} has not been initialised; call init or broadcast first")
+        key = self._store.key(name)
+        arrays = _dense(name, arrays)
+        for array in arrays:
+            if array.shape != key.shape or np.dtype(array.dtype) != key.dtype:
+                raise UsageError(
+                    f"key {name!r} is {key.dtype.name}{key.shape}, "
+                    f"but the array given is {np.dtype(array.dtype).name}{array.shape}"
+                )
+        return arrays
+
+    def _fill(self, name: KeyName, arrays: List[Any]) -> None:
+        """Sum the devices' arrays into the key's place (level 0)."""
+        arrays = self._checked(name, arrays)
+        place = self._places[name]
+        if len(arrays) == 1:
+            arrays[0].copyto(place)
+        elif all(array.context.device_type == "cpu" for array in arrays):
+            mx.nd.add_n(*arrays, out=place)
+        else:
+            device = arrays[0].context
+            mx.nd.add_n(*[array.as_in_context(device) for array in arrays]).copyto(place)
+
+    def _enqueue(self, kind: str, name: KeyName, want_value: bool, priority: int) -> None:
+        """Send the key's place, receive into it, or both, when its turn in the engine comes."""
+        store = self._store
+        operation = Operation(kind, store.key(name), want_value, priority)
+        store.announce(operation)
+
+        def start(done: Done) -> None:
+            operation.done = done
+            store.ready(operation)
+
+        push_async(start, (), (self._places[name],), priority)
+
+    def _empty(self, name: KeyName, arrays: Iterable[Any]) -> None:
+        """Copy the key's place to the devices."""
+        place = self._places[name]
+        for array in arrays:
+            place.copyto(array)
+
+    # -- what it does not do yet --------------------------------------------------------------
+
+    def row_sparse_pull(
+        self, key: Any, out: Any = None, priority: int = 0, row_ids: Any = None
+    ) -> None:
+        raise _not_yet("row_sparse_pull")
+
+    def set_gradient_compression(self, compression_params: Dict[str, Any]) -> None:
+        raise _not_yet("set_gradient_compression")
+
+    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
+        raise _not_yet("save_optimizer_states")
+
+    def load_optimizer_states(self, fname: str) -> None:
+        raise _not_yet("load_optimizer_states")
+
+    def _set_updater(self, updater: Any) -> None:
+        raise _not_yet("_set_updater")
+
+    def _send_command_to_servers(self, head: int, body: str) -> None:
+        raise _not_yet("_send_command_to_servers")
+
+
+def _not_yet(what: str) -> UsageError:
+    return UsageError(f"baryon {__version__} does not serve KVStore.{what} yet")
+
+
+def _pairs(key: Any, value: Any) -> List[Tuple[KeyName, List[Any]]]:
+    """(key, arrays) for a key and its array or arrays, or for lists of both.
+
+    The arrays of a key that is named twice are taken together, as MXNet does.
+    """
+    if isinstance(key, (tuple, list)):
+        if not isinstance(value, (tuple, list)) or len(key) != len(value):
+            count = len(value) if isinstance(value, (tuple, list)) else 1
+            raise UsageError(f"{len(key)} keys need as many values, not {count}")
+        grouped: Dict[KeyName, List[Any]] = {}
+        for one, values in zip(key, value):
+            for name, arrays in _pairs(one, values):
+                grouped.setdefault(name, []).extend(arrays)
+        return list(grouped.items())
+    if isinstance(key, bool) or not isinstance(key, (int, str)):
+        raise UsageError(f"a key is an int or a string, not {key!r}")
+    arrays = list(value) if isinstance(value, (tuple, list)) else [value]
+    if not arrays:
+        raise UsageError(f"key {key!r} comes with no array")
+    return [(key, arrays)]
+
+
+def _dense(name: KeyName, arrays: List[Any]) -> List[Any]:
+    """``arrays`` as plain dense NDArrays; raises UsageError if one is none."""
+    for array in arrays:
+        if not isinstance(array, mx.nd.NDArray):
+            raise UsageError(f"key {name!r} comes with a {type(array).__name__}, not an NDArray")
+        if array.stype != "default":
+            raise UsageError(f"key {name!r} is {array.stype}; only dense arrays are served yet")
+    return [a.as_nd_ndarray() if isinstance(a, mx.np.ndarray) else a for a in arrays]

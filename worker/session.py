@@ -1,0 +1,117 @@
+"""This process's part in its job: one communication thread, one place where the job is left.
+
+Made by the first store that the script creates. The thread "baryon-comm" owns every socket of the
+process; the script and MXNet's engine only post to it.
+"""
+
+import atexit
+import os
+import sys
+import threading
+from typing import Any, Optional
+
+import zmq
+
+from baryon.ps import (
+    BaryonError,
+    Client,
+    KeyPair,
+    PeerError,
+    Reactor,
+    ServerAddress,
+    UsageError,
+)
+from baryon.scheduler import ControlClient, Credentials, read_credentials
+
+__all__ = ["Session", "session"]
+
+_lock = threading.Lock()
+_session: Optional["Session"] = None
+
+
+def session() -> "Session":
+    """The session of this process, begun on first use.
+
+    Raises UsageError outside a job and in a process forked from one that has a session.
+    """
+    global _session
+    with _lock:
+        if _session is None:
+            credentials = read_credentials()
+            if credentials is None:
+                raise UsageError(
+                    "a dist kvstore exists only in a job; start the script by launch.py"
+                )
+            _session = Session(credentials)
+        elif _session.pid != os.getpid():
+            raise UsageError(
+                "this process was forked after its parent had created a dist kvstore, which "
+                "belongs to the parent alone; create the store after the fork, or in one process"
+            )
+        return _session
+
+
+class Session:
+    """Joins the job, waits for all others, connects to the servers; leaves when Python ends."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self.credentials = credentials
+        self.pid = os.getpid()
+        self.has_failed = False
+        self._context = zmq.Context()
+        self._reactor = Reactor()
+        self._thread = threading.Thread(target=self._serve, name="baryon-comm", daemon=True)
+        self.control = ControlClient(self._reactor, self._context, credentials)
+        self.control.join()
+        self._thread.start()
+        self._watch_exceptions()
+        servers = self.control.wait_for_roster().servers
+        self.client = Client(
+            self._reactor,
+            self._context,
+            name=credentials.slug,
+            keys=KeyPair(credentials.public_key, credentials.secret_key),
+            servers=[ServerAddress(peer.endpoint, peer.public_key) for peer in servers],
+            timeout_s=credentials.timeout_s,
+        )
+        atexit.register(self._leave)
+
+    def _serve(self) -> None:
+        try:
+            self._reactor.run()
+        except Exception as error:
+            # Nothing would be sent or received from here on: say so instead of hanging.
+            self.control.failed(f"the communication thread ended: {error!r}")
+            self.client.fail(PeerError(f"the communication thread ended: {error!r}"))
+            sys.excepthook(type(error), error, error.__traceback__)
+            os._exit(1)
+
+    def _watch_exceptions(self) -> None:
+        """An exception that ends the script is no reason to wait for answers to come."""
+        original = sys.excepthook
+
+        def excepthook(kind: Any, error: Any, traceback: Any) -> None:
+            self.has_failed = True
+            original(kind, error, traceback)
+
+        sys.excepthook = excepthook
+
+    def _leave(self) -> None:
+        """At the end of Python: everything pushed has arrived, or the exit code is 1."""
+        if os.getpid() != self.pid:
+            return
+        if not self.has_failed:
+            try:
+                self.client.drain()
+            except BaryonError as error:
+                # The script has not called the store since, and would end as if all were well.
+                print(f"baryon: {self.credentials.slug}: {error}", file=sys.stderr)  # noqa: T201
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(1)
+            self.client.leave()
+        self._reactor.post(self.client.close)
+        self._reactor.post(self.control.close)
+        self._reactor.post(self._reactor.stop)
+        self._thread.join()
+        self._context.destroy(linger=1000)

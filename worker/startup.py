@@ -1,0 +1,107 @@
+"""Gets our store into the user's script without a change to it.
+
+`install` costs microseconds and waits for the script to import mxnet. Then NumPy's removed names
+are put back *before* MXNet's own code runs, and our stores are entered *after* it into the
+registry that `mx.kv.create` looks into before it makes a native store.
+"""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from typing import Any, Callable, Optional
+
+__all__ = ["install"]
+
+# The names that mean "distributed" to MXNet, and what each asks for. A store of our own kind is
+# made for those we serve; for the others there is a clear error instead of MXNet's native store,
+# which would wait for servers that do not exist.
+SYNC_TYPES = ("dist", "dist_sync", "dist_device_sync", "dist_sync_device")
+OTHER_TYPES = ("dist_async", "dist_async_device", "dist_device_async")
+LOCAL_TYPES = ("local", "device", "nccl", "local_allreduce_cpu", "local_allreduce_device")
+
+
+def install() -> None:
+    """Prepare this interpreter for `import mxnet`; calling it again does nothing."""
+    if "mxnet" in sys.modules or any(isinstance(f, _MXNetFinder) for f in sys.meta_path):
+        return
+    sys.meta_path.insert(0, _MXNetFinder())
+
+
+class _MXNetFinder(importlib.abc.MetaPathFinder):
+    """Finds mxnet where it would be found anyway, and wraps its loader."""
+
+    def find_spec(
+        self, name: str, path: Any = None, target: Any = None
+    ) -> Optional[importlib.machinery.ModuleSpec]:
+        if name != "mxnet":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec("mxnet")
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Around(spec.loader)
+        return spec
+
+
+class _Around(importlib.abc.Loader):
+    """A loader that does something of ours before and after the real one."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: Any) -> Any:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        from baryon.ps import numpy_compat
+
+        numpy_compat.install()
+        self._loader.exec_module(module)
+        _register_stores()
+
+
+def _register_stores() -> None:
+    from mxnet.kvstore.base import KVStoreBase
+
+    from baryon.scheduler import read_credentials
+
+    credentials = read_credentials()
+    assert credentials is not None
+    for name in SYNC_TYPES + OTHER_TYPES:
+        KVStoreBase.kv_registry[name] = _creator(name)
+    if credentials.kvstore is not None:
+        _override(credentials.kvstore)
+
+
+def _creator(name: str) -> Callable[[], Any]:
+    def create() -> Any:
+        from .kvstore import create
+
+        return create(name)
+
+    # MXNet reads these two when somebody registers another store under the same name.
+    create.__module__, create.__name__ = __name__, name
+    return create
+
+
+def _override(kind: str) -> None:
+    """Give a script that asks for a local store one of type ``kind``."""
+    import mxnet as mx
+    from mxnet.kvstore.base import KVStoreBase
+
+    for name in LOCAL_TYPES + SYNC_TYPES + OTHER_TYPES:
+        KVStoreBase.kv_registry[name] = _creator(kind)
+    # MXNet uses no store at all where one device meets a local type, so the name has to be
+    # changed before it is looked at.
+    original = mx.model._create_kvstore
+
+    def create_kvstore(kvstore: Any, num_device: int, arg_params: Any) -> Any:
+        name = kind if isinstance(kvstore, str) else kvstore
+        return original(name, num_device, arg_params)
+
+    for user in (mx.model, mx.gluon.trainer, mx.module.module):
+        if getattr(user, "_create_kvstore", None) is original:
+            user._create_kvstore = create_kvstore
