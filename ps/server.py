@@ -56,6 +56,7 @@ class Server:
         self._on_fault = on_fault
         self._stores: Dict[int, SyncStore] = {}
         self._left: Set[int] = set()
+        self._has_failed = False
         self._routes: Dict[int, bytes] = {}  # rank -> the ROUTER's name for its connection
         self._stalls = StallWatch(min(_STALL_WARNING_S, timeout_s / 2), timeout_s)
         self._authenticator: Authenticator[int] = Authenticator(context, workers)
@@ -97,7 +98,7 @@ class Server:
 
     def _on_message(self, frames: List[zmq.Frame]) -> None:
         rank = self._authenticator.peer(frames[-1])
-        if rank is None:  # cannot happen over CURVE; would, if someone bound an inproc socket
+        if rank is None or self._has_failed:  # None cannot happen over CURVE
             return
         self._routes[rank] = frames[0].bytes
         try:
@@ -198,10 +199,13 @@ class Server:
 
     def _fail(self, text: str) -> None:
         log.error("%s", text)
+        self._has_failed = True
         self._fault(list(self._routes), text)
         self._on_fault(text)
 
     def _look_for_stalls(self) -> None:
+        if self._has_failed:
+            return
         now = time.monotonic()
         waits = [wait for store in self._stores.values() for wait in store.waits()]
         for stall in self._stalls.observe(waits, now):

@@ -12,9 +12,11 @@ from typing import Callable, Dict, List, Optional
 import zmq
 
 from baryon.ps import (
+    BaryonError,
     KeyPair,
     Message,
     Outbox,
+    PeerError,
     ProtocolError,
     Reactor,
     WaitTimeout,
@@ -30,7 +32,10 @@ _BACKSTOP_S = 60.0  # more than the scheduler's own limit
 
 
 class ControlClient:
-    """``on_left(rank)``, for servers, is called when a worker has ended well."""
+    """``on_left(rank)``, for servers, is called when a worker has ended well.
+
+    ``on_abort(error)``, for workers, is called when the job is stopping and no round will end.
+    """
 
     def __init__(
         self,
@@ -38,11 +43,14 @@ class ControlClient:
         context: zmq.Context,
         credentials: Credentials,
         on_left: Callable[[int], object] = lambda rank: None,
+        on_abort: Callable[[BaryonError], object] = lambda error: None,
     ) -> None:
         self._reactor = reactor
         self._context = context
         self._credentials = credentials
         self._on_left = on_left
+        self._on_abort = on_abort
+        self._error: Optional[BaryonError] = None
         self._barriers: Dict[str, threading.Event] = {}
         self._roster: Optional[messages.Roster] = None
         self._has_roster = threading.Event()
@@ -63,7 +71,7 @@ class ControlClient:
     def wait_for_roster(self) -> messages.Roster:
         """The servers, once every task has joined."""
         self._wait(self._has_roster, "all tasks to join")
-        assert self._roster is not None
+        assert self._roster is not None  # or the wait would have raised
         return self._roster
 
     def barrier(self, name: str) -> None:
@@ -76,6 +84,8 @@ class ControlClient:
         limit_s = self._credentials.timeout_s + _BACKSTOP_S
         if not event.wait(limit_s):
             raise WaitTimeout(f"{self._credentials.slug} waited {limit_s:.0f} s for {what}")
+        if self._error is not None:
+            raise self._error
 
     # -- in the reactor's thread --------------------------------------------------------------
 
@@ -111,3 +121,12 @@ class ControlClient:
             self._barriers.pop(message.name).set()
         elif isinstance(message, messages.Left):
             self._on_left(message.rank)
+        elif isinstance(message, messages.Abort):
+            self._abort(PeerError(message.text))
+
+    def _abort(self, error: BaryonError) -> None:
+        self._error = error
+        self._on_abort(error)
+        self._has_roster.set()
+        for barrier in self._barriers.values():
+            barrier.set()

@@ -258,7 +258,7 @@ class SchedulerCore:
     def _on_exited(self, state: _TaskState, message: messages.Exited, now: float) -> List[Action]:
         state.ended = True
         if self.phase in (STOPPING, OVER):
-            return self._continue_stopping(now)
+            return self._release_workers(state) + self._continue_stopping(now)
         if message.code == 0 and state.task.role == "worker":
             return self._on_worker_done(state, now)
         return self._fail(self._describe_exit(state, message), _exit_code(message.code), now)
@@ -334,7 +334,7 @@ class SchedulerCore:
             self._gathering.arrived = {
                 s.task.rank for s in self._of_role("worker") if s.joined is not None
             }
-            waits.append(("its dist kvstore", self._gathering))
+            waits.append(("a dist kvstore", self._gathering))
         actions: List[Action] = []
         for what, wait in waits:
             seconds = now - wait.since
@@ -343,8 +343,9 @@ class SchedulerCore:
                 for s in self._of_role("worker")
                 if s.task.rank not in wait.arrived and not s.ended
             )
-            text = f"{len(wait.arrived)} workers have waited {seconds:.0f} s for {missing} to "
-            text += "create " + what if wait is self._gathering else "reach " + what
+            waiting = ", ".join(f"worker {rank}" for rank in sorted(wait.arrived))
+            text = f"{waiting} waited {seconds:.0f} s for {missing} to "
+            text += f"create {what}" if wait is self._gathering else f"reach {what}"
             if seconds >= self.job.timeout_s:
                 hint = "; see its log, or raise --timeout if it only needs longer"
                 return self._fail(text + hint, 1, now)
@@ -393,6 +394,20 @@ class SchedulerCore:
         self._stopping_role = "agent"
         self._deadline = now + self.job.grace_s
         return [ReleaseAgent(host) for host in self._agents]
+
+    def _release_workers(self, ended: _TaskState) -> List[Action]:
+        """A worker has ended on being told to: nothing that the others wait for will come now.
+
+        One that waits inside MXNet would not even notice a signal.
+        """
+        if ended.task.role != "worker":
+            return []
+        abort = messages.Abort(f"the job is stopping, and {ended.task.name} has ended")
+        return [
+            Send(s.task.slug, abort)
+            for s in self._of_role("worker")
+            if s.joined is not None and not s.ended
+        ]
 
     def _finish(self) -> List[Action]:
         self.phase = OVER

@@ -4,6 +4,7 @@ All decisions are the core's (core.py); this turns messages, signals and time in
 its actions into what they say. Everything runs in the thread that calls `run`.
 """
 
+import os
 import signal
 import time
 from typing import Callable, Dict, List
@@ -97,8 +98,9 @@ class _Loop:
         try:
             self._socket.bind(f"tcp://{address}:{port}")
         except zmq.ZMQError as error:
+            reason = os.strerror(error.errno or 0)
             raise UsageError(
-                f"the scheduler cannot listen on {address} port {port}: {error.strerror}; "
+                f"the scheduler cannot listen on {address} port {port}: {reason}; "
                 "choose another --port, or leave it out to have a free one chosen"
             ) from error
         return str(self._socket.get_string(zmq.LAST_ENDPOINT))

@@ -10,6 +10,7 @@ from baryon.ps import Codec, Message
 
 __all__ = [
     "CONTROL",
+    "Abort",
     "AgentHello",
     "Alive",
     "Barrier",
@@ -142,6 +143,12 @@ class BarrierDone(Message, frozen=True, tag=True):
     name: str
 
 
+class Abort(Message, frozen=True, tag=True):
+    """To workers while the job is stopping: ``text`` says why their rounds can never complete."""
+
+    text: str
+
+
 class Left(Message, frozen=True, tag=True):
     """To servers: worker ``rank`` has ended well and will contribute no more."""
 
@@ -150,6 +157,7 @@ class Left(Message, frozen=True, tag=True):
 
 CONTROL = Codec(
     (
+        Abort,
         AgentHello,
         Output,
         Exited,

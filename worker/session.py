@@ -8,6 +8,7 @@ import atexit
 import os
 import sys
 import threading
+import traceback
 from typing import Any, Optional
 
 import zmq
@@ -16,7 +17,6 @@ from baryon.ps import (
     BaryonError,
     Client,
     KeyPair,
-    PeerError,
     Reactor,
     ServerAddress,
     UsageError,
@@ -61,7 +61,10 @@ class Session:
         self._context = zmq.Context()
         self._reactor = Reactor()
         self._thread = threading.Thread(target=self._serve, name="baryon-comm", daemon=True)
-        self.control = ControlClient(self._reactor, self._context, credentials)
+        self.client: Client
+        self.control = ControlClient(
+            self._reactor, self._context, credentials, on_abort=self._fail_client
+        )
         self.control.join()
         self._thread.start()
         self._watch_exceptions()
@@ -79,20 +82,23 @@ class Session:
     def _serve(self) -> None:
         try:
             self._reactor.run()
-        except Exception as error:
-            # Nothing would be sent or received from here on: say so instead of hanging.
-            self.control.failed(f"the communication thread ended: {error!r}")
-            self.client.fail(PeerError(f"the communication thread ended: {error!r}"))
-            sys.excepthook(type(error), error, error.__traceback__)
+        except BaseException:
+            # A bug of ours. Nothing would be sent or received from here on, and the script may
+            # wait inside MXNet, where no exception reaches it.
+            traceback.print_exc()
             os._exit(1)
+
+    def _fail_client(self, error: BaryonError) -> None:
+        if hasattr(self, "client"):
+            self.client.fail(error)
 
     def _watch_exceptions(self) -> None:
         """An exception that ends the script is no reason to wait for answers to come."""
         original = sys.excepthook
 
-        def excepthook(kind: Any, error: Any, traceback: Any) -> None:
+        def excepthook(kind: Any, error: Any, trace: Any) -> None:
             self.has_failed = True
-            original(kind, error, traceback)
+            original(kind, error, trace)
 
         sys.excepthook = excepthook
 
