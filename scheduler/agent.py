@@ -78,11 +78,11 @@ class _Task:
 class Agent:
     """The loop: sockets, pipes, child processes."""
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, run_dir: str) -> None:
         self._config = config
         self._reactor = Reactor()
         self._tasks: Dict[str, _Task] = {}
-        self._run_dir = tempfile.mkdtemp(prefix=f"baryon-{config.job}-")
+        self._run_dir = run_dir  # holds the tasks' credentials
         self._paused: List[Callable[[], None]] = []
         self._last_heard = time.monotonic()
         self._was_told = False  # to start its tasks
@@ -296,4 +296,8 @@ def main() -> int:
     if not line:
         return 1  # the scheduler went before it had said anything
     config = msgspec.json.decode(line, type=AgentConfig)
-    return guarded(lambda: Agent(config).run())
+    run_dir = tempfile.mkdtemp(prefix=f"baryon-{config.job}-")
+    try:
+        return guarded(lambda: Agent(config, run_dir).run())
+    finally:
+        shutil.rmtree(run_dir, ignore_errors=True)

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import BinaryIO, Dict, Optional
 
+from baryon.ps import UsageError
+
 from .job import Job
 from .messages import Output
 
@@ -19,7 +21,8 @@ _RED = 31
 class Console:
     """Writes to standard output and error as they are; colours and progress on a terminal only.
 
-    Raises BrokenPipeError when nobody reads any more.
+    Raises UsageError if the log directory cannot be made; `show` and `say` raise BrokenPipeError
+    when nobody reads any more.
     """
 
     def __init__(self, job: Job) -> None:
@@ -31,7 +34,13 @@ class Console:
         self._prefixes = {}
         for index, task in enumerate(job.tasks):
             self._prefixes[task.slug] = (task.name.rjust(width), _COLOURS[index % len(_COLOURS)])
-        os.makedirs(job.log_dir, exist_ok=True)
+        try:
+            os.makedirs(job.log_dir, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"the log directory {job.log_dir} cannot be made ({error.strerror}); "
+                "choose another --log-dir"
+            ) from error
 
     def show(self, output: Output) -> None:
         """Show a task's output."""

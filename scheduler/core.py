@@ -157,7 +157,9 @@ class SchedulerCore:
         if self.phase in (STARTING, RUNNING):
             say = Say(f"{name}: stopping all tasks ({name} again to kill them at once)")
             self._exit_code = 128 + signum
-            return [say, *self._stop(signum, now)]
+            # Scripts know Ctrl-C as KeyboardInterrupt; everything else is a plain end to them.
+            to_tasks = signum if signum == signal.SIGINT else signal.SIGTERM
+            return [say, *self._stop(to_tasks, now)]
         if self.phase == STOPPING:
             return [Say(f"{name} while stopping: killing all tasks"), Kill()]
         return []
@@ -362,8 +364,8 @@ class SchedulerCore:
         self._exit_code = exit_code
         others = sum(not s.ended for s in self._tasks.values())
         what = f"; stopping {others} other tasks" if others else ""
-        logs = f"logs are in {self.job.log_dir}"
-        return [Say(text), Say(f"exit code {exit_code}{what}; {logs}"), *self._stop(15, now)]
+        end = f"exit code {exit_code}{what}; logs are in {self.job.log_dir}"
+        return [Say(text), Say(end), *self._stop(signal.SIGTERM, now)]
 
     def _stop(self, signum: int, now: float) -> List[Action]:
         """Begin to stop: workers first, which may still need the servers to save their work."""

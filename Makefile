@@ -1,0 +1,39 @@
+# make demo and make test need nothing but Linux on x86-64, a Python 3.8-3.12 and a network to
+# install from; PYTHON=... chooses the interpreter.
+
+VENV ?= .venv
+PYTHON ?= $(shell ./find-python)
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+
+.PHONY: venv demo test lint bench clean
+
+venv: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { ./find-python --explain; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { ./find-python --explain; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,examples,benchmarks,test]'
+	@$(BIN)/python -c 'from baryon.ps import import_mxnet; import_mxnet()' || { \
+	    echo "MXNet cannot be imported. If a library is missing: apt-get install libgomp1 libquadmath0"; \
+	    exit 1; }
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/launch.py -n 2 -s 2 --launcher local --devices 2 examples/train_digits.py
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	if $(BIN)/python -c 'import mypy' 2>/dev/null; then $(BIN)/mypy; fi
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.pushpull
+	$(BIN)/python -m benchmarks.startup
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,160 @@
+"""Runs real jobs for tests, and sees to it that they leave nothing behind."""
+
+import glob
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Set
+
+import psutil
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SCRIPTS = Path(__file__).resolve().parent / "jobs" / "scripts"
+LIMIT_S = 120.0  # for anything in a test; a job takes three seconds
+
+
+def wait_until(condition: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
+    """Wait for ``condition()`` to be true; raises TimeoutError naming ``what``."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {limit_s:.0f} s for {what}")
+        time.sleep(0.02)
+
+
+class JobRun:
+    """A ``launch.py`` that is running, with what it has written so far."""
+
+    def __init__(self, args: List[str], cwd: Path, env: Dict[str, str]) -> None:
+        self.tag = f"test-{os.getpid()}-{time.monotonic_ns()}"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "baryon.launcher", *args],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), **env, "BARYON_TEST": self.tag},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.pid = self._process.pid
+        self._parts: Dict[str, List[str]] = {"out": [], "err": []}
+        self._readers = [
+            threading.Thread(target=self._read, args=(pipe, name), daemon=True)
+            for pipe, name in ((self._process.stdout, "out"), (self._process.stderr, "err"))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, pipe: object, name: str) -> None:
+        for line in pipe:  # type: ignore[attr-defined]
+            self._parts[name].append(line.decode())
+
+    @property
+    def out(self) -> str:
+        return "".join(self._parts["out"])
+
+    @property
+    def err(self) -> str:
+        return "".join(self._parts["err"])
+
+    def wait_for_output(self, text: str, count: int = 1) -> None:
+        wait_until(
+            lambda: (self.out + self.err).count(text) >= count or self._process.poll() is not None,
+            f"{text!r} in the output",
+        )
+        assert (self.out + self.err).count(text) >= count, self.out + self.err
+
+    def processes(self, *words: str) -> List[psutil.Process]:
+        """The job's living processes whose command line contains all of ``words``."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                if process.environ().get("BARYON_TEST") != self.tag:
+                    continue
+                line = " ".join(process.cmdline())
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+            if all(word in line for word in words):
+                found.append(process)
+        return found
+
+    def task(self, slug: str) -> psutil.Process:
+        """The oldest process of a task: the one its agent started."""
+        role, rank = slug.split("-")
+        for process in self.processes():
+            path = process.environ().get("BARYON_TASK", "")
+            if os.path.basename(path) == slug:
+                return process
+        raise LookupError(f"no process of {role} {rank}")
+
+    def signal(self, signum: int) -> None:
+        self._process.send_signal(signum)
+
+    def end(self, limit_s: float = LIMIT_S) -> int:
+        """Wait for the end; returns the exit code (minus the signal if one ended it)."""
+        code = self._process.wait(limit_s)
+        for reader in self._readers:
+            reader.join(limit_s)
+        for pipe in (self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            pipe.close()
+        return code
+
+    def wait_until_gone(self) -> None:
+        """Until none of its processes is left, wherever they went."""
+        wait_until(lambda: not self.processes(), f"the end of {self.processes()}", 20.0)
+
+    def kill(self) -> None:
+        """For the end of a test that has failed."""
+        for process in self.processes():
+            try:
+                process.send_signal(signal.SIGKILL)
+            except psutil.NoSuchProcess:
+                pass
+
+
+class Cluster:
+    """Starts jobs in one working directory."""
+
+    def __init__(self, cwd: Path) -> None:
+        self.cwd = cwd
+        self._runs: List[JobRun] = []
+        self._before = _leftovers()
+
+    def start(self, *args: object, env: Optional[Dict[str, str]] = None) -> JobRun:
+        run = JobRun([str(arg) for arg in args], self.cwd, env or {})
+        self._runs.append(run)
+        return run
+
+    def run(self, *args: object, env: Optional[Dict[str, str]] = None, code: int = 0) -> JobRun:
+        """Run a job to its end and check its exit code."""
+        run = self.start(*args, env=env)
+        ended = run.end()
+        assert ended == code, f"exit code {ended}, not {code}:\n{run.out}\n{run.err}"
+        return run
+
+    def script(self, text: str, name: str = "script.py") -> Path:
+        """Write a script into the working directory."""
+        path = self.cwd / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def close(self) -> None:
+        """Check that nothing is left: no process, socket file, shared memory or run directory."""
+        try:
+            for run in self._runs:
+                run.end()
+                run.wait_until_gone()
+            assert _leftovers() <= self._before
+        finally:
+            for run in self._runs:
+                run.kill()
+
+
+def _leftovers() -> Set[str]:
+    return set(glob.glob("/tmp/baryon-*")) | set(glob.glob("/dev/shm/*"))

@@ -1,0 +1,16 @@
+"""Whole jobs: real processes, real MXNet, seconds each."""
+
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from tests.cluster import Cluster
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A place to run jobs in; at its end nothing of them may be left."""
+    cluster = Cluster(tmp_path)
+    yield cluster
+    cluster.close()

@@ -1,0 +1,69 @@
+"""Training through the servers gives one machine's numbers, and the same ones everywhere."""
+
+from pathlib import Path
+from typing import Dict, List
+
+import numpy as np
+import pytest
+
+from benchmarks import native
+from tests.cluster import SCRIPTS, Cluster
+
+TRAIN = SCRIPTS / "train_net.py"
+
+
+def losses(folder: Path, workers: int) -> np.ndarray:
+    """Per step, the loss summed over all samples of all workers."""
+    return np.sum([np.load(folder / f"losses-{rank}.npy") for rank in range(workers)], axis=0)
+
+
+def weights(folder: Path, rank: int = 0, device: int = 0) -> Dict[str, np.ndarray]:
+    return dict(np.load(folder / f"weights-{rank}-{device}.npz"))
+
+
+def train(cluster: Cluster, name: str, workers: int, batch: int, *args: object) -> Path:
+    folder = cluster.cwd / name
+    folder.mkdir()
+    script: List[object] = [TRAIN, folder, "--batch", batch]
+    cluster.run("-n", workers, "-s", 2, *script, *args)
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["yes", "no"])
+def test_four_workers_train_like_one_with_four_times_the_batch(cluster: Cluster, mode: str) -> None:
+    one = train(cluster, "one", 1, 32, "--update-on-kvstore", mode)
+    four = train(cluster, "four", 4, 8, "--update-on-kvstore", mode)
+    np.testing.assert_allclose(losses(four, 4), losses(one, 1), rtol=1e-5)
+    for name, value in weights(one).items():
+        np.testing.assert_allclose(weights(four)[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("mode", ["yes", "no"])
+def test_all_workers_and_devices_end_with_the_same_bits(cluster: Cluster, mode: str) -> None:
+    folder = train(cluster, "out", 3, 8, "--update-on-kvstore", mode, "--devices", 2)
+    first = weights(folder)
+    for rank in range(3):
+        for device in range(2):
+            for name, value in weights(folder, rank, device).items():
+                assert np.array_equal(value, first[name]), (rank, device, name)
+
+
+def test_a_run_repeats_bit_for_bit(cluster: Cluster) -> None:
+    """The sum is taken in rank order, whoever comes first."""
+    first = weights(train(cluster, "first", 3, 8, "--optimizer", "adam"))
+    second = weights(train(cluster, "second", 3, 8, "--optimizer", "adam"))
+    for name, value in first.items():
+        assert np.array_equal(second[name], value), name
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_same_weights_as_mxnets_own_store(cluster: Cluster, optimizer: str) -> None:
+    ours = train(cluster, "ours", 2, 16, "--optimizer", optimizer)
+    theirs = cluster.cwd / "theirs"
+    theirs.mkdir()
+    script = [str(TRAIN), str(theirs), "--batch", "16", "--optimizer", optimizer]
+    native.run(script, workers=2, servers=2, env={"OMP_NUM_THREADS": "1"}, grace_s=5.0)
+    np.testing.assert_allclose(losses(ours, 2), losses(theirs, 2), rtol=1e-5)
+    for name, value in weights(theirs).items():
+        np.testing.assert_allclose(weights(ours)[name], value, rtol=0, atol=1e-5, err_msg=name)

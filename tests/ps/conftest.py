@@ -1,0 +1,258 @@
+"""Builders and checks that the tests of ps/ share.
+
+`LoopThread` and `Job` run real reactors, servers and clients in threads of this process, over TCP
+loopback with CURVE. Nothing here sleeps: every wait is for an event, with `LIMIT_S` as its limit.
+"""
+
+import os
+import queue
+import threading
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, Union
+
+import numpy as np
+import pytest
+import zmq
+from hypothesis import settings
+from zmq.auth.thread import ThreadAuthenticator  # noqa: F401 - imported before threads are counted
+
+from baryon.ps import (
+    Client,
+    KeyPair,
+    Operation,
+    Reactor,
+    Server,
+    ServerAddress,
+    import_mxnet,
+    new_key_pair,
+    secure_client,
+    wire,
+)
+
+LIMIT_S = 30.0  # a machine under load is slow; a test that waits this long has failed
+
+settings.register_profile("ps", deadline=None)
+settings.load_profile("ps")
+
+
+class LoopThread:
+    """A reactor and a context with a thread of their own."""
+
+    def __init__(self, name: str) -> None:
+        self.reactor = Reactor()
+        self.context = zmq.Context()
+        self.owned: List[Any] = []  # closed in the loop's thread, in this order
+        self._error: Optional[BaseException] = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> "LoopThread":
+        self._thread.start()
+        return self
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """``function(*args)`` as called in the loop's thread, after all that is posted already."""
+        result: queue.Queue[Any] = queue.Queue()
+        self.reactor.post(lambda: result.put(function(*args)))
+        return result.get(timeout=LIMIT_S)
+
+    def join(self) -> None:
+        """Wait until the loop has ended, and raise what ended it."""
+        self._thread.join(LIMIT_S)
+        assert not self._thread.is_alive(), f"{self._thread.name} still runs"
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        self.reactor.stop()
+        self.join()
+        self.reactor.close()
+
+    def _run(self) -> None:
+        try:
+            self.reactor.run()
+        except BaseException as error:  # raised again by `join`, in the test's thread
+            self._error = error
+        finally:
+            for resource in self.owned:
+                resource.close()
+            self.context.destroy(linger=0)
+
+
+class RecordingServer(Server):
+    """A server that remembers by which routing names messages have reached it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.senders: Set[bytes] = set()
+        super().__init__(*args, **options)
+
+    def _on_message(self, frames: List[zmq.Frame]) -> None:
+        self.senders.add(frames[0].bytes)
+        super()._on_message(frames)
+
+
+class Worker:
+    """A real client in its own loop, with one open store."""
+
+    def __init__(self, rank: int, keys: KeyPair, servers: List[ServerAddress]) -> None:
+        self.loop = LoopThread(f"worker-{rank}")
+        self.client = Client(
+            self.loop.reactor, self.loop.context,
+            name=f"w{rank}", keys=keys, servers=servers, timeout_s=LIMIT_S,
+        )  # fmt: skip
+        self.loop.owned.append(self.client)
+        self.loop.start()
+        self.store = self.client.open("sync")
+        self.places: Dict[Union[int, str], np.ndarray] = {}
+
+    def key(
+        self, name: Union[int, str], shape: Tuple[int, ...], dtype: str = "float32"
+    ) -> np.ndarray:
+        self.places[name] = self.store.add_key(name, shape, dtype)
+        return self.places[name]
+
+    def begin(
+        self, kind: str, name: Union[int, str], value: Any = None, want_value: bool = False
+    ) -> threading.Event:
+        """Start an operation; the event is set once it is answered."""
+        if value is not None:
+            self.places[name][...] = value
+        operation = Operation(kind, self.store.key(name), want_value)
+        done = threading.Event()
+        operation.done = done.set
+        self.store.announce(operation)
+        self.store.ready(operation)
+        return done
+
+    def init(self, name: Union[int, str], value: Any) -> None:
+        """Set the first value and wait for the answer; rank 0's to call."""
+        assert self.begin("init", name, value).wait(LIMIT_S), f"init of {name!r} not answered"
+        self.client.raise_if_failed()
+
+    def pull(self, name: Union[int, str]) -> np.ndarray:
+        self.places[name][...] = 0
+        assert self.begin("pull", name).wait(LIMIT_S), f"pull of {name!r} not answered"
+        self.client.raise_if_failed()
+        return self.places[name].copy()
+
+
+class Job:
+    """Servers and workers of one job; `close` stops all and raises what ended a loop."""
+
+    def __init__(self, num_workers: int, num_servers: int = 1) -> None:
+        self.faults: queue.Queue[str] = queue.Queue()
+        self.worker_keys = [new_key_pair() for _ in range(num_workers)]
+        self.server_keys = [new_key_pair() for _ in range(num_servers)]
+        self.servers: List[RecordingServer] = []
+        self._loops: List[LoopThread] = []
+        self._peers: List[Tuple[zmq.Context, zmq.Socket]] = []
+        for index, keys in enumerate(self.server_keys):
+            loop = LoopThread(f"server-{index}")
+            server = RecordingServer(
+                loop.reactor, loop.context,
+                index=index, num_servers=num_servers, keys=keys, address="127.0.0.1",
+                workers={pair.public: rank for rank, pair in enumerate(self.worker_keys)},
+                timeout_s=LIMIT_S, on_fault=self.faults.put,
+            )  # fmt: skip
+            loop.owned.append(server)
+            self.servers.append(server)
+            self._loops.append(loop.start())
+
+    def worker(self, rank: int) -> Worker:
+        addresses = [
+            ServerAddress(server.endpoint, keys.public)
+            for server, keys in zip(self.servers, self.server_keys)
+        ]
+        worker = Worker(rank, self.worker_keys[rank], addresses)
+        self._loops.insert(0, worker.loop)  # closed before the servers
+        return worker
+
+    def peer(
+        self, name: str, keys: Optional[KeyPair], server_public: Optional[str] = None
+    ) -> zmq.Socket:
+        """A bare DEALER towards server 0, with CURVE if ``keys`` are given."""
+        context = zmq.Context()
+        socket = context.socket(zmq.DEALER)
+        self._peers.append((context, socket))
+        socket.linger = 0
+        socket.rcvtimeo = int(LIMIT_S * 1000)
+        socket.routing_id = name.encode()
+        if keys is not None:
+            secure_client(socket, keys, server_public or self.server_keys[0].public)
+        return socket
+
+    def in_server(self, function: Callable[..., Any], *args: Any) -> Any:
+        loop = next(loop for loop in self._loops if self.servers[0] in loop.owned)
+        return loop.call(function, *args)
+
+    def close(self) -> None:
+        for context, socket in self._peers:
+            socket.disable_monitor()
+            socket.close()
+            context.term()
+        for loop in self._loops:
+            loop.close()
+
+
+def ask(socket: zmq.Socket, frames: List[bytes]) -> Any:
+    """Send a message of a bare peer and return the answer's header, decoded."""
+    socket.send_multipart(frames)
+    return wire.DATA.decode(socket.recv_multipart()[0])
+
+
+def _descriptors() -> Dict[str, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            pass  # the listing's own
+    return found
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """The test leaves behind no thread and no descriptor that was not there before it."""
+    threads, descriptors = set(threading.enumerate()), _descriptors()
+    yield
+    assert set(threading.enumerate()) <= threads
+    assert {fd: to for fd, to in _descriptors().items() if descriptors.get(fd) != to} == {}
+
+
+@pytest.fixture
+def job(no_leaks: None) -> Iterator[Callable[..., Job]]:
+    """Makes jobs, and closes them."""
+    jobs: List[Job] = []
+
+    def make(num_workers: int, num_servers: int = 1) -> Job:
+        jobs.append(Job(num_workers, num_servers))
+        return jobs[-1]
+
+    yield make
+    for made in jobs:
+        made.close()
+
+
+@pytest.fixture
+def loop_thread(no_leaks: None) -> Iterator[LoopThread]:
+    """A loop that has not been started."""
+    made = LoopThread("loop")
+    yield made
+    if made._thread.is_alive():
+        made.reactor.stop()
+        made._thread.join(LIMIT_S)
+    made.reactor.close()
+    made.context.destroy(linger=0)
+
+
+@pytest.fixture(scope="session")
+def mx() -> Any:
+    return import_mxnet()
+
+
+@pytest.fixture(scope="session")
+def ask_peer() -> Callable[[zmq.Socket, List[bytes]], Any]:
+    return ask
+
+
+@pytest.fixture(scope="session")
+def limit_s() -> float:
+    return LIMIT_S

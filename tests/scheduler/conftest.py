@@ -1,0 +1,195 @@
+"""What the tests of scheduler/ share: jobs made up on the spot, and a scene round the core.
+
+Fixtures give functions and are made once, so that tests with hypothesis may use them, too.
+"""
+
+import signal
+import time
+from typing import Any, Callable, List
+
+import pytest
+
+from baryon.ps import Message
+from baryon.scheduler import Host, Job, core, messages, place
+
+
+def _make_job(
+    num_workers: int = 2, num_servers: int = 1, num_hosts: int = 1, **changes: Any
+) -> Job:
+    """A job whose hosts are called a, b, c, ..., with the workers spread evenly over them."""
+    slots = -(-num_workers // num_hosts)
+    hosts = tuple(Host(name, slots) for name in "abcdefgh"[:num_hosts])
+    values = {
+        "id": "job-1",
+        "command": ("train",),
+        "cwd": "/",
+        "hosts": hosts,
+        "tasks": place(hosts, num_workers, num_servers),
+        "python": "python",
+        "log_dir": "/logs/of/job-1",
+        "timeout_s": 300.0,
+        "silence_s": 20.0,
+        "grace_s": 5.0,
+        **changes,
+    }
+    return Job(**values)
+
+
+class Scene:
+    """A SchedulerCore, a made-up clock, and short words for what happens to it.
+
+    Every event returns the core's actions; ``history`` keeps them all.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.now = 1000.0
+        self.history: List[core.Action] = []
+        self.core = core.SchedulerCore(job, self.specs, self.public_keys(), self.now)
+
+    def specs(self, host: int) -> messages.StartTasks:
+        tasks = [task for task in self.job.tasks if task.host == host]
+        return messages.StartTasks(
+            tuple(messages.TaskSpec(t.slug, ("run",), "/", {}, "", b"") for t in tasks)
+        )
+
+    def public_keys(self) -> dict:
+        return {task.slug: f"key of {task.slug}" for task in self.job.tasks}
+
+    @property
+    def hosts(self) -> List[int]:
+        return sorted({task.host for task in self.job.tasks})
+
+    @property
+    def slugs(self) -> List[str]:
+        return [task.slug for task in self.job.tasks]
+
+    # -- events -------------------------------------------------------------------------------
+
+    def note(self, actions: List[core.Action]) -> List[core.Action]:
+        self.history += actions
+        return actions
+
+    def message(self, peer: str, message: Message) -> List[core.Action]:
+        return self.note(self.core.on_message(peer, message, self.now))
+
+    def hello(self, host: int) -> List[core.Action]:
+        return self.message(f"agent-{host}", messages.AgentHello("1", "h", 1))
+
+    def join(self, slug: str, pid: int = 7) -> List[core.Action]:
+        endpoint = f"tcp://{slug}" if slug.startswith("server") else ""
+        return self.message(slug, messages.Join(pid, endpoint))
+
+    def from_agent_of(self, slug: str, message: Message) -> List[core.Action]:
+        host = next(task.host for task in self.job.tasks if task.slug == slug)
+        return self.message(f"agent-{host}", message)
+
+    def exits(self, slug: str, code: int = 0, error: str = "") -> List[core.Action]:
+        return self.from_agent_of(slug, messages.Exited(slug, code, 1.5, error))
+
+    def writes(self, slug: str, data: bytes, is_transient: bool = False) -> List[core.Action]:
+        return self.from_agent_of(slug, messages.Output(slug, False, is_transient, data))
+
+    def barrier(self, slug: str, name: str) -> List[core.Action]:
+        return self.message(slug, messages.Barrier(name))
+
+    def agent_ends(self, host: int, how: str = "exited with code 0") -> List[core.Action]:
+        return self.note(self.core.on_agent_ended(host, how, self.now))
+
+    def signal(self, signum: int) -> List[core.Action]:
+        return self.note(self.core.on_signal(signum, self.now))
+
+    def tick(self, seconds: float = 0.2) -> List[core.Action]:
+        """One jump in time: more than a little, and the core takes itself for suspended."""
+        self.now += seconds
+        return self.note(self.core.on_tick(self.now))
+
+    # -- stretches of time --------------------------------------------------------------------
+
+    def begin(self) -> "Scene":
+        """Every agent says hello and every task joins."""
+        for host in self.hosts:
+            self.hello(host)
+        for slug in self.slugs:
+            self.join(slug)
+        return self
+
+    def pass_time(self, seconds: float, silent: tuple = ()) -> List[core.Action]:
+        """Second by second, with a sign of life from all that have spoken before but ``silent``."""
+        actions: List[core.Action] = []
+        for _ in range(int(seconds)):
+            for peer in [*(f"agent-{host}" for host in self.hosts), *self.slugs]:
+                if peer not in silent and self._has_spoken(peer):
+                    actions += self.message(peer, messages.Alive())
+            actions += self.tick(1.0)
+        return actions
+
+    def _has_spoken(self, peer: str) -> bool:
+        if peer.startswith("agent"):
+            return self.core._agents[int(peer[6:])] is not None
+        return self.core._tasks[peer].joined is not None and not self.core._tasks[peer].ended
+
+    def finish_agents(self) -> List[core.Action]:
+        actions: List[core.Action] = []
+        for host in self.hosts:
+            actions += self.agent_ends(host)
+        return actions
+
+
+def _said(actions: List[core.Action]) -> str:
+    return "\n".join(action.text for action in actions if isinstance(action, core.Say))
+
+
+def _sent(actions: List[core.Action], kind: type) -> List[tuple]:
+    """(peer, message) of each message of a type among the actions."""
+    return [
+        (action.peer, action.message)
+        for action in actions
+        if isinstance(action, core.Send) and isinstance(action.message, kind)
+    ]
+
+
+def _finished(actions: List[core.Action]) -> List[int]:
+    """The exit codes of all Finish among the actions: none, or one."""
+    return [action.exit_code for action in actions if isinstance(action, core.Finish)]
+
+
+def _wait_until(condition: Callable[[], Any], limit_s: float = 20.0) -> Any:
+    """Look again and again until ``condition()`` is true, and return what it was."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not true within {limit_s:g} s: {condition}"
+        signal.sigtimedwait([], 0.01)
+
+
+@pytest.fixture(scope="session")
+def make_job() -> Callable[..., Job]:
+    return _make_job
+
+
+@pytest.fixture(scope="session")
+def make_scene() -> Callable[..., Scene]:
+    return lambda *args, **kwargs: Scene(_make_job(*args, **kwargs))
+
+
+@pytest.fixture(scope="session")
+def said() -> Callable[..., str]:
+    return _said
+
+
+@pytest.fixture(scope="session")
+def sent() -> Callable[..., List[tuple]]:
+    return _sent
+
+
+@pytest.fixture(scope="session")
+def finished() -> Callable[..., List[int]]:
+    return _finished
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., Any]:
+    return _wait_until

@@ -1,0 +1,205 @@
+"""Barriers, and what the scheduler says of those who are late or silent."""
+
+import pytest
+
+from baryon.scheduler import core, messages
+
+
+def done(sent, actions):
+    return [(peer, message.name) for peer, message in sent(actions, messages.BarrierDone)]
+
+
+# -- barriers ---------------------------------------------------------------------------------
+
+
+def test_a_barrier_opens_when_all_workers_have_arrived(make_scene, sent):
+    scene = make_scene(num_workers=3).begin()
+    assert scene.barrier("worker-2", "x") == []
+    assert scene.barrier("worker-0", "x") == []
+    assert sorted(done(sent, scene.barrier("worker-1", "x"))) == [
+        ("worker-0", "x"),
+        ("worker-1", "x"),
+        ("worker-2", "x"),
+    ]
+
+
+def test_arriving_twice_counts_once(make_scene, sent):
+    scene = make_scene(num_workers=2).begin()
+    scene.barrier("worker-0", "x")
+    assert scene.barrier("worker-0", "x") == []
+    assert done(sent, scene.barrier("worker-1", "x"))
+
+
+def test_the_same_name_can_be_used_again(make_scene, sent):
+    scene = make_scene(num_workers=2).begin()
+    for _ in range(3):
+        assert scene.barrier("worker-0", "x") == []
+        assert len(done(sent, scene.barrier("worker-1", "x"))) == 2
+
+
+def test_two_names_do_not_mix(make_scene, sent):
+    scene = make_scene(num_workers=2).begin()
+    assert scene.barrier("worker-0", "x") == []
+    assert scene.barrier("worker-1", "y") == []
+    assert {name for _, name in done(sent, scene.barrier("worker-1", "x"))} == {"x"}
+    assert {name for _, name in done(sent, scene.barrier("worker-0", "y"))} == {"y"}
+
+
+def test_a_worker_that_has_ended_well_is_not_waited_for(make_scene, sent):
+    scene = make_scene(num_workers=3).begin()
+    scene.exits("worker-1")
+    scene.barrier("worker-0", "x")
+    assert sorted(done(sent, scene.barrier("worker-2", "x"))) == [
+        ("worker-0", "x"),
+        ("worker-2", "x"),
+    ]
+
+
+def test_ending_well_opens_every_barrier_that_waited_for_it(make_scene, sent):
+    scene = make_scene(num_workers=3).begin()
+    for name in ("x", "y"):
+        scene.barrier("worker-0", name)
+        scene.barrier("worker-2", name)
+    opened = done(sent, scene.exits("worker-1"))
+    assert sorted(opened) == [(w, name) for w in ("worker-0", "worker-2") for name in ("x", "y")]
+
+
+def test_only_workers_meet_at_barriers(make_scene, sent):
+    """A server is not one of those that are waited for, whatever it sends."""
+    scene = make_scene(num_workers=2).begin()
+    scene.barrier("worker-1", "x")
+    assert done(sent, scene.barrier("server-0", "x")) == []
+
+
+# -- waits that last too long -----------------------------------------------------------------
+
+
+def test_a_long_barrier_is_mentioned_once_and_then_ends_the_job(make_scene, said, finished):
+    scene = make_scene(num_workers=4, num_hosts=2, timeout_s=300.0).begin()
+    scene.barrier("worker-0", "epoch 3")
+    scene.barrier("worker-2", "epoch 3")
+    assert said(scene.pass_time(59)) == ""
+    warning = said(scene.pass_time(1))
+    assert "2 workers have waited 60 s for worker 1 (a), worker 3 (b) to reach" in warning
+    assert "'epoch 3'" in warning
+    assert said(scene.pass_time(239)) == ""
+    failure = said(scene.pass_time(1))
+    assert "waited 300 s for worker 1 (a), worker 3 (b) to reach barrier 'epoch 3'" in failure
+    assert "--timeout" in failure
+    assert scene.core.phase == core.STOPPING
+
+
+def test_who_arrives_after_the_warning_is_no_longer_named(make_scene, said):
+    scene = make_scene(num_workers=3, timeout_s=100.0).begin()
+    scene.barrier("worker-0", "x")
+    scene.pass_time(61)
+    scene.barrier("worker-2", "x")
+    failure = said(scene.pass_time(40))
+    assert "for worker 1 (a) to reach" in failure
+    assert "worker 2" not in failure
+
+
+def test_a_barrier_with_little_time_fails_without_a_warning_first(make_scene, said):
+    scene = make_scene(num_workers=2, timeout_s=10.0).begin()
+    scene.barrier("worker-0", "x")
+    assert said(scene.pass_time(9)) == ""
+    assert "worker 1 (a)" in said(scene.pass_time(1))
+
+
+def test_a_worker_that_never_creates_its_store_is_named(make_scene, said, finished):
+    scene = make_scene(num_workers=3, num_hosts=3, timeout_s=300.0)
+    for host in scene.hosts:
+        scene.hello(host)
+    scene.join("server-0")
+    assert said(scene.pass_time(100)) == "", "nobody waits yet: a worker may prepare its data"
+    scene.join("worker-0")
+    scene.join("worker-2")
+    text = said(scene.pass_time(299))
+    assert text.count("waited") == 1
+    assert "2 workers have waited 60 s for worker 1 (b) to create its dist kvstore" in text
+    text = said(scene.pass_time(1))
+    assert "2 workers have waited 300 s for worker 1 (b) to create its dist kvstore" in text
+    assert scene.core.phase == core.STOPPING
+
+
+# -- those that do not come up ----------------------------------------------------------------
+
+
+def test_agents_and_servers_that_never_come_up_are_named(make_scene, said):
+    scene = make_scene(num_workers=3, num_servers=2, num_hosts=3)
+    scene.hello(0)
+    scene.join("server-0")
+    assert said(scene.pass_time(59)) == ""
+    text = said(scene.pass_time(1))
+    assert "the agent on b, the agent on c, server 1 (b) did not come up in 60 s" in text
+    assert scene.core.phase == core.STOPPING
+
+
+def test_a_shorter_timeout_also_limits_the_start(make_scene, said):
+    scene = make_scene(num_hosts=2, timeout_s=10.0)
+    assert said(scene.pass_time(9)) == ""
+    assert "the agent on a" in said(scene.pass_time(1))
+
+
+def test_workers_may_take_their_time_before_they_create_a_store(make_scene, said):
+    scene = make_scene(num_workers=2, timeout_s=30.0)
+    scene.hello(0)
+    scene.join("server-0")
+    assert said(scene.pass_time(1000)) == ""
+
+
+# -- silence ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slug", ["worker-1", "server-0"])
+def test_a_silent_task_is_given_up_and_named(make_scene, said, slug):
+    scene = make_scene(num_workers=2, silence_s=20.0).begin()
+    assert said(scene.pass_time(20, silent=(slug,))) == ""
+    text = said(scene.pass_time(1, silent=(slug,)))
+    assert f"{slug.replace('-', ' ')} (a) has not been heard for 20 s" in text
+    assert "process 7" in text
+    assert scene.core.phase == core.STOPPING
+
+
+def test_a_silent_agent_is_given_up_and_named(make_scene, said):
+    scene = make_scene(num_hosts=2, silence_s=20.0).begin()
+    assert said(scene.pass_time(20, silent=("agent-1",))) == ""
+    assert "the agent on b has not been heard" in said(scene.pass_time(1, silent=("agent-1",)))
+
+
+def test_a_worker_that_has_not_joined_cannot_be_silent(make_scene, said):
+    scene = make_scene(num_workers=2, silence_s=20.0)
+    scene.hello(0)
+    scene.join("server-0")
+    scene.join("worker-0")
+    assert said(scene.pass_time(50)) == ""
+
+
+def test_a_worker_that_has_ended_well_may_be_silent(make_scene, said):
+    scene = make_scene(num_workers=2, silence_s=20.0).begin()
+    scene.exits("worker-1")
+    assert said(scene.pass_time(50)) == ""
+
+
+def test_the_schedulers_own_suspension_is_forgiven(make_scene, said):
+    """After Ctrl-Z and fg nobody has been heard for long, because nobody has listened."""
+    scene = make_scene(num_hosts=2, silence_s=20.0).begin()
+    scene.pass_time(5)
+    assert said(scene.tick(3600.0)) == ""
+    assert said(scene.pass_time(5)) == ""
+    text = said(scene.pass_time(21, silent=("worker-1",)))
+    assert "worker 1 (b) has not been heard" in text, "forgiven once, not for ever"
+
+
+def test_agents_are_told_regularly_that_the_scheduler_lives(make_scene, sent):
+    scene = make_scene(num_hosts=2)
+    scene.hello(1)
+    assert sent(scene.tick(), messages.Alive) == [("agent-1", messages.Alive())]
+
+
+def test_agents_hear_of_the_scheduler_also_while_it_stops(make_scene, sent):
+    """Or an agent whose tasks need long to save their work would take it for lost."""
+    scene = make_scene(num_hosts=2, silence_s=5.0, grace_s=60.0).begin()
+    scene.exits("worker-0", 3)
+    told = {peer for peer, _ in sent(scene.pass_time(5), messages.Alive)}
+    assert told == {"agent-0", "agent-1"}
