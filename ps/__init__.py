@@ -6,7 +6,7 @@ Imports none of its sibling packages.
 from .client import Client, ServerAddress, StoreClient
 from .departures import Operation
 from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
-from .numpy_compat import import_mxnet
+from .mxnet_compat import array_over, import_mxnet
 from .outbox import Outbox
 from .reactor import Reactor, Timer
 from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server
@@ -31,6 +31,7 @@ __all__ = [
     "Timer",
     "UsageError",
     "WaitTimeout",
+    "array_over",
     "import_mxnet",
     "new_key_pair",
     "secure_client",

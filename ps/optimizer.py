@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Tuple, Union
 import numpy as np
 
 from .errors import UsageError
-from .numpy_compat import import_mxnet
+from .mxnet_compat import array_over, import_mxnet
 from .plan import Slice
 
 __all__ = ["SliceUpdater", "load_optimizer"]
@@ -86,15 +86,14 @@ class SliceUpdater:
         self._states: Dict[Slice, Any] = {}
 
     def __call__(self, slice_: Slice, round_: int, merged: np.ndarray, value: np.ndarray) -> None:
-        mx = import_mxnet()
         key = slice_.key
         shape = key.shape if len(key.slices) == 1 else value.shape
         if slice_ not in self._weights:
-            weight = mx.nd.from_numpy(value.reshape(shape), zero_copy=True)
+            weight = array_over(value.reshape(shape))
             self._weights[slice_] = weight
             self._states[slice_] = self.optimizer.create_state_multi_precision(key.name, weight)
         weight = self._weights[slice_]
-        gradient = mx.nd.from_numpy(np.ascontiguousarray(merged).reshape(shape), zero_copy=True)
+        gradient = array_over(np.ascontiguousarray(merged).reshape(shape))
         optimizer = self.optimizer
         before = optimizer.begin_num_update + round_ - 1
         optimizer.num_update = before

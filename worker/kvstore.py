@@ -19,7 +19,7 @@ import mxnet as mx
 import numpy as np
 
 from baryon import __version__
-from baryon.ps import Operation, UsageError
+from baryon.ps import Operation, UsageError, array_over
 
 from .engine import Done, push_async
 from .session import session
@@ -90,7 +90,7 @@ class KVStore(mx.kvstore.KVStore):
         for name, arrays in _pairs(key, value):
             array = _dense(name, arrays)[0]
             place = self._store.add_key(name, array.shape, np.dtype(array.dtype).name)
-            self._places[name] = mx.nd.from_numpy(place, zero_copy=True)
+            self._places[name] = array_over(place)
             if self.rank == 0:
                 array.copyto(self._places[name])
                 self._enqueue("init", name, False, 0)

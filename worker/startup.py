@@ -56,9 +56,9 @@ class _Around(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: Any) -> None:
-        from baryon.ps import numpy_compat
+        from baryon.ps import mxnet_compat
 
-        numpy_compat.install()
+        mxnet_compat.install()
         self._loader.exec_module(module)
         _register_stores()
 

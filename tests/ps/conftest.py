@@ -7,6 +7,7 @@ loopback with CURVE. Nothing here sleeps: every wait is for an event, with `LIMI
 import os
 import queue
 import threading
+import warnings
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 import numpy as np
@@ -245,14 +246,6 @@ def loop_thread(no_leaks: None) -> Iterator[LoopThread]:
 
 @pytest.fixture(scope="session")
 def mx() -> Any:
-    return import_mxnet()
-
-
-@pytest.fixture(scope="session")
-def ask_peer() -> Callable[[zmq.Socket, List[bytes]], Any]:
-    return ask
-
-
-@pytest.fixture(scope="session")
-def limit_s() -> float:
-    return LIMIT_S
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MXNet's own
+        return import_mxnet()

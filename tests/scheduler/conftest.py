@@ -3,10 +3,14 @@
 Fixtures give functions and are made once, so that tests with hypothesis may use them, too.
 """
 
-import signal
+import os
+import subprocess
+import sys
 import time
-from typing import Any, Callable, List
+import uuid
+from typing import Any, Callable, Iterator, List
 
+import psutil
 import pytest
 
 from baryon.ps import Message
@@ -162,7 +166,7 @@ def _wait_until(condition: Callable[[], Any], limit_s: float = 20.0) -> Any:
         if value:
             return value
         assert time.monotonic() < deadline, f"not true within {limit_s:g} s: {condition}"
-        signal.sigtimedwait([], 0.01)
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
@@ -193,3 +197,57 @@ def finished() -> Callable[..., List[int]]:
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[..., Any]:
     return _wait_until
+
+
+class Marked:
+    """Every process that a test starts, directly or not, found by a variable in its environment."""
+
+    def __init__(self) -> None:
+        self.mark = uuid.uuid4().hex
+        self.env = {**os.environ, "BARYON_TEST_MARK": self.mark}
+        self._scripts: List[subprocess.Popen[bytes]] = []
+
+    def script(self, code: str, *args: str) -> "subprocess.Popen[bytes]":
+        """Start a Python script; it, and what it starts, ends with the test."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *args], env=self.env,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self._scripts.append(process)
+        return process
+
+    def alive(self, name: str = "") -> List[psutil.Process]:
+        """The living processes of the test, all or those with this name."""
+        return [process for process in psutil.process_iter() if self._is_ours(process, name)]
+
+    def end(self) -> None:
+        while True:
+            alive = self.alive()
+            if not alive:
+                break
+            for process in alive:
+                try:
+                    process.kill()
+                except psutil.NoSuchProcess:
+                    pass
+        for script in self._scripts:
+            script.wait()
+            for pipe in (script.stdin, script.stdout, script.stderr):
+                pipe.close()
+
+    def _is_ours(self, process: psutil.Process, name: str) -> bool:
+        try:
+            return (
+                process.status() != psutil.STATUS_ZOMBIE
+                and process.environ().get("BARYON_TEST_MARK") == self.mark
+                and name in process.name()
+            )
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return False
+
+
+@pytest.fixture
+def marked() -> Iterator[Marked]:
+    processes = Marked()
+    yield processes
+    processes.end()

@@ -7,13 +7,21 @@ import pytest
 from baryon.scheduler import core, messages
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_stops_workers_with_itself(make_scene, sent, said, finished, signum):
+@pytest.mark.parametrize(
+    ("signum", "to_workers"),
+    [
+        (signal.SIGINT, signal.SIGINT),  # a KeyboardInterrupt, as without us
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGHUP, signal.SIGTERM),
+        (signal.SIGPIPE, signal.SIGTERM),  # the reader of `launch.py | head`; Python ignores it
+    ],
+)
+def test_the_first_signal_stops_the_job(make_scene, sent, said, signum, to_workers):
     scene = make_scene(num_workers=2).begin()
     actions = scene.signal(signum)
     assert signum.name in said(actions)
     assert sent(actions, messages.StopTasks) == [
-        ("agent-0", messages.StopTasks("worker", signum, 5.0))
+        ("agent-0", messages.StopTasks("worker", to_workers, 5.0))
     ]
     for slug in ("worker-0", "worker-1"):
         actions = scene.exits(slug, -signum)
@@ -73,11 +81,27 @@ def test_workers_are_stopped_before_servers_and_servers_before_agents(make_scene
     assert {peer for peer, _ in sent(actions, messages.StopTasks)} == {
         "agent-0", "agent-1", "agent-2",
     }  # fmt: skip
-    assert scene.exits("server-1", -15) == [], "out of turn"
-    assert scene.exits("worker-2", -15) == []
+    for slug in ("server-1", "worker-2"):  # the server is out of turn
+        actions = scene.exits(slug, -15)
+        assert not sent(actions, messages.StopTasks)
+        assert not any(isinstance(action, core.ReleaseAgent) for action in actions)
     actions = scene.exits("worker-1", -15)
     assert {stop.role for _, stop in sent(actions, messages.StopTasks)} == {"server"}
     assert scene.exits("server-0") == [core.ReleaseAgent(host) for host in range(3)]
+
+
+def test_workers_that_wait_for_one_that_was_stopped_are_told(make_scene, sent):
+    """One that waits inside MXNet for a round does not notice a signal."""
+    scene = make_scene(num_workers=4)
+    scene.hello(0)
+    for slug in ("server-0", "worker-0", "worker-1", "worker-2"):
+        scene.join(slug)
+    scene.signal(signal.SIGTERM)
+    told = sent(scene.exits("worker-1", -15), messages.Abort)
+    assert [peer for peer, _ in told] == ["worker-0", "worker-2"], "worker 3 has not joined"
+    assert "worker 1 has ended" in told[0][1].text
+    assert [peer for peer, _ in sent(scene.exits("worker-0"), messages.Abort)] == ["worker-2"]
+    assert sent(scene.exits("server-0"), messages.Abort) == []
 
 
 def test_an_agent_that_never_came_up_is_released_instead_of_asked(make_scene, sent):
@@ -116,13 +140,6 @@ def test_time_passes_without_effect_after_the_end(make_scene):
     scene.signal(signal.SIGTERM)
     scene.finish_agents()
     assert scene.pass_time(100) == []
-
-
-def test_a_reader_that_has_gone_ends_workers_by_a_signal_they_heed(make_scene, sent):
-    """`launch.py ... | head` is noticed as SIGPIPE, which every Python ignores."""
-    scene = make_scene().begin()
-    ((_, stop),) = sent(scene.signal(signal.SIGPIPE), messages.StopTasks)
-    assert stop.signal != signal.SIGPIPE
 
 
 def test_its_repr_counts_its_tasks(make_scene):

@@ -1,4 +1,4 @@
-"""Lets MXNet 1.9.1 be imported beside a NumPy that has dropped names which MXNet uses.
+"""MXNet 1.9.1 as it has to be taken: imported beside a newer NumPy, and over memory of ours.
 
 NumPy 1.24 removed its aliases of Python's own types, and 1.25 and later some more; Python 3.12 has
 no older NumPy. The names are put back, where they are missing, before MXNet is imported. NumPy 2
@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import UsageError
 
-__all__ = ["import_mxnet", "install"]
+__all__ = ["array_over", "import_mxnet", "install"]
 
 _TYPES = {
     "bool": bool,
@@ -65,3 +65,16 @@ def import_mxnet() -> Any:
     """The mxnet module, imported on first use, whatever the NumPy 1.x beside it."""
     install()
     return importlib.import_module("mxnet")
+
+
+def array_over(memory: np.ndarray) -> Any:
+    """An NDArray on the CPU whose elements are ``memory``, a C-contiguous array, not copied.
+
+    The NDArray keeps the memory alive. ``memory`` itself becomes read-only to NumPy; other views
+    of the same bytes do not.
+    """
+    mx = import_mxnet()
+    # MXNet reads and writes int8 like any other dtype, but its table of DLPack types lacks it:
+    # (kDLInt, 8 bits, 1 lane) in dlpack.h.
+    mx.nd.ndarray.DLDataType.TYPE_MAP.setdefault("int8", (0, 8, 1))
+    return mx.nd.from_numpy(memory, zero_copy=True)

@@ -1,0 +1,330 @@
+"""What a store promises, case by case; each has stores of its own. Run by every worker of a job.
+
+Prints ``PASSED name`` or a traceback and ``FAILED name``; all workers run all cases in one order.
+"""
+
+import gc
+import traceback
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd, gluon
+
+TYPES = ("dist", "dist_sync", "dist_device_sync", "dist_sync_device")
+DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int32", "int64")
+
+
+def same(array, expected):
+    np.testing.assert_array_equal(array.asnumpy(), np.broadcast_to(expected, array.shape))
+
+
+def raises(text, call, *args, **kwargs):
+    try:
+        call(*args, **kwargs)
+    except Exception as error:
+        assert text in str(error), f"{text!r} is not in {error!r}"
+        return
+    raise AssertionError(f"nothing was raised where {text!r} was expected")
+
+
+def total(kv):
+    """1 + 2 + ... + number of workers: the sum if worker r contributes r + 1."""
+    return kv.num_workers * (kv.num_workers + 1) // 2
+
+
+def case_every_type_string_says_what_it_is():
+    for name in TYPES:
+        kv = mx.kv.create(name)
+        assert isinstance(kv, mx.kvstore.KVStore)
+        assert kv.type == name
+        assert 0 <= kv.rank < kv.num_workers
+        assert kv.is_capable("optimizer")
+        assert mx.kv.create(name.upper()).type == name
+
+
+def case_init_takes_rank_0s_value():
+    kv = mx.kv.create("dist_sync")
+    kv.init("a", mx.nd.full((2, 3), 7 + kv.rank))
+    out = mx.nd.zeros((2, 3))
+    kv.pull("a", out=out)
+    same(out, 7)
+
+
+def case_push_replaces_by_the_sum_and_a_pull_sees_it():
+    kv = mx.kv.create("dist_sync")
+    kv.init(3, mx.nd.ones((5,)))
+    out = mx.nd.zeros((5,))
+    for factor in (1, 10):
+        kv.push(3, mx.nd.full((5,), factor * (kv.rank + 1)))
+        kv.pull(3, out=out)
+        same(out, factor * total(kv))
+
+
+def case_two_pushes_before_a_pull_are_two_rounds():
+    kv = mx.kv.create("dist_sync")
+    kv.init(3, mx.nd.ones((5,)))
+    kv.push(3, mx.nd.ones((5,)))
+    kv.push(3, mx.nd.full((5,), 4))
+    out = mx.nd.zeros((5,))
+    kv.pull(3, out=out)
+    same(out, 4 * kv.num_workers)
+
+
+def case_lists_of_keys_and_devices():
+    kv = mx.kv.create("dist_sync")
+    keys = ["x", "y", "z"]
+    kv.init(keys, [mx.nd.zeros((4, 2))] * 3)
+    ones = [[mx.nd.ones((4, 2), ctx=mx.cpu(d)) * (k + 1) for d in range(3)] for k in range(3)]
+    kv.push(keys, ones)
+    outs = [[mx.nd.zeros((4, 2), ctx=mx.cpu(d)) for d in range(3)] for _ in keys]
+    kv.pull(keys, out=outs)
+    for k, per_device in enumerate(outs):
+        for d, out in enumerate(per_device):
+            same(out, 3 * (k + 1) * kv.num_workers)
+            assert out.context == mx.cpu(d)
+
+
+def case_a_key_named_twice_is_taken_together():
+    kv = mx.kv.create("dist_sync")
+    kv.init(1, mx.nd.zeros((3,)))
+    kv.push([1, 1], [mx.nd.ones((3,)), mx.nd.full((3,), 5)])
+    out = mx.nd.zeros((3,))
+    kv.pull(1, out=out)
+    same(out, 6 * kv.num_workers)
+
+
+def case_gradients_are_left_as_they_were():
+    kv = mx.kv.create("dist_sync")
+    kv.init(0, mx.nd.zeros((6,)))
+    gradients = [mx.nd.full((6,), 2 + d, ctx=mx.cpu(d)) for d in range(2)]
+    out = mx.nd.zeros((6,))
+    kv.pushpull(0, gradients, out=out)
+    kv.pull(0, out=out)
+    same(out, 5 * kv.num_workers)
+    for d, gradient in enumerate(gradients):
+        same(gradient, 2 + d)
+    single = mx.nd.full((6,), 9)
+    kv.push(0, single)
+    kv.pull(0, out=out)
+    same(single, 9)
+
+
+def case_pushpull_without_out_writes_to_the_value():
+    kv = mx.kv.create("dist_sync")
+    kv.init(0, mx.nd.zeros((6,)))
+    values = [mx.nd.full((6,), kv.rank + 1, ctx=mx.cpu(d)) for d in range(2)]
+    kv.pushpull(0, values)
+    for value in values:
+        same(value, 2 * total(kv))
+
+
+def case_broadcast():
+    kv = mx.kv.create("dist_sync")
+    outs = [mx.nd.zeros((2, 2), ctx=mx.cpu(d)) for d in range(2)]
+    kv.broadcast("b", mx.nd.full((2, 2), 3 + kv.rank), out=outs)
+    for out in outs:
+        same(out, 3)
+
+
+def case_every_dtype():
+    kv = mx.kv.create("dist_sync")
+    for number, dtype in enumerate(DTYPES):
+        kv.init(number, mx.nd.zeros((3, 5), dtype=dtype))
+        out = mx.nd.zeros((3, 5), dtype=dtype)
+        kv.pushpull(number, mx.nd.full((3, 5), kv.rank + 1, dtype=dtype), out=out)
+        assert out.dtype == np.dtype(dtype)
+        same(out, total(kv))
+
+
+def case_arrays_of_every_size():
+    """One element; one short of, at, and one past a bucket; many buckets."""
+    kv = mx.kv.create("dist_sync")
+    bucket = (1 << 20) // 4
+    sizes = (1, 2, 1000, bucket - 1, bucket, bucket + 1, 3 * bucket + 17)
+    for size in sizes:
+        kv.init(size, mx.nd.zeros((size,)))
+    for round_ in (1, 2):
+        outs = [mx.nd.zeros((size,)) for size in sizes]
+        for size, out in zip(sizes, outs):
+            pattern = np.arange(size, dtype=np.float32) % 97
+            kv.pushpull(size, mx.nd.array(pattern * (kv.rank + 1) * round_), out=out)
+        for size, out in zip(sizes, outs):
+            same(out, (np.arange(size) % 97) * total(kv) * round_)
+
+
+def case_many_steps_without_waiting():
+    """Steps are issued long before their answers; each sees its own round."""
+    kv = mx.kv.create("dist_sync")
+    keys = range(40)
+    for key in keys:
+        kv.init(key, mx.nd.zeros((key + 1,)))
+    values = [mx.nd.full((key + 1,), kv.rank + 1) for key in keys]
+    for _ in range(5):  # value -> sum over workers -> ... : a chain through the engine
+        for key in keys:
+            kv.pushpull(key, values[key], out=values[key], priority=-key)
+    for value in values:
+        same(value, total(kv) * kv.num_workers**4)
+
+
+def case_optimizer_updates_from_rank_0s_value():
+    kv = mx.kv.create("dist_sync")
+    kv.set_optimizer(mx.optimizer.SGD(learning_rate=0.5))
+    kv.init("w", mx.nd.full((4,), 100))
+    out = mx.nd.zeros((4,))
+    for step in (1, 2):
+        kv.pushpull("w", mx.nd.full((4,), 2), out=out)
+        same(out, 100 - step * kv.num_workers)
+
+
+def case_optimizer_set_after_pushes_leaves_them_alone():
+    kv = mx.kv.create("dist_sync")
+    kv.init("w", mx.nd.zeros((4,)))
+    kv.push("w", mx.nd.full((4,), 50))
+    kv.set_optimizer(mx.optimizer.SGD(learning_rate=1.0))
+    out = mx.nd.zeros((4,))
+    kv.pushpull("w", mx.nd.ones((4,)), out=out)
+    same(out, 50 * kv.num_workers - kv.num_workers)
+
+
+def case_half_precision_with_a_master_copy():
+    """1024 + 1/8 is not a half-precision number, and 64 of these steps are 8: only the fp32
+    master copy adds them up."""
+    kv = mx.kv.create("dist_sync")
+    kv.set_optimizer(mx.optimizer.SGD(learning_rate=1.0, multi_precision=True))
+    kv.init("w", mx.nd.full((4,), 1024, dtype="float16"))
+    out = mx.nd.zeros((4,), dtype="float16")
+    step = mx.nd.full((4,), 0.125 / kv.num_workers, dtype="float16")
+    for _ in range(64):
+        kv.pushpull("w", step, out=out)
+    same(out, 1016)
+
+
+def case_gluon_multipliers_reach_the_servers():
+    net = gluon.nn.Dense(2, in_units=3)
+    net.initialize(mx.init.One())
+    net.weight.lr_mult = 0.5
+    net.bias.lr_mult = 0.0
+    trainer = gluon.Trainer(
+        net.collect_params(), "sgd", {"learning_rate": 1.0}, kvstore="dist_sync"
+    )
+    with autograd.record():
+        loss = net(mx.nd.ones((1, 3))).sum()
+    loss.backward()
+    trainer.step(
+        trainer._kvstore.num_workers if trainer._kvstore else mx.kv.create("dist").num_workers
+    )
+    same(net.weight.data(), 0.5)
+    same(net.bias.data(), 0)
+
+
+def case_two_trainers_with_keys_of_their_own():
+    nets = [gluon.nn.Dense(1, in_units=n) for n in (2, 5)]
+    size = mx.kv.create("dist").num_workers
+    trainers = []
+    for net in nets:
+        net.initialize(mx.init.One())
+        trainers.append(
+            gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 1.0}, "dist_sync")
+        )
+    for _ in range(2):
+        for net, trainer in zip(nets, trainers):
+            with autograd.record():
+                loss = net(mx.nd.ones((1, net.weight.shape[1]))).sum()
+            loss.backward()
+            trainer.step(size)
+    for net in nets:
+        same(net.weight.data(), -1)
+
+
+def case_parameters_that_appear_later():
+    """Deferred initialisation: the second layer's shape is known after the first forward."""
+    net = gluon.nn.HybridSequential()
+    net.add(gluon.nn.Conv2D(4, 3), gluon.nn.Dense(2))
+    net.initialize(mx.init.One())
+    net.hybridize()
+    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.0}, "dist_sync")
+    for _ in range(2):
+        with autograd.record():
+            loss = net(mx.nd.ones((2, 1, 5, 5))).sum()
+        loss.backward()
+        trainer.step(1)
+    same(net[1].weight.data(), 1)
+
+
+def case_stale_gradients_may_be_ignored():
+    """A step in which some parameters have no new gradient completes for the others."""
+    used, unused = gluon.nn.Dense(1, in_units=2), gluon.nn.Dense(1, in_units=2)
+    parameters = {**used.collect_params(), **unused.collect_params()}
+    for net in (used, unused):
+        net.initialize(mx.init.One())
+    trainer = gluon.Trainer(
+        list(parameters.values()), "sgd", {"learning_rate": 1.0}, "dist_sync",
+        update_on_kvstore=False,
+    )  # fmt: skip
+    size = mx.kv.create("dist").num_workers
+    with autograd.record():
+        loss = used(mx.nd.ones((1, 2))).sum()
+    loss.backward()
+    trainer.step(size, ignore_stale_grad=True)
+    same(used.weight.data(), 0)
+    same(unused.weight.data(), 1)
+
+
+def case_errors_are_named_on_the_worker_that_made_them():
+    kv = mx.kv.create("dist_sync")
+    kv.init("known", mx.nd.zeros((2, 3)))
+    out = mx.nd.zeros((2, 3))
+    raises("key 'unknown' has not been initialised", kv.push, "unknown", out)
+    raises("key 'unknown' has not been initialised", kv.pull, "unknown", out=out)
+    raises("key 'known' is initialised already", kv.init, "known", out)
+    raises("float32(2, 3), but the array given is float32(3, 2)", kv.push, "known", out.T)
+    raises("array given is float64(2, 3)", kv.push, "known", out.astype("float64"))
+    raises("array given is float32(1, 3)", kv.pull, "known", out=out[:1])
+    raises("2 keys need as many values, not 1", kv.push, ["known", "known"], [out])
+    raises("a key is an int or a string", kv.push, 1.5, out)
+    raises("a key is an int or a string", kv.init, None, out)
+    raises("not an NDArray", kv.push, "known", np.zeros((2, 3)))
+    raises("pull needs the arrays", kv.pull, "known")
+    raises("comes with no array", kv.push, "known", [])
+    raises("only dense arrays", kv.init, "sparse", mx.nd.zeros((2, 3)).tostype("row_sparse"))
+    raises("does not serve KVStore.row_sparse_pull yet", kv.row_sparse_pull, "known", out, 0, out)
+    raises("'dist_async' is not served yet", mx.kv.create, "dist_async")
+    kv.pushpull("known", mx.nd.ones((2, 3)), out=out)  # and the store goes on
+    same(out, kv.num_workers)
+
+
+def case_stores_come_and_go():
+    for _ in range(20):
+        kv = mx.kv.create("dist_sync")
+        kv.init(0, mx.nd.ones((1,)))
+        del kv
+    gc.collect()
+
+
+def case_barriers():
+    kv, other = mx.kv.create("dist_sync"), mx.kv.create("dist_sync")
+    for _ in range(3):
+        kv._barrier()
+        other._barrier()
+
+
+def case_numpy_interface_arrays():
+    kv = mx.kv.create("dist_sync")
+    kv.init(0, mx.np.zeros((2, 2)))
+    out = mx.np.zeros((2, 2))
+    kv.pushpull(0, mx.np.ones((2, 2)), out=out)
+    same(out, kv.num_workers)
+
+
+failed = []
+for name, case in sorted(globals().items()):
+    if name.startswith("case_"):
+        try:
+            case()
+            mx.nd.waitall()
+            print("PASSED", name, flush=True)
+        except Exception:
+            failed.append(name)
+            traceback.print_exc()
+            print("FAILED", name, flush=True)
+raise SystemExit(len(failed))

@@ -1,0 +1,288 @@
+"""MXNet's optimizers on a server: which are loaded, and that slices are updated as whole arrays."""
+
+import collections
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from baryon.ps.errors import UsageError
+from baryon.ps.optimizer import SliceUpdater, load_optimizer
+from baryon.ps.plan import Plan
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mxnet.*")
+
+PROTOCOLS = [0, pickle.DEFAULT_PROTOCOL]  # kvstore.py of MXNet, and our own worker
+SHAPE = (10, 25)  # 1000 bytes
+STEPS = 6
+
+
+def load(optimizer, lr_mult=(), wd_mult=(), protocol=pickle.DEFAULT_PROTOCOL):
+    return load_optimizer(pickle.dumps(optimizer, protocol), list(lr_mult), list(wd_mult))
+
+
+def refused(pickled, says):
+    with pytest.raises(UsageError, match=says):
+        load_optimizer(pickled, [], [])
+
+
+# -- loading ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_optimizer_of_mxnet_is_loaded(mx, protocol):
+    refusals = {}
+    for name, cls in mx.optimizer.Optimizer.opt_registry.items():
+        optimizer = cls(learning_rate=0.25, wd=0.125)
+        try:
+            loaded = load(optimizer, protocol=protocol)
+        except UsageError as error:
+            refusals[name] = str(error)
+            continue
+        assert type(loaded) is cls
+        assert (loaded.lr, loaded.wd) == (0.25, 0.125)
+    assert refusals == {}
+    assert len(mx.optimizer.Optimizer.opt_registry) > 10
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("number", [0.1, np.float32(0.1), np.float64(0.1)], ids=lambda n: type(n))
+def test_hyper_parameters_may_be_numpys_numbers(mx, number, protocol):
+    assert load(mx.optimizer.SGD(learning_rate=number), protocol=protocol).lr == number
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_schedule_of_mxnet_is_loaded(mx, protocol):
+    for schedule in schedules(mx).values():
+        loaded = load(mx.optimizer.SGD(lr_scheduler=schedule), protocol=protocol)
+        assert type(loaded.lr_scheduler) is type(schedule)
+        assert vars(loaded.lr_scheduler) == vars(schedule)
+
+
+class RunsACommand:
+    def __reduce__(self):
+        return os.system, ("exit 1",)
+
+
+class RunsPython:
+    def __reduce__(self):
+        return eval, ("1",)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    ("attack", "says"), [(RunsACommand(), "posix.system"), (RunsPython(), r"builtin.*\.eval")]
+)
+def test_a_pickle_that_calls_something_is_refused_before_it_does(mx, attack, says, protocol):
+    refused(pickle.dumps(attack, protocol), says)
+    optimizer = mx.optimizer.SGD()
+    optimizer.hidden = attack
+    refused(pickle.dumps(optimizer, protocol), says)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mxnet.optimizer.optimizer\npickle",
+        "mxnet.optimizer.optimizer\nlogging",
+        "mxnet.optimizer.optimizer\nget_updater",
+        "mxnet.optimizer.optimizer\nUpdater",
+        "mxnet.optimizer.optimizer\nSGD.update",
+        "mxnet.optimizer.nothing\nSGD",
+        "mxnet.optimizers\nSGD",
+        "mxnet.gluon\nTrainer",
+        "builtins\ngetattr",
+        "collections\nnamedtuple",
+        "numpy\nload",
+    ],
+)
+def test_a_name_outside_the_allow_list_is_refused(mx, name):
+    """Also what MXNet's optimizer modules merely import or define besides optimizers."""
+    with pytest.raises(UsageError):
+        load_optimizer(b"c" + name.encode() + b"\n.", [], [])
+
+
+def test_a_users_own_optimizer_is_refused_with_the_remedy(mx):
+    class Mine(mx.optimizer.SGD):
+        pass
+
+    Mine.__qualname__, Mine.__module__ = "Mine", __name__
+    globals()["Mine"] = Mine
+    try:
+        refused(pickle.dumps(Mine()), rf"{__name__}\.Mine.*use one of mxnet.optimizer's own")
+    finally:
+        del globals()["Mine"]
+
+
+@pytest.mark.parametrize(
+    "thing", [None, 7, "sgd", {"lr": 1}, {1}, collections.OrderedDict()], ids=repr
+)
+def test_what_is_not_an_optimizer_is_refused(mx, thing):
+    refused(pickle.dumps(thing), f"{type(thing).__name__}, not an optimizer")
+
+
+def test_a_schedule_alone_or_a_class_is_not_an_optimizer(mx):
+    refused(pickle.dumps(mx.lr_scheduler.FactorScheduler(2)), "FactorScheduler, not an optimizer")
+    refused(pickle.dumps(mx.optimizer.SGD), "type, not an optimizer")
+
+
+def test_a_damaged_pickle_is_refused(mx):
+    pickled = pickle.dumps(mx.optimizer.Adam())
+    for damaged in (b"", b"\x80", b"hello", pickled[:-1], pickled[: len(pickled) // 2], b"." * 9):
+        refused(damaged, "cannot be read")
+
+
+# -- updating -----------------------------------------------------------------------------------
+
+
+def schedules(mx):
+    return {
+        "factor": mx.lr_scheduler.FactorScheduler(step=2, factor=0.5, base_lr=0.1),
+        "multi": mx.lr_scheduler.MultiFactorScheduler(step=[2, 4], factor=0.5, base_lr=0.1),
+        "poly": mx.lr_scheduler.PolyScheduler(max_update=4, base_lr=0.1),
+        "cosine": mx.lr_scheduler.CosineScheduler(max_update=4, base_lr=0.1, warmup_steps=1),
+    }
+
+
+def optimizers(mx):
+    made = {
+        "sgd": mx.optimizer.SGD(learning_rate=0.1, momentum=0.9, wd=0.01, rescale_grad=0.5),
+        "adam": mx.optimizer.Adam(learning_rate=0.1, wd=0.01),
+    }
+    for name, schedule in schedules(mx).items():
+        made[f"sgd with {name}"] = mx.optimizer.SGD(momentum=0.9, lr_scheduler=schedule)
+    made["adam with factor"] = mx.optimizer.Adam(lr_scheduler=schedules(mx)["factor"])
+    return made
+
+
+OPTIMIZERS = [
+    "sgd", "adam", "sgd with factor", "sgd with multi", "sgd with poly", "sgd with cosine",
+    "adam with factor",
+]  # fmt: skip
+
+
+def numbers(seed, shape=SHAPE):
+    return np.random.RandomState(seed).standard_normal(shape).astype("float32")
+
+
+def gradient(name, step):
+    return numbers(1000 * step + len(str(name)))
+
+
+def weights_of_mxnet(mx, optimizer, names, steps=STEPS):
+    """What MXNet's own updater makes of whole arrays."""
+    update = mx.optimizer.get_updater(pickle.loads(pickle.dumps(optimizer)))
+    weights = {name: mx.nd.array(numbers(0)) for name in names}
+    for step in range(1, steps + 1):
+        for name in names:
+            mx.random.seed(step)
+            update(name, mx.nd.array(gradient(name, step)), weights[name])
+    return {name: weight.asnumpy() for name, weight in weights.items()}
+
+
+class Sliced:
+    """Keys in a server's memory, cut into slices of at most ``bucket_nbytes``."""
+
+    def __init__(self, mx, optimizer, names, bucket_nbytes, lr_mult=(), wd_mult=()):
+        plan = Plan(1, bucket_nbytes)
+        self.keys = [plan.add(name, SHAPE, "float32") for name in names]
+        self.values = {name: numbers(0).ravel() for name in names}
+        self._mx = mx
+        self._update = SliceUpdater(load(optimizer, lr_mult, wd_mult))
+
+    def step(self, slice_, round_):
+        name, part = slice_.key.name, slice(slice_.start, slice_.stop)
+        merged = gradient(name, round_).ravel()[part]
+        merged.flags.writeable = False  # a lone worker's gradient is its message
+        self._mx.random.seed(round_)
+        self._update(slice_, round_, merged, self.values[name][part])
+
+    def run(self, slices, steps=STEPS):
+        for round_ in range(1, steps + 1):
+            for slice_ in slices:
+                self.step(slice_, round_)
+
+    def assert_equals(self, expected):
+        for name, value in self.values.items():
+            np.testing.assert_allclose(value.reshape(SHAPE), expected[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bucket_nbytes", [1024, 256], ids=["whole", "4 slices"])
+@pytest.mark.parametrize("which", OPTIMIZERS)
+def test_slices_are_updated_as_mxnet_updates_whole_arrays(mx, which, bucket_nbytes):
+    optimizer, names = optimizers(mx)[which], [0, "fc_weight"]
+    sliced = Sliced(mx, optimizer, names, bucket_nbytes)
+    sliced.run([slice_ for key in sliced.keys for slice_ in key.slices])
+    sliced.assert_equals(weights_of_mxnet(mx, optimizer, names))
+
+
+def test_every_optimizer_updates_a_whole_key_as_mxnet_does(mx):
+    for name, cls in mx.optimizer.Optimizer.opt_registry.items():
+        sliced = Sliced(mx, cls(), [name], 1024)
+        sliced.run(sliced.keys[0].slices)
+        sliced.assert_equals(weights_of_mxnet(mx, cls(), [name]))
+
+
+@pytest.mark.parametrize("which", ["sgd", "adam"])
+def test_slices_may_run_ahead_of_each_other(mx, which):
+    optimizer, names = optimizers(mx)[which], [0, 11]
+    sliced = Sliced(mx, optimizer, names, 256)
+    for key in sliced.keys:
+        for slice_ in key.slices:  # each goes through all of its rounds before the next begins
+            sliced.run([slice_])
+    sliced.assert_equals(weights_of_mxnet(mx, optimizer, names))
+
+
+@pytest.mark.parametrize("which", ["factor", "multi", "poly", "cosine"])
+def test_a_slices_learning_rate_depends_on_its_round_alone(mx, which):
+    """As `SliceUpdater` says; MXNet's schedules keep the rate of the last step asked for."""
+    optimizer = mx.optimizer.SGD(lr_scheduler=schedules(mx)[which])
+    sliced = Sliced(mx, optimizer, [0], 512)
+    first, second = sliced.keys[0].slices
+    for ahead in range(1, STEPS + 1):
+        sliced.step(first, ahead)
+    sliced.run([second])
+    sliced.assert_equals(weights_of_mxnet(mx, optimizer, [0]))
+
+
+@pytest.mark.parametrize("which", ["lamb", "lars", "groupadagrad"])
+def test_an_optimizer_that_needs_whole_arrays_is_right_on_a_split_key_or_refused(mx, which):
+    """These use norms over all, or rows, of a parameter, which a slice does not have."""
+    optimizer = mx.optimizer.create(which)
+    sliced = Sliced(mx, optimizer, [0], 256)
+    try:
+        sliced.run(sliced.keys[0].slices)
+    except UsageError:
+        return
+    sliced.assert_equals(weights_of_mxnet(mx, optimizer, [0]))
+
+
+def test_multipliers_are_applied_per_key(mx):
+    """``weight -= lr * lr_mult * (gradient + wd * wd_mult * weight)``, for SGD."""
+    optimizer = mx.optimizer.SGD(learning_rate=0.5, wd=0.1)
+    names, lr_mult, wd_mult = [0, "bias", "frozen"], {0: 0.5, "frozen": 0.0}, {"bias": 0.0, 0: 3.0}
+    sliced = Sliced(mx, optimizer, names, 256, lr_mult.items(), wd_mult.items())
+    sliced.run([slice_ for key in sliced.keys for slice_ in key.slices], steps=1)
+    expected = {}
+    for name in names:
+        decay = 0.1 * wd_mult.get(name, 1.0) * numbers(0)
+        expected[name] = numbers(0) - 0.5 * lr_mult.get(name, 1.0) * (gradient(name, 1) + decay)
+    sliced.assert_equals(expected)
+
+
+def test_float16_weights_may_have_a_float32_copy(mx):
+    optimizer = load(mx.optimizer.SGD(learning_rate=1.0, multi_precision=True))
+    key = Plan(1).add(0, (4,), "float16")
+    value = np.ones(4, "float16")
+    update = SliceUpdater(optimizer)
+    for round_ in range(1, 9):  # each step alone is lost in float16 beside 1
+        update(key.slices[0], round_, np.full(4, -1e-4, "float16"), value)
+    assert (value > 1).all()
+
+
+def test_what_an_operator_raises_is_raised(mx):
+    update = SliceUpdater(load(mx.optimizer.SGD()))
+    slice_ = Plan(1).add(0, (4,), "float32").slices[0]
+    with pytest.raises(mx.base.MXNetError):
+        update(slice_, 1, np.ones(4, "float64"), np.ones(4, "float32"))

@@ -1,0 +1,323 @@
+"""A real server and real clients, over TCP loopback with CURVE."""
+
+import logging
+import pickle
+
+import numpy as np
+import pytest
+
+from baryon.ps import BaryonError, Operation, PeerError, UsageError, WaitTimeout, wire
+
+from .conftest import LIMIT_S, ask
+
+NAMES = ("weight", "bias")
+
+
+@pytest.fixture(autouse=True)
+def quiet_log(caplog):
+    caplog.set_level(logging.CRITICAL, "baryon.server")
+
+
+def two_workers(job, num_servers=1, shape=(3, 4)):
+    made = job(num_workers=2, num_servers=num_servers)
+    workers = [made.worker(0), made.worker(1)]
+    for worker in workers:
+        for name in NAMES:
+            worker.key(name, shape)
+    return made, workers
+
+
+def answered(*events):
+    for event in events:
+        assert event.wait(LIMIT_S), "an operation was not answered"
+
+
+def assert_fails(worker, kind, says):
+    """An operation of the worker completes, and what failed is known from then on."""
+    with pytest.raises(kind, match=says):
+        worker.client.drain(LIMIT_S)
+    with pytest.raises(kind, match=says):
+        worker.client.raise_if_failed()
+
+
+# -- operations ---------------------------------------------------------------------------------
+
+
+def test_init_on_one_worker_is_pulled_by_all(job):
+    _, (first, second) = two_workers(job)
+    early = second.begin("pull", "weight")  # perhaps before there is a value
+    first.init("weight", np.arange(12).reshape(3, 4))
+    answered(early)
+    assert second.places["weight"].tolist() == np.arange(12).reshape(3, 4).tolist()
+    assert first.pull("weight").tolist() == np.arange(12).reshape(3, 4).tolist()
+
+
+def test_push_then_pull_gives_the_sum_to_all(job):
+    _, workers = two_workers(job)
+    workers[0].init("weight", 0)
+    answered(*(worker.begin("push", "weight", 10.0**n) for n, worker in enumerate(workers)))
+    for worker in workers:
+        assert (worker.pull("weight") == 11.0).all()
+
+
+def test_rounds_of_pushpull_answer_with_each_rounds_sum(job):
+    _, workers = two_workers(job)
+    for round_ in range(1, 21):
+        answered(
+            *(
+                worker.begin("push", name, round_ * 10.0**n, want_value=True)
+                for name in NAMES
+                for n, worker in enumerate(workers)
+            )
+        )
+        for worker in workers:
+            assert all((worker.places[name] == 11.0 * round_).all() for name in NAMES)
+
+
+def test_a_worker_is_not_answered_before_the_other_has_pushed(job):
+    _, (first, second) = two_workers(job)
+    waiting = first.begin("push", "weight", 1.0)
+    first.init("bias", 0)  # answered after the push has reached the server
+    assert not waiting.is_set()
+    answered(second.begin("push", "weight", 1.0), waiting)
+
+
+def test_a_big_key_is_split_over_two_servers(job):
+    _, workers = two_workers(job, num_servers=2, shape=(700, 1000))  # three buckets each
+    slices = workers[0].store.key("weight").slices
+    assert {slice_.bucket.server for slice_ in slices} == {0, 1} and len(slices) == 3
+    values = [np.arange(700_000, dtype="float32").reshape(700, 1000) + n for n in range(2)]
+    answered(
+        *(w.begin("push", "weight", value, want_value=True) for w, value in zip(workers, values))
+    )
+    for worker in workers:
+        np.testing.assert_array_equal(worker.places["weight"], values[0] + values[1])
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 5)])
+def test_0d_and_empty_keys_travel(job, shape):
+    _, workers = two_workers(job, shape=shape)
+    workers[0].init("weight", 1)
+    answered(*(worker.begin("push", "weight", 3.0, want_value=True) for worker in workers))
+    for worker in workers:
+        assert worker.pull("weight").tolist() == np.full(shape, 6.0).tolist()
+
+
+def test_stores_are_apart(job):
+    _, workers = two_workers(job)
+    stores = [worker.client.open("sync") for worker in workers]
+    places = [store.add_key("weight", (2,), "float64") for store in stores]
+    for place, store in zip(places, stores):
+        place[:] = 5.0
+        operation = Operation("push", store.key("weight"), want_value=True)
+        store.announce(operation)
+        store.ready(operation)
+    answered(*(worker.begin("push", "weight", 1.0, want_value=True) for worker in workers))
+    for worker, place in zip(workers, places):
+        worker.client.drain(LIMIT_S)
+        assert place.tolist() == [10.0, 10.0] and (worker.places["weight"] == 2.0).all()
+
+
+def test_an_optimizer_updates_the_weights(job, mx):
+    _, workers = two_workers(job)
+    workers[0].init("weight", 1.0)
+    optimizer = mx.optimizer.SGD(learning_rate=0.5)
+    workers[0].store.set_optimizer(pickle.dumps(optimizer), [("weight", 0.5)], [])
+    workers[0].init("bias", 0.0)  # so that the optimizer has arrived
+    for expected in (0.0, -1.0):
+        answered(*(worker.begin("push", "weight", 2.0, want_value=True) for worker in workers))
+        assert all((worker.places["weight"] == expected).all() for worker in workers)
+
+
+# -- waiting ------------------------------------------------------------------------------------
+
+
+def test_drain_waits_for_all_that_was_begun(job):
+    _, workers = two_workers(job)
+    events = [worker.begin("push", name, 1.0) for worker in workers for name in NAMES]
+    for worker in workers:
+        worker.client.drain(LIMIT_S)
+    assert all(event.is_set() for event in events)
+
+
+def test_drain_with_nothing_begun_returns(job):
+    job(num_workers=1).worker(0).client.drain(LIMIT_S)
+
+
+def test_drain_gives_up_at_its_limit_and_says_how_many_are_left(job):
+    _, (first, second) = two_workers(job)
+    for name in NAMES:
+        first.begin("push", name, 1.0)
+    with pytest.raises(WaitTimeout, match="w0: 2 operations not answered in 0 s"):
+        first.client.drain(0.01)
+    first.client.raise_if_failed()  # nothing is broken
+    for name in NAMES:
+        second.begin("push", name, 1.0)
+    first.client.drain(LIMIT_S)
+
+
+def test_leave_ends_the_rounds_that_wait_for_the_leaver(job):
+    _, (first, second) = two_workers(job)
+    waiting = first.begin("push", "weight", 3.0, want_value=True)
+    second.client.leave()
+    answered(waiting)
+    assert (first.places["weight"] == 3.0).all()
+    answered(first.begin("push", "bias", 4.0))
+
+
+def test_a_worker_that_has_died_is_left_out_from_now_on(job):
+    """The scheduler says so; the server's own loop is told."""
+    made, (first, _) = two_workers(job)
+    waiting = first.begin("push", "weight", 3.0)
+    made.in_server(made.servers[0].worker_left, 1)
+    answered(waiting, first.begin("push", "bias", 4.0))
+    store = first.client.open("sync")  # also in stores to come
+    store.add_key("late", (2,), "float32")
+    operation = Operation("push", store.key("late"), want_value=False)
+    store.announce(operation)
+    store.ready(operation)
+    first.client.drain(LIMIT_S)
+
+
+# -- what makes a store useless -----------------------------------------------------------------
+
+
+def test_disagreeing_shapes_reach_all_workers_and_the_caller(job):
+    made = job(num_workers=2)
+    first, second = made.worker(0), made.worker(1)
+    first.key("weight", (3, 4))
+    first.begin("pull", "weight")  # waits for ever; also makes the order of arrival sure
+    first.client.drain
+    while made.in_server(lambda: [wait.rank for wait in waits(made)]) != [0]:
+        pass
+    second.key("weight", (4, 3))
+    second.begin("pull", "weight")
+    says = r"key 'weight' is float32\(3, 4\) on worker 0 and float32\(4, 3\) on worker 1"
+    assert_fails(first, PeerError, says)
+    assert_fails(second, PeerError, says)
+    assert "same network" in made.faults.get(timeout=LIMIT_S)
+
+
+def waits(made):
+    return [wait for store in made.servers[0]._stores.values() for wait in store.waits()]
+
+
+def test_an_optimizer_that_raises_reaches_all_workers_and_the_caller(job, mx, monkeypatch):
+    def raise_it(*args):
+        raise ZeroDivisionError("a wonderful reason")
+
+    monkeypatch.setattr(mx.optimizer.SGD, "update_multi_precision", raise_it)
+    made, workers = two_workers(job)
+    workers[0].store.set_optimizer(pickle.dumps(mx.optimizer.SGD()), [], [])
+    workers[0].init("weight", 1.0)
+    for worker in workers:
+        worker.begin("push", "weight", 1.0)
+    for worker in workers:
+        assert_fails(worker, PeerError, "(?s)server 0 failed:.*ZeroDivisionError: a wonderful")
+    assert "a wonderful reason" in made.faults.get(timeout=LIMIT_S)
+
+
+def test_an_optimizer_outside_the_allow_list_reaches_all_workers_and_the_caller(job, mx):
+    made, workers = two_workers(job)
+    waiting = workers[1].begin("push", "weight", 1.0)
+    made.in_server(lambda: None)
+    workers[0].begin("push", "bias", 1.0)
+    workers[0].store.set_optimizer(pickle.dumps(logging.Formatter()), [], [])
+    assert_fails(workers[0], PeerError, "logging.Formatter, which servers do not load")
+    assert "logging.Formatter" in made.faults.get(timeout=LIMIT_S)
+    assert_fails(workers[1], PeerError, "logging.Formatter")
+    assert waiting.is_set()
+
+
+def test_fail_completes_every_operation_and_is_raised(job):
+    made = job(num_workers=2)
+    worker = made.worker(0)
+    for name in ("weight", "bias", "early", "late"):
+        worker.key(name, (2,))
+    sent = [worker.begin("push", "weight", 1.0), worker.begin("pull", "bias")]
+    late = Operation("push", worker.store.key("late"), want_value=True)
+    worker.store.announce(late)  # not ready, and so in the way of the next
+    held = worker.begin("push", "early", 1.0)
+    reason = UsageError("the scheduler says stop")
+    worker.client.fail(reason)
+    answered(*sent, held)
+    with pytest.raises(UsageError) as caught:
+        worker.client.raise_if_failed()
+    assert caught.value is reason
+
+    worker.store.ready(late)
+    after = worker.begin("push", "weight", 1.0)
+    answered(after)
+    with pytest.raises(UsageError, match="stop"):
+        worker.client.drain(LIMIT_S)
+    assert worker.loop.call(lambda: worker.client._unfinished) == 0
+    worker.client.fail(PeerError("later"))
+    worker.loop.call(lambda: None)
+    with pytest.raises(UsageError, match="stop"):
+        worker.client.raise_if_failed()
+
+
+def test_a_server_without_a_worker_for_a_message_names_what_is_wrong(job):
+    """What a client makes of a server that breaks the protocol."""
+    _, (first, _) = two_workers(job)
+    for header in (wire.DATA.encode(wire.Answer(9, 0, 0, 1, False)), b"\xc1"):
+        frames = [Frame(header)]
+        first.loop.call(first.client._on_message, 0, frames)
+        with pytest.raises(BaryonError, match="server 0 sent what it must not"):
+            first.client.raise_if_failed()
+
+
+class Frame:
+    def __init__(self, data):
+        self.buffer = memoryview(data)
+
+
+# -- malformed messages of a worker -------------------------------------------------------------
+
+WEIGHT = np.ones(12, "float32").tobytes()
+MALFORMED = {
+    "an empty header": [b""],
+    "noise": [b"\xff\x00\x13noise"],
+    "no field": [b"\x91\xa5Hello"],
+    "another version": [wire.DATA.encode(wire.Hello(99))],
+    "a server's message": [wire.DATA.encode(wire.Answer(0, 0, 0, 1, False))],
+    "a fault": [wire.DATA.encode(wire.Fault("you are"))],
+    "an unknown store": [wire.DATA.encode(wire.Pull(7, 0, 0, 1))],
+    "a store below zero": [wire.DATA.encode(wire.Pull(-1, 0, 0, 1))],
+    "an unknown bucket": [wire.DATA.encode(wire.Pull(0, 5, 0, 1))],
+    "a bucket below zero": [wire.DATA.encode(wire.Pull(0, -1, 0, 1))],
+    "too many slices": [wire.DATA.encode(wire.Pull(0, 0, 1, 2**60))],
+    "a push without payload": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 1, True))],
+    "a pull with payload": [wire.DATA.encode(wire.Pull(0, 0, 0, 1)), WEIGHT],
+    "a payload too short": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 1, True)), WEIGHT[:-1]],
+    "a payload too long": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 1, True)), WEIGHT + b"x"],
+    "three frames": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 1, True)), WEIGHT, WEIGHT],
+    "a round to come": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 9, True)), WEIGHT],
+    "a value not from rank 0": [wire.DATA.encode(wire.Init(0, 0, 0, 1)), WEIGHT],
+    "an optimizer not from rank 0": [wire.DATA.encode(wire.SetOptimizer(0, b"", [], []))],
+    "a key out of turn": [wire.DATA.encode(wire.Declare(0, 5, ()))],
+    "a header nested without end": [b"\x93\xa5Hello\x01" + b"\x91" * 100_000 + b"\x01"],
+}
+
+
+@pytest.mark.parametrize("which", MALFORMED)
+def test_a_malformed_message_is_answered_with_a_fault_and_others_are_served(job, which):
+    made = job(num_workers=3)
+    workers = [made.worker(0), made.worker(1)]
+    for worker in workers:
+        worker.key("weight", (3, 4))
+    waiting = workers[0].begin("push", "weight", 1.0, want_value=True)
+    while not made.in_server(lambda: waits(made)):
+        pass
+    rogue = made.peer("w2", made.worker_keys[2])
+    rogue.connect(made.servers[0].endpoint)
+
+    assert isinstance(ask(rogue, MALFORMED[which]), wire.Fault)
+
+    assert ask(rogue, [wire.DATA.encode(wire.Hello(wire.VERSION))]) == wire.Hello(wire.VERSION)
+    rogue.send_multipart([wire.DATA.encode(wire.Leave())])
+    answered(waiting, workers[1].begin("push", "weight", 2.0, want_value=True))
+    for worker in workers:
+        worker.client.raise_if_failed()
+        assert (worker.places["weight"] == 3.0).all()
+    assert made.faults.empty()

@@ -1,0 +1,290 @@
+"""The synchronous store: one contribution of each worker per round, merged in rank order."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baryon.ps.errors import ProtocolError
+from baryon.ps.plan import Plan
+from baryon.ps.store import SyncStore, Wait
+from baryon.ps.wire import KeySpec
+
+KEYS = ("a", "b", "c")  # four float32 each, together in bucket 0
+STRIDE = 64  # bytes from one of them to the next
+
+
+def store_of(num_workers, keys=KEYS, shape=(4,), dtype="float32", **options):
+    store = SyncStore(0, Plan(1, **options), num_workers)
+    for rank in range(num_workers):
+        store.declare(rank, 0, [KeySpec(name, shape, dtype) for name in keys])
+    return store
+
+
+def payload(*values, dtype="float32"):
+    """A run of slices of four elements: each all ``value``, or as given by an array."""
+    parts = [np.broadcast_to(np.asarray(value, dtype), (4,)) for value in values]
+    data = np.zeros((len(parts) - 1) * STRIDE + parts[-1].nbytes, np.uint8)
+    for number, part in enumerate(parts):
+        data[number * STRIDE : number * STRIDE + part.nbytes] = part.copy().view(np.uint8)
+    data.flags.writeable = False  # as frames from the network are
+    return data
+
+
+def seen(replies):
+    """(rank, slice, value) per slice of the replies, sorted; value None: answered without one."""
+    found = []
+    for reply in replies:
+        for number in range(reply.num_slices):
+            value = None
+            if reply.payload is not None:
+                start = number * STRIDE
+                value = reply.payload[start : start + 16].copy().view("float32")
+                assert (value == value[0]).all()
+                value = float(value[0])
+            found.append((reply.rank, reply.first + number, value))
+    return sorted(found, key=lambda entry: (entry[:2], entry[2] is not None))
+
+
+def push(store, rank, value, round_=1, first=0, want_value=True, bucket=0):
+    values = value if isinstance(value, tuple) else (value,)
+    return store.push(rank, bucket, first, len(values), round_, want_value, payload(*values))
+
+
+def pulled(store, rank=0, first=0, count=1):
+    return seen(store.pull(rank, 0, first, count))
+
+
+# -- rounds -------------------------------------------------------------------------------------
+
+
+def test_a_round_ends_with_the_last_worker_and_answers_all_with_the_sum():
+    store = store_of(3)
+    assert push(store, 1, 10.0) == [] and push(store, 0, 1.0) == []
+    assert seen(push(store, 2, 100.0)) == [(0, 0, 111.0), (1, 0, 111.0), (2, 0, 111.0)]
+
+
+def test_a_rounds_sum_replaces_the_one_before():
+    store = store_of(2)
+    for round_, value in enumerate([1.0, 5.0, -2.0], 1):
+        push(store, 1, value, round_)
+        assert seen(push(store, 0, value, round_)) == [(0, 0, 2 * value), (1, 0, 2 * value)]
+
+
+def test_an_updater_gets_the_sum_and_changes_the_value():
+    store, calls = store_of(2), []
+
+    def update(slice_, round_, merged, value):
+        calls.append((slice_.key.name, round_, merged.tolist()))
+        value -= 0.5 * merged
+
+    store.update = update
+    store.init(0, 0, 1, 1, payload(10.0))
+    for round_ in (1, 2):
+        push(store, 0, 1.0, round_, first=1)
+        push(store, 1, 3.0, round_, first=1)
+    assert calls == [("b", 1, [4.0] * 4), ("b", 2, [4.0] * 4)]
+    assert pulled(store, first=1) == [(0, 1, 6.0)]
+
+
+def test_who_does_not_want_the_value_is_answered_without():
+    store = store_of(2)
+    push(store, 0, 1.0, want_value=False)
+    assert seen(push(store, 1, 2.0)) == [(0, 0, None), (1, 0, 3.0)]
+
+
+def test_a_lone_workers_value_does_not_alias_its_message():
+    """The payload is memory of a frame that is freed; the value must be a copy."""
+    store = store_of(1)
+    data = payload(1.0).copy()
+    store.push(0, 0, 0, 1, 1, True, data)
+    data[:] = 0
+    assert pulled(store) == [(0, 0, 1.0)]
+
+
+@pytest.mark.parametrize("with_update", [False, True])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_a_pull_sees_the_old_value_until_the_round_is_complete(order, with_update):
+    """Also where the last addition writes the value in place, and from the accumulator's memory."""
+    store = store_of(3)
+    if with_update:
+        store.update = lambda slice_, round_, merged, value: np.copyto(value, merged)
+    store.init(0, 0, 0, 1, payload(7.0))
+    for round_, old in [(1, 7.0), (2, 111.0), (3, 222.0)]:
+        for rank in order:
+            assert pulled(store) == [(0, 0, old)]
+            push(store, rank, round_ * 10.0**rank, round_)
+        assert pulled(store) == [(0, 0, 111.0 * round_)]
+
+
+@given(
+    st.integers(1, 5).flatmap(lambda n: st.tuples(st.just(n), st.permutations(range(3 * n)))),
+    st.lists(st.sets(st.sampled_from([1, 2]), max_size=2), min_size=5, max_size=5),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_sum_is_the_same_bits_whatever_the_order_of_arrival(arrival, cuts, with_update, seed):
+    """Each worker cuts its push of three slices into runs of its own; all runs arrive anyhow."""
+    num_workers, order = arrival
+    random = np.random.default_rng(seed)
+    scale = 10.0 ** random.integers(-3, 4, (num_workers, 3, 4))
+    parts = (random.standard_normal((num_workers, 3, 4)) * scale).astype("float32")
+    expected = parts[0].copy()
+    for rank in range(1, num_workers):
+        expected = expected + parts[rank]
+
+    store = store_of(num_workers)
+    if with_update:
+        store.update = lambda slice_, round_, merged, value: np.copyto(value, merged)
+    runs = []
+    for rank in range(num_workers):
+        edges = [0, *sorted(cuts[rank]), 3]
+        runs += [(rank, first, end) for first, end in zip(edges, edges[1:])]
+    for number in [n for n in order if n < len(runs)]:
+        rank, first, end = runs[number]
+        store.push(rank, 0, first, end - first, 1, False, payload(*parts[rank, first:end]))
+    (reply,) = store.pull(0, 0, 0, 3)
+    for number in range(3):
+        got = reply.payload[number * STRIDE : number * STRIDE + 16]
+        assert got.tobytes() == expected[number].tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "uint8", "int8", "int32", "int64"])
+def test_every_dtype_is_summed_as_itself(dtype):
+    store = store_of(2, dtype=dtype)
+    for rank, value in enumerate([100, 27]):
+        store.push(rank, 0, 1, 1, 1, False, payload(value, dtype=dtype))
+    (reply,) = store.pull(0, 0, 1, 1)
+    assert reply.payload.view(dtype).tolist() == [127] * 4
+
+
+@pytest.mark.parametrize(("shape", "sums"), [((), [3.0]), ((0,), [])])
+def test_0d_and_empty_keys_take_part_in_rounds(shape, sums):
+    store = store_of(2, shape=shape)
+    for rank, value in enumerate([1.0, 2.0]):
+        replies = store.push(rank, 0, 1, 1, 1, True, np.full(shape, value, "f4").ravel().view("u1"))
+    assert [(r.rank, r.payload.view("float32").tolist()) for r in replies] == [(0, sums), (1, sums)]
+
+
+def test_only_the_slices_of_this_server_are_held():
+    plan = Plan(2, bucket_nbytes=64)
+    store = SyncStore(1, plan, 1)
+    store.declare(0, 0, [KeySpec("big", (64,), "float32")])  # four buckets, on both servers
+    buckets = {slice_.bucket.server: slice_.bucket.index for slice_ in plan["big"].slices}
+    data = np.ones(16, "float32").view("u1")
+    assert len(store.push(0, buckets[1], 0, 1, 1, True, data)) == 1
+    for action in (
+        lambda: store.push(0, buckets[0], 0, 1, 1, True, data),
+        lambda: store.init(0, buckets[0], 0, 1, data),
+        lambda: store.pull(0, buckets[0], 0, 1),
+    ):
+        with pytest.raises(ProtocolError, match="not on server 1"):
+            action()
+
+
+# -- first values -------------------------------------------------------------------------------
+
+
+def test_pulls_wait_for_the_first_value():
+    store = store_of(2)
+    assert store.pull(0, 0, 0, 1) == [] and store.pull(1, 0, 0, 1) == []
+    assert seen(store.init(0, 0, 0, 1, payload(3.0))) == [(0, 0, None), (0, 0, 3.0), (1, 0, 3.0)]
+    assert pulled(store, 1) == [(1, 0, 3.0)]
+
+
+def test_a_pull_of_a_run_is_answered_slice_by_slice_as_they_come():
+    store = store_of(2)
+    store.init(0, 0, 1, 1, payload(5.0))
+    assert pulled(store, 1, count=3) == [(1, 1, 5.0)]
+    assert seen(store.init(0, 0, 0, 1, payload(4.0))) == [(0, 0, None), (1, 0, 4.0)]
+    replies = seen(store.init(0, 0, 0, 3, payload(0.0, 0.0, 6.0)))
+    assert (1, 2, 6.0) in replies and len(replies) == 4
+    assert len(store.pull(1, 0, 0, 3)) == 1  # one message, now that all are there
+
+
+def test_a_round_that_ends_before_the_first_value_came_answers_the_pulls_too():
+    store = store_of(1)
+    assert store.pull(0, 0, 0, 1) == []
+    replies = push(store, 0, 2.0, want_value=False)
+    replies += store.init(0, 0, 0, 1, payload(9.0))
+    assert (0, 0, 2.0) in seen(replies)
+    assert store.waits() == []
+
+
+def test_the_first_initial_value_counts():
+    store = store_of(2)
+    store.init(0, 0, 0, 1, payload(3.0))
+    assert seen(store.init(0, 0, 0, 1, payload(99.0))) == [(0, 0, None)]
+    assert pulled(store) == [(0, 0, 3.0)]
+
+
+def test_only_rank_0_initialises():
+    store = store_of(2)
+    with pytest.raises(ProtocolError, match="worker 1"):
+        store.init(1, 0, 0, 1, payload(3.0))
+    assert store.pull(0, 0, 0, 1) == []
+
+
+# -- repeats ------------------------------------------------------------------------------------
+
+
+def test_a_repeat_in_the_round_counts_once():
+    store = store_of(2)
+    push(store, 0, 1.0)
+    assert push(store, 0, 1.0) == []
+    assert seen(push(store, 1, 2.0)) == [(0, 0, 3.0), (1, 0, 3.0)]
+
+
+def test_a_repeat_that_is_held_counts_once():
+    store = store_of(3)
+    push(store, 2, 100.0)
+    push(store, 2, 100.0)
+    push(store, 1, 10.0)
+    assert seen(push(store, 0, 1.0)) == [(rank, 0, 111.0) for rank in range(3)]
+
+
+@pytest.mark.parametrize(("want_value", "answer"), [(True, 3.0), (False, None)])
+def test_a_repeat_of_a_past_round_is_answered_and_changes_nothing(want_value, answer):
+    store = store_of(2)
+    push(store, 0, 1.0)
+    push(store, 1, 2.0)
+    assert seen(push(store, 0, 50.0, want_value=want_value)) == [(0, 0, answer)]
+    assert store.waits() == [] and pulled(store) == [(0, 0, 3.0)]
+
+
+def test_slices_of_one_run_may_be_in_different_states():
+    """One is done, one is completed by this push, one is begun by it."""
+    store = store_of(2)
+    for rank in (0, 1):
+        push(store, rank, 1.0, first=0)
+    push(store, 0, 5.0, first=1)
+    assert seen(push(store, 1, (9.0, 6.0, 7.0))) == [(0, 1, 11.0), (1, 0, 2.0), (1, 1, 11.0)]
+    assert seen(push(store, 0, 1.0, first=2)) == [(0, 2, 8.0), (1, 2, 8.0)]
+
+
+def test_neighbours_that_complete_together_are_answered_together():
+    store = store_of(2)
+    push(store, 0, (1.0, 2.0, 3.0))
+    replies = push(store, 1, (10.0, 20.0, 30.0))
+    assert [(r.rank, r.first, r.num_slices) for r in replies] == [(0, 0, 3), (1, 0, 3)]
+    assert seen(replies)[:3] == [(0, 0, 11.0), (0, 1, 22.0), (0, 2, 33.0)]
+
+
+# -- what waits ---------------------------------------------------------------------------------
+
+
+def test_waits_name_who_waits_for_whom():
+    store = store_of(3)
+    assert store.waits() == []
+    push(store, 1, 1.0, first=1)
+    assert store.waits() == [Wait(1, "b", 1, (0, 2))]
+    push(store, 0, 1.0, first=1)
+    assert sorted(store.waits()) == [Wait(0, "b", 1, (2,)), Wait(1, "b", 1, (2,))]
+    push(store, 2, 1.0, first=1)
+    assert store.waits() == []
+
+
+def test_a_pull_before_the_first_value_waits_for_rank_0():
+    store = store_of(2)
+    store.pull(1, 0, 2, 1)
+    assert store.waits() == [Wait(1, "c", 0, (0,))]

@@ -1,0 +1,175 @@
+"""The synchronous store against a model that is too simple to be wrong."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from baryon.ps.plan import Plan
+from baryon.ps.store import SyncStore, Wait
+from baryon.ps.wire import KeySpec
+
+WORKERS = 3
+BUCKET_NBYTES = 256
+KEYS = [("a", (4,)), ("b", (0,)), ("big", (100,)), ("c", ())]  # big: slices of 64 and 36
+RANKS = st.integers(0, WORKERS - 1)
+VALUES = st.integers(-1000, 1000).map(float)  # sums of a few are exact in float32
+
+
+class ModelSlice:
+    def __init__(self, slice_):
+        self.slice = slice_
+        self.value = None  # None: none yet
+        self.round = 0
+        self.parts = {}  # rank -> (value, want_value), of the round that is open
+        self.pullers = []
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Workers push, repeat, pull and leave in any order; all answers are foretold."""
+
+    @initialize(with_update=st.booleans())
+    def start(self, with_update):
+        self.with_update = with_update
+        self.store = SyncStore(0, Plan(1, BUCKET_NBYTES), WORKERS)
+        for rank in range(WORKERS):
+            self.store.declare(rank, 0, [KeySpec(name, shape, "float32") for name, shape in KEYS])
+        if with_update:
+            self.store.update = lambda slice_, round_, merged, value: np.add(
+                value, merged, out=value
+            )
+        self.buckets = [
+            [ModelSlice(slice_) for slice_ in bucket.slices] for bucket in self.store.plan.buckets
+        ]
+        self.active = set(range(WORKERS))
+
+    # -- stimuli
+
+    @rule(bucket=st.integers(0, 9), first=st.integers(0, 9), count=st.integers(1, 9), value=VALUES)
+    def init(self, bucket, first, count, value):
+        run, expected = self.run(bucket, first, count), Counter()
+        for slot in run:
+            expected[0, slot.slice, None] += 1
+            if slot.value is None:
+                slot.value = value
+                expected.update((rank, slot.slice, value) for rank in slot.pullers)
+                slot.pullers = []
+        self.check(self.store.init(0, *self.where(run), self.payload(run, value)), expected)
+
+    @rule(
+        rank=RANKS, bucket=st.integers(0, 9), first=st.integers(0, 9), count=st.integers(1, 9),
+        value=VALUES, want_value=st.booleans(), age=st.sampled_from([0, 0, 0, 1, 2]),
+    )  # fmt: skip
+    def push(self, rank, bucket, first, count, value, want_value, age):
+        """A contribution to the open round, a repeat of one, or a repeat from rounds ago."""
+        run = self.run(bucket, first, count)
+        round_ = run[0].round + 1 - age
+        alike = lambda slot: slot.value is not None and slot.round + 1 - age == round_  # noqa: E731
+        run = list(itertools.takewhile(alike, run))
+        if not run or round_ < 1 or (age == 0 and rank not in self.active):
+            return
+        expected = Counter()
+        for slot in run:
+            if age:
+                expected[rank, slot.slice, slot.value if want_value else None] += 1
+            elif rank not in slot.parts:
+                slot.parts[rank] = (value, want_value)
+                self.complete(slot, expected)
+        data = self.payload(run, value)
+        self.check(self.store.push(rank, *self.where(run), round_, want_value, data), expected)
+
+    @rule(rank=RANKS, bucket=st.integers(0, 9), first=st.integers(0, 9), count=st.integers(1, 9))
+    def pull(self, rank, bucket, first, count):
+        run, expected = self.run(bucket, first, count), Counter()
+        for slot in run:
+            if slot.value is None:
+                slot.pullers.append(rank)
+            else:
+                expected[rank, slot.slice, slot.value] += 1
+        self.check(self.store.pull(rank, *self.where(run)), expected)
+
+    @precondition(lambda self: len(self.active) > 1)
+    @rule(rank=RANKS)
+    def leave(self, rank):
+        self.active.discard(rank)
+        expected = Counter()
+        for slot in self.slots():
+            self.complete(slot, expected)
+        self.check(self.store.leave(rank), expected)
+
+    # -- the model
+
+    def slots(self):
+        return [slot for bucket in self.buckets for slot in bucket]
+
+    def run(self, bucket, first, count):
+        slots = self.buckets[bucket % len(self.buckets)]
+        return slots[first % len(slots) :][:count]
+
+    @staticmethod
+    def where(run):
+        return run[0].slice.bucket.index, run[0].slice.position, len(run)
+
+    def complete(self, slot, expected):
+        if not slot.parts or not self.active <= set(slot.parts):
+            return
+        total = sum(value for value, _ in slot.parts.values())
+        slot.value = total + (slot.value or 0.0) * self.with_update
+        for rank, (_, want_value) in slot.parts.items():
+            expected[rank, slot.slice, slot.value if want_value else None] += 1
+        slot.parts = {}
+        slot.round += 1
+
+    # -- the comparison
+
+    @staticmethod
+    def payload(run, value):
+        start = run[0].slice.offset
+        data = np.zeros(run[-1].slice.end - start, np.uint8)
+        for slot in run:
+            data[slot.slice.offset - start : slot.slice.end - start].view("float32")[:] = value
+        data.flags.writeable = False
+        return data
+
+    def check(self, replies, expected):
+        """Every slice is answered to whom, how often and with the value that the model says."""
+        got = Counter()
+        for reply in replies:
+            run = self.store.plan.run(reply.bucket, reply.first, reply.num_slices)
+            for slice_ in run:
+                value = None
+                if reply.payload is not None:
+                    start = slice_.offset - run[0].offset
+                    array = reply.payload[start : start + slice_.nbytes].copy().view("float32")
+                    values = set(array.tolist())
+                    assert len(values) <= 1
+                    value = values.pop() if values else None
+                got[reply.rank, slice_, value] += 1
+        for (rank, slice_, value), count in list(expected.items()):
+            if not slice_.nbytes and value is not None:  # nothing to tell a value by
+                del expected[rank, slice_, value]
+                expected[rank, slice_, None] += count
+        assert got == expected
+
+    @invariant()
+    def every_waiting_worker_is_named_with_a_wait_of_its_own(self):
+        if not hasattr(self, "store"):
+            return
+        possible = {}
+        for slot in self.slots():
+            missing = tuple(sorted(self.active - set(slot.parts)))
+            for rank in slot.parts:
+                wait = Wait(rank, slot.slice.key.name, slot.round + 1, missing)
+                possible.setdefault(rank, set()).add(wait)
+            for rank in slot.pullers:
+                possible.setdefault(rank, set()).add(Wait(rank, slot.slice.key.name, 0, (0,)))
+        waits = {wait.rank: wait for wait in self.store.waits()}
+        assert waits.keys() == possible.keys()
+        assert all(wait in possible[rank] for rank, wait in waits.items())
+
+
+TestStore = StoreMachine.TestCase
+TestStore.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

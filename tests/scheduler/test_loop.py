@@ -1,0 +1,228 @@
+"""`run`, with a cluster whose agents are threads of this process: the scheduler's socket, its
+authentication, signals and exit codes. No task is ever started.
+"""
+
+import os
+import signal
+import socket
+import threading
+from collections import deque
+
+import msgspec
+import pytest
+import zmq
+
+from baryon.ps import KeyPair, UsageError, secure_client
+from baryon.scheduler import messages, run
+from baryon.scheduler.agent import AgentConfig
+from baryon.scheduler.credentials import Credentials
+from baryon.scheduler.messages import CONTROL
+
+LIMIT_MS = 20_000
+
+
+class Peer:
+    """One that talks to the scheduler: an agent, a task, or whoever claims to be one."""
+
+    def __init__(self, context, endpoint, name, keys=None, scheduler_key=None):
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.linger = 1000
+        self.socket.rcvtimeo = LIMIT_MS
+        self.socket.routing_id = name.encode()
+        if keys is not None:
+            secure_client(self.socket, keys, scheduler_key)
+        self.socket.connect(endpoint)
+
+    def send(self, *sent):
+        for message in sent:
+            self.socket.send(CONTROL.encode(message))
+
+    def receive(self, kind):
+        """The next message of this type; all others are passed over."""
+        while True:
+            message = CONTROL.decode(self.socket.recv())
+            if isinstance(message, kind):
+                return message
+
+
+class Agent(Peer):
+    """The agent of a host, as far as the scheduler can see, once it has been told what to start."""
+
+    def __init__(self, context, config):
+        self.context, self.config = context, config
+        keys = KeyPair(config.public_key, config.secret_key)
+        name = f"agent-{config.host}"
+        super().__init__(context, config.endpoint, name, keys, config.scheduler_key)
+        self.send(messages.AgentHello("1", "h", 1))
+        self.specs = {spec.slug: spec for spec in self.receive(messages.StartTasks).tasks}
+
+    def task(self, slug):
+        """One of its tasks."""
+        known = msgspec.json.decode(self.specs[slug].credentials, type=Credentials)
+        keys = KeyPair(known.public_key, known.secret_key)
+        return Peer(self.context, known.endpoint, slug, keys, known.scheduler_key)
+
+    def writes(self, slug, data, is_error=False):
+        self.send(messages.Output(slug, is_error, False, data))
+
+    def ends(self, slug, code=0):
+        self.send(messages.Exited(slug, code, 0.5, ""))
+
+
+class ThreadCluster:
+    """A Cluster: each agent is a thread that calls ``script(agent)`` and then waits for release."""
+
+    def __init__(self, script):
+        self._script = script
+        self._threads = {}
+        self._released = {}
+        self._ended = deque()
+        self.faults = []
+
+    def scheduler_address(self, job):
+        return "127.0.0.1"
+
+    def start(self, job, host, secrets):
+        config = msgspec.json.decode(secrets, type=AgentConfig)
+        self._released[host] = threading.Event()
+        self._threads[host] = threading.Thread(target=self._run, args=(config,))
+        self._threads[host].start()
+
+    def ended(self):
+        return [self._ended.popleft() for _ in range(len(self._ended))]
+
+    def release(self, host):
+        self._released[host].set()
+
+    def kill(self):
+        for host, thread in self._threads.items():
+            self.release(host)
+            thread.join()
+
+    def _run(self, config):
+        context = zmq.Context()
+        try:
+            self._script(Agent(context, config))
+            assert self._released[config.host].wait(LIMIT_MS / 1000), "never released"
+            self._ended.append((config.host, "exited with code 0"))
+        except Exception as error:
+            self.faults.append(error)
+            self._ended.append((config.host, f"broke: {error!r}"))
+        finally:
+            context.destroy(linger=1000)
+
+
+@pytest.fixture
+def play(make_job, tmp_path, capfdbinary):
+    """Run a job whose agents follow a script; returns exit code, standard output and error."""
+
+    def play(script, num_workers=1, num_servers=0, num_hosts=1, **changes):
+        changes.setdefault("log_dir", os.fspath(tmp_path))
+        cluster = ThreadCluster(script)
+        code = run(make_job(num_workers, num_servers, num_hosts, **changes), cluster)
+        out, err = capfdbinary.readouterr()
+        assert cluster.faults == [], err.decode()
+        return code, out.decode(), err.decode()
+
+    return play
+
+
+# -- ways to end ------------------------------------------------------------------------------
+
+
+def test_output_is_shown_and_a_good_end_is_0(play, tmp_path):
+    def script(agent):
+        agent.writes("worker-0", b"hello\n")
+        agent.writes("worker-0", b"careful\n", is_error=True)
+        agent.ends("worker-0")
+
+    assert play(script) == (0, "worker 0 | hello\n", "worker 0 | careful\n")
+    assert (tmp_path / "worker-0.log").read_bytes() == b"hello\ncareful\n"
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(3, 3), (-9, 137)])
+def test_a_failure_gives_the_job_its_exit_code(play, code, exit_code):
+    def script(agent):
+        if "worker-1" in agent.specs:
+            agent.ends("worker-1", code)
+        else:
+            assert agent.receive(messages.StopTasks).role == "worker"
+            agent.ends("worker-0", -15)
+
+    got, _, err = play(script, num_workers=2, num_hosts=2)
+    assert got == exit_code
+    assert err.startswith("baryon: worker 1 (b) ")
+
+
+def test_tasks_meet(play):
+    """Through real sockets: joining, the roster, a barrier, a good end."""
+
+    def script(agent):
+        server, first, second = map(agent.task, ("server-0", "worker-0", "worker-1"))
+        server.send(messages.Join(1, "tcp://somewhere"))
+        for worker in (first, second):
+            worker.send(messages.Join(2, ""))
+            worker.send(messages.Barrier("x"))
+        for worker in (first, second):
+            (peer,) = worker.receive(messages.Roster).servers
+            assert peer.endpoint == "tcp://somewhere"
+            assert worker.receive(messages.BarrierDone).name == "x"
+        agent.ends("worker-1")
+        assert server.receive(messages.Left).rank == 1
+        agent.ends("worker-0")
+        assert agent.receive(messages.StopTasks).role == "server"
+        agent.ends("server-0")
+
+    assert play(script, num_workers=2, num_servers=1) == (0, "", "")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_the_job(play, signum):
+    def script(agent):
+        os.kill(os.getpid(), signum)
+        agent.receive(messages.StopTasks)
+        agent.ends("worker-0", -15)
+
+    code, _, err = play(script)
+    assert code == 128 + signum
+    assert signum.name in err
+
+
+def test_sigusr1_shows_the_state(play):
+    def script(agent):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        agent.receive(messages.Alive)
+        agent.ends("worker-0")
+
+    code, _, err = play(script)
+    assert code == 0
+    assert "job job-1 is starting" in err
+    assert "worker 0 (a) has not joined" in err
+
+
+def test_handlers_are_as_before(play):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    play(lambda agent: agent.ends("worker-0"))
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_port_that_is_taken_is_a_usage_error(make_job, tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        job = make_job(port=other.getsockname()[1], log_dir=os.fspath(tmp_path))
+        with pytest.raises(UsageError, match=rf"port {job.port}: .*in use.*--port"):
+            run(job, ThreadCluster(None))
+
+
+def test_a_given_port_is_used(play):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def script(agent):
+        assert agent.config.endpoint == f"tcp://127.0.0.1:{port}"
+        agent.ends("worker-0")
+
+    assert play(script, port=port)[0] == 0

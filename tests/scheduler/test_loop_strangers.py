@@ -1,0 +1,153 @@
+"""Nobody but the job's own tasks can disturb the scheduler, and of those nobody can stop it by
+what it sends: a bad message is reported and the job goes on.
+"""
+
+import os
+import socket
+
+import pytest
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from baryon.ps import KeyPair, new_key_pair
+from baryon.scheduler import messages
+
+from .test_loop import LIMIT_MS, Peer, play  # noqa: F401  (play is a fixture)
+
+LIE = messages.Exited("worker-0", 3, 1.0, "")
+REFUSED = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_DISCONNECTED
+)
+
+
+def wait_until_refused(stranger):
+    monitor = stranger.socket.get_monitor_socket(REFUSED)
+    monitor.rcvtimeo = LIMIT_MS
+    stranger.send(LIE)
+    recv_monitor_message(monitor)
+    stranger.socket.disable_monitor()
+
+
+def stranger_without_keys(agent):
+    wait_until_refused(Peer(agent.context, agent.config.endpoint, "agent-0"))
+
+
+def stranger_with_keys_of_its_own(agent):
+    config = agent.config
+    wait_until_refused(
+        Peer(agent.context, config.endpoint, "agent-0", new_key_pair(), config.scheduler_key)
+    )
+
+
+def stranger_with_half_a_key(agent):
+    """It knows the public key of a task, which is no secret."""
+    config = agent.config
+    keys = KeyPair(config.public_key, new_key_pair().secret)
+    wait_until_refused(
+        Peer(agent.context, config.endpoint, "agent-0", keys, config.scheduler_key)
+    )
+
+
+def noise(agent):
+    """Bytes that are no ZeroMQ at all, and some that begin as if they were."""
+    host, port = agent.config.endpoint[len("tcp://") :].split(":")
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
+    for data in (b"", b"GET / HTTP/1.0\r\n\r\n", os.urandom(5000), greeting, greeting[:12]):
+        with socket.create_connection((host, int(port)), LIMIT_MS / 1000) as connection:
+            connection.sendall(data)
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [stranger_without_keys, stranger_with_keys_of_its_own, stranger_with_half_a_key, noise],
+)
+def test_strangers_are_not_heard(play, stranger):  # noqa: F811
+    def script(agent):
+        stranger(agent)
+        agent.writes("worker-0", b"still here\n")
+        agent.ends("worker-0")
+
+    assert play(script) == (0, "worker 0 | still here\n", "")
+
+
+def test_nobody_can_speak_for_another(play):  # noqa: F811
+    """Who sends is known by its key; a frame that says otherwise is dropped."""
+
+    def script(agent):
+        config = agent.config
+        keys = KeyPair(config.public_key, config.secret_key)
+        liar = Peer(agent.context, config.endpoint, "worker-0", keys, config.scheduler_key)
+        for _ in range(20):
+            liar.send(messages.Failed("a lie"))
+        worker = agent.task("worker-0")
+        worker.send(messages.Join(1, ""))
+        worker.receive(messages.Roster)
+        agent.ends("worker-0")
+
+    code, _, err = play(script)
+    assert (code, err) == (0, "")
+
+
+def test_an_unreadable_message_is_reported_and_no_more(play):  # noqa: F811
+    def script(agent):
+        worker = agent.task("worker-0")
+        worker.socket.send(b"\x92\xa4Left\xa1x")
+        worker.socket.send(b"")
+        worker.send(messages.Join(1, ""))
+        worker.receive(messages.Roster)
+        agent.socket.send(b"nonsense")
+        agent.writes("worker-0", b"still here\n")
+        agent.ends("worker-0")
+
+    code, out, err = play(script)
+    assert (code, out) == (0, "worker 0 | still here\n")
+    assert err.count("worker-0 sent something unreadable: ") == 2
+    assert err.count("agent-0 sent something unreadable: ") == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        messages.Roster(()),
+        messages.StartTasks(()),
+        messages.Left(0),
+        messages.Join(1, ""),
+        messages.Barrier("x"),
+        messages.Output("worker-7", False, False, b"who?\n"),
+        messages.Exited("worker-7", 0, 1.0, ""),
+    ],
+    ids=repr,
+)
+def test_a_message_that_makes_no_sense_does_not_stop_the_scheduler(play, message):  # noqa: F811
+    def script(agent):
+        agent.send(message)
+        agent.ends("worker-0")
+
+    assert play(script)[0] == 0
+
+
+@pytest.mark.parametrize("frames", [[b"", b""], [b"a", b"b", b"c"]])
+def test_a_message_of_too_many_frames_does_not_stop_it(play, frames):  # noqa: F811
+    def script(agent):
+        agent.socket.send_multipart(frames)
+        agent.ends("worker-0")
+
+    assert play(script)[0] == 0
+
+
+def test_a_message_too_big_to_be_one_does_not_stop_it(play):  # noqa: F811
+    """Its sender is cut off, and can come back."""
+
+    def script(agent):
+        worker = agent.task("worker-0")
+        monitor = worker.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        monitor.rcvtimeo = LIMIT_MS
+        worker.socket.send(bytes(17 << 20))
+        recv_monitor_message(monitor)
+        worker.socket.disable_monitor()
+        agent.ends("worker-0")
+
+    assert play(script)[0] == 0

@@ -1,0 +1,131 @@
+"""What each task is started with: nothing more and nothing less."""
+
+import os
+
+import msgspec
+import pytest
+
+from baryon.ps import KeyPair
+from baryon.scheduler import TASK_VARIABLE, Credentials, Host, place, read_credentials
+from baryon.scheduler.specs import start_tasks
+
+HOSTS = (Host("a", 2, "10.0.0.1"), Host("b", 2, "10.0.0.2"))
+
+
+@pytest.fixture
+def start(make_job):
+    """The specs of one host of a job with 3 workers and 2 servers on two hosts, by slug."""
+
+    def start(host, **changes):
+        job = make_job(hosts=HOSTS, tasks=place(HOSTS, 3, 2), **changes)
+        keys = {t.slug: KeyPair(f"public of {t.slug}", f"secret of {t.slug}") for t in job.tasks}
+        message = start_tasks(job, host, "tcp://10.0.0.1:5000", "scheduler's key", keys)
+        return {spec.slug: spec for spec in message.tasks}
+
+    return start
+
+
+def credentials_of(spec):
+    return msgspec.json.decode(spec.credentials, type=Credentials)
+
+
+def test_a_host_gets_its_own_tasks_only(start):
+    assert set(start(0)) == {"server-0", "worker-0", "worker-1"}
+    assert set(start(1)) == {"server-1", "worker-2"}
+
+
+def test_a_worker_runs_the_users_command_as_it_is(start):
+    command = ("python", "my train.py", "", "--lr=0.1", "$HOME", "'", "\n", "日本")
+    spec = start(0, command=command, cwd="/here it is")["worker-0"]
+    assert spec.argv == command
+    assert spec.cwd == "/here it is"
+
+
+def test_a_server_runs_ours_under_the_same_python(start):
+    spec = start(0, python="/opt/python")["server-0"]
+    assert spec.argv == ("/opt/python", "-m", "baryon.scheduler.server_task")
+
+
+def test_the_environment_of_a_worker_is_exactly_this(start):
+    """Above all no DMLC_PS_ROOT_URI, with which MXNet would start its own store."""
+    assert start(1, devices=4)["worker-2"].env == {
+        "PYTHONUNBUFFERED": "1",
+        "DMLC_ROLE": "worker",
+        "DMLC_NUM_WORKER": "3",
+        "DMLC_NUM_SERVER": "2",
+        "DMLC_WORKER_ID": "2",
+        "BARYON_LOCAL_RANK": "0",
+        "BARYON_DEVICES": "4",
+    }
+
+
+def test_the_environment_of_a_server_is_the_users_alone(start):
+    assert start(0)["server-0"].env == {}
+
+
+def test_what_the_user_sets_beats_what_we_set(start):
+    specs = start(
+        0,
+        env={"A": "all", "B": "all", "DMLC_ROLE": "mine", "PYTHONUNBUFFERED": "0"},
+        env_worker={"A": "worker"},
+        env_server={"A": "server"},
+    )
+    worker, server = specs["worker-1"].env, specs["server-0"].env
+    assert (worker["A"], worker["B"]) == ("worker", "all")
+    assert (worker["DMLC_ROLE"], worker["PYTHONUNBUFFERED"]) == ("mine", "0")
+    assert worker["DMLC_WORKER_ID"] == "1"
+    assert (server["A"], server["B"]) == ("server", "all")
+
+
+def test_a_server_knows_every_workers_key_and_a_worker_none(start):
+    everyone = {f"public of worker-{rank}": rank for rank in range(3)}
+    specs = {**start(0), **start(1)}
+    for slug, spec in specs.items():
+        expected = everyone if slug.startswith("server") else {}
+        assert credentials_of(spec).workers == expected, slug
+
+
+def test_a_task_gets_its_own_secret_and_nobody_elses(start):
+    for slug, spec in {**start(0), **start(1)}.items():
+        assert credentials_of(spec).secret_key == f"secret of {slug}"
+        assert spec.credentials.count(b"secret of") == 1
+        assert b"secret of" not in repr((spec.argv, spec.env)).encode()
+
+
+def test_credentials_say_who_the_task_is_and_how_to_reach_the_scheduler(start):
+    credentials = credentials_of(start(1, timeout_s=7.5, silence_s=2.5, kvstore="dist")["worker-2"])
+    assert credentials == Credentials(
+        job="job-1",
+        slug="worker-2",
+        rank=2,
+        local_rank=0,
+        num_workers=3,
+        num_servers=2,
+        address="10.0.0.2",
+        endpoint="tcp://10.0.0.1:5000",
+        scheduler_key="scheduler's key",
+        public_key="public of worker-2",
+        secret_key="secret of worker-2",
+        timeout_s=7.5,
+        silence_s=2.5,
+        kvstore="dist",
+    )
+
+
+def test_a_task_reads_its_credentials_from_the_file_it_is_told(start, tmp_path, monkeypatch):
+    spec = start(0)["server-0"]
+    path = tmp_path / "credentials"
+    path.write_bytes(spec.credentials)
+    monkeypatch.setenv(TASK_VARIABLE, os.fspath(path))
+    assert read_credentials() == credentials_of(spec)
+
+
+def test_outside_a_job_there_are_no_credentials(monkeypatch):
+    monkeypatch.delenv(TASK_VARIABLE, raising=False)
+    assert read_credentials() is None
+
+
+def test_credentials_that_are_named_but_not_there_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv(TASK_VARIABLE, os.fspath(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError):
+        read_credentials()

@@ -1,0 +1,93 @@
+"""Engine operations that complete later: who waits for them, and who does not."""
+
+import threading
+from typing import List
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from baryon.ps import array_over
+from baryon.worker.engine import Done, push_async
+
+LIMIT_S = 30.0
+
+
+def test_operation_starts_when_what_it_reads_is_ready_and_holds_what_it_writes() -> None:
+    x = mx.nd.random.uniform(shape=(300, 300))
+    product, out = mx.nd.dot(x, x), mx.nd.zeros((300, 300))
+    held: List[Done] = []
+    started = threading.Event()
+
+    def start(done: Done) -> None:
+        held.append(done)
+        started.set()
+
+    push_async(start, [product], [out])
+    after = out + 1  # queued behind the operation
+    seen: List[np.ndarray] = []
+    reader = threading.Thread(target=lambda: seen.append(after.asnumpy()))
+    reader.start()
+    assert started.wait(LIMIT_S)
+    unrelated = (mx.nd.ones(3) * 2).asnumpy()  # the engine goes on with everything else
+    assert unrelated.tolist() == [2, 2, 2]
+    assert not seen
+    held[0]()
+    reader.join(LIMIT_S)
+    assert (seen[0] == 1).all()
+
+
+def test_operations_of_one_array_run_in_program_order() -> None:
+    array = mx.nd.zeros(1)
+    order: List[int] = []
+
+    def start(number: int, done: Done) -> None:
+        order.append(number)
+        done()
+
+    for number in range(200):
+        push_async(lambda done, number=number: start(number, done), [], [array])
+    array.wait_to_read()
+    assert order == list(range(200))
+
+
+def test_exception_in_start_does_not_hold_the_arrays(capfd: pytest.CaptureFixture) -> None:
+    array = mx.nd.zeros(1)
+
+    def start(done: Done) -> None:
+        raise ValueError("a bug")
+
+    push_async(start, [], [array])
+    array.wait_to_read()
+    assert "ValueError: a bug" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int8", "int64"])
+def test_array_over_memory_is_that_memory(dtype: str) -> None:
+    memory = np.zeros(6, dtype)
+    array = array_over(memory[:].reshape(2, 3))
+    array += 3
+    array.wait_to_read()
+    assert memory.tolist() == [3] * 6
+    memory[0] = 5
+    assert array[0, 0].asscalar() == 5
+
+
+def test_sum_of_arrays_in_mkldnn_layout_is_plain() -> None:
+    """Gradients of convolutions are in a layout of MKLDNN's own; their sum in our memory is not."""
+    conv = mx.gluon.nn.Conv2D(32, 3, in_channels=16)
+    devices = [mx.cpu(0), mx.cpu(1)]
+    conv.initialize(ctx=devices)
+    conv.hybridize(static_alloc=True, static_shape=True)
+    inputs = [mx.nd.random.uniform(shape=(4, 16, 9, 9), ctx=device) for device in devices]
+    with mx.autograd.record():
+        losses = [(conv(x) ** 2).sum() for x in inputs]
+    mx.autograd.backward(losses)
+    first, second = conv.weight.list_grad()
+    memory = np.zeros(first.shape, np.float32)
+    mx.nd.add_n(first, second, out=array_over(memory[:]))
+    mx.nd.waitall()
+    np.testing.assert_array_equal(memory, first.asnumpy() + second.asnumpy())
+    first.copyto(array_over(memory[:]))
+    mx.nd.waitall()
+    np.testing.assert_array_equal(memory, first.asnumpy())
