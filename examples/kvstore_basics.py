@@ -1,7 +1,7 @@
 """What a key-value store does, in nine steps whose results can be worked out by hand.
 
     python examples/kvstore_basics.py
-    python launch.py -n 2 -s 1 --launcher local --devices 2 examples/kvstore_basics.py
+    launch.py -n 2 -s 1 --launcher local --devices 2 examples/kvstore_basics.py
 
 The numbers in the comments are those of the second command: two workers (n = 2) with two devices
 each (d = 2). The script works out what it expects for any n and d, with the same d on all workers,

@@ -1,8 +1,8 @@
 """Fit a line to made-up data: the smallest Gluon program that trains on many machines.
 
     python examples/linear_regression.py
-    python launch.py -n 2 -s 1 --launcher local examples/linear_regression.py
-    python launch.py -n 4 -s 2 -H hosts examples/linear_regression.py
+    launch.py -n 2 -s 1 --launcher local examples/linear_regression.py
+    launch.py -n 4 -s 2 --workers-per-host 2 examples/linear_regression.py
 
 Every worker makes the same data, since the seed is the same, and keeps only its own part of it. A
 step uses one batch of each worker, so all of them learn the one line. Exits with 1 if a learned

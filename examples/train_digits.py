@@ -6,8 +6,8 @@ Alone, on every GPU of this machine or on its CPU:
 
 As a job of two workers with two devices each, on this machine or on the hosts of a file:
 
-    python launch.py -n 2 -s 2 --launcher local --devices 2 examples/train_digits.py
-    python launch.py -n 2 -s 2 -H hosts --devices 2 examples/train_digits.py --epochs 50
+    launch.py -n 2 -s 2 --launcher local --devices 2 examples/train_digits.py
+    launch.py -n 2 -s 2 --workers-per-host 2 --devices 2 examples/train_digits.py --epochs 50
 
 On MNIST, whose four idx files lie (packed or not) in the folder that you name, on every host:
 

@@ -4,6 +4,7 @@ Every fault is collected before anything is said, so that one run shows them all
 """
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -12,7 +13,7 @@ from typing import Dict, List, NoReturn, Optional, Tuple
 
 from baryon import __version__
 from baryon.ps import UsageError
-from baryon.scheduler import Host, Job, Task, place
+from baryon.scheduler import KVSTORE_TYPES, Host, Job, Task, place
 
 from .clusters import CLUSTERS
 from .hostfile import HostLine, parse_hosts
@@ -83,8 +84,8 @@ def parse(argv: List[str]) -> Tuple[Job, Options]:
         ("--timeout", options.timeout),
         ("--heartbeat-timeout", options.heartbeat_timeout),
     ):
-        if not seconds > 0:
-            faults.append(f"{flag} must be more than 0 seconds, not {seconds:g}")
+        if not (seconds > 0 and math.isfinite(seconds)):
+            faults.append(f"{flag} must be a number of seconds above 0, not {seconds:g}")
     if not 0 <= options.port < 65536:
         faults.append(f"--port must be between 1 and 65535, not {options.port}")
     launcher = options.launcher or ("ssh" if options.hostfile else "local")
@@ -96,7 +97,7 @@ def parse(argv: List[str]) -> Tuple[Job, Options]:
     tasks: Tuple[Task, ...] = ()
     if not faults:
         try:
-            tasks = place(hosts, options.num_workers, options.num_servers or len(hosts))
+            tasks = place(hosts, options.num_workers, options.num_servers)
         except UsageError as error:
             faults.append(str(error))
     if faults:
@@ -118,6 +119,7 @@ def parse(argv: List[str]) -> Tuple[Job, Options]:
         env_server=env_server,
         timeout_s=options.timeout,
         silence_s=options.heartbeat_timeout,
+        is_terminal=sys.stdout.isatty(),
     )
     return job, options
 
@@ -132,7 +134,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("-n", "--num-workers", type=int, required=True, metavar="N", help="worker processes")
-    add("-s", "--num-servers", type=int, metavar="N", help="servers (default: one per host)")
+    add(
+        "-s",
+        "--num-servers",
+        type=int,
+        metavar="N",
+        help="servers (default: one on each host with a worker)",
+    )
     add("-H", "--hostfile", metavar="FILE", help="the hosts, one a line: name [slots=N]")
     add(
         "--launcher", choices=_LAUNCHERS,
@@ -153,7 +161,10 @@ def _parser() -> argparse.ArgumentParser:
         help="workers on each host (default: its slots; all on one host with local)",
     )  # fmt: skip
     add("--devices", type=int, default=1, metavar="N", help="devices per worker (default: 1)")
-    add("--kvstore", metavar="TYPE", help="override the kvstore type that the script asks for")
+    add(
+        "--kvstore", choices=KVSTORE_TYPES, metavar="TYPE",
+        help="override the kvstore type that the script asks for: " + ", ".join(KVSTORE_TYPES),
+    )  # fmt: skip
     add(
         "--log-dir", metavar="DIR",
         help="where each task's output is kept (default: baryon-logs/JOB)",
@@ -217,11 +228,9 @@ def _command(command: List[str], faults: List[str]) -> Tuple[str, ...]:
         faults.append("no command is given: launch.py -n 2 train.py")
         return ()
     program = command[0]
-    if program.endswith(".py") and not os.access(program, os.X_OK):
+    if program.endswith(".py"):
         if not os.path.isfile(program):
             faults.append(f"the script {program!r} does not exist in {os.getcwd()}")
-        return (sys.executable, *command)
-    if program.endswith(".py"):
         return (sys.executable, *command)
     if shutil.which(program) is None:
         is_file = os.path.isfile(program)

@@ -9,18 +9,19 @@ reads it. The engine's dependencies see to it that nobody else touches a key's p
 
 import functools
 import threading
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import zmq
 
 from . import wire
-from .departures import Departures, Operation, Run
+from .departures import Operation
 from .errors import BaryonError, PeerError, ProtocolError, WaitTimeout
 from .outbox import Outbox
 from .plan import Key, Plan
 from .reactor import Reactor
 from .security import KeyPair, secure_client
+from .staging import WorkerStore
 
 __all__ = ["Client", "ServerAddress", "StoreClient"]
 
@@ -43,13 +44,11 @@ class _Link:
         reactor: Reactor,
         context: zmq.Context,
         server: ServerAddress,
-        name: str,
         keys: KeyPair,
         on_message: Callable[[List[zmq.Frame]], None],
     ) -> None:
         self._reactor = reactor
         self._socket = context.socket(zmq.DEALER)
-        self._socket.routing_id = name.encode()
         self._socket.linger = 1000  # milliseconds for a last Leave to get out
         self._socket.sndhwm = _SEND_AHEAD
         self._socket.rcvhwm = 0
@@ -82,19 +81,17 @@ class Client:
         reactor: Reactor,
         context: zmq.Context,
         *,
-        name: str,
         keys: KeyPair,
         servers: List[ServerAddress],
         timeout_s: float,
     ) -> None:
         self._reactor = reactor
         self._context = context
-        self._name = name
         self._keys = keys
         self._servers = servers
         self._timeout_s = timeout_s
         self._links: List[_Link] = []
-        self._stores: List[_Store] = []
+        self._stores: List[WorkerStore] = []
         self._error: Optional[BaryonError] = None
         self._unfinished = 0
         self._idle: List[threading.Event] = []
@@ -104,7 +101,7 @@ class Client:
 
     def open(self, kind: str) -> "StoreClient":
         """Open a new store of ``kind`` ("sync"); workers open the same stores in one order."""
-        store = _Store(len(self._stores), Plan(len(self._servers)))
+        store = WorkerStore(len(self._stores), Plan(len(self._servers)))
         self._stores.append(store)
         self._reactor.post(self._to_all, wire.Open(store.number, kind))
         return StoreClient(self, store)
@@ -115,7 +112,7 @@ class Client:
             raise self._error
 
     def fail(self, error: BaryonError) -> None:
-        """Complete every operation unanswered; `raise_if_failed` raises ``error`` from now on."""
+        """Fail every operation under way or to come; `raise_if_failed` raises ``error``."""
         self._reactor.post(self._fail, error)
 
     def drain(self, limit_s: Optional[float] = None) -> None:
@@ -125,7 +122,7 @@ class Client:
         self._reactor.post(self._call_when_idle, idle)
         if not idle.wait(limit_s):
             count = self._unfinished
-            raise WaitTimeout(f"{self._name}: {count} operations not answered in {limit_s:.0f} s")
+            raise WaitTimeout(f"{count} operations were not answered in {limit_s:.0f} s")
         self.raise_if_failed()
 
     def leave(self) -> None:
@@ -141,9 +138,7 @@ class Client:
     def _connect(self) -> None:
         for index, server in enumerate(self._servers):
             on_message = functools.partial(self._on_message, index)
-            self._links.append(
-                _Link(self._reactor, self._context, server, self._name, self._keys, on_message)
-            )
+            self._links.append(_Link(self._reactor, self._context, server, self._keys, on_message))
         for link in self._links:
             link.flush()
 
@@ -152,11 +147,11 @@ class Client:
             link.send(message)
             link.flush()
 
-    def _announce(self, store: "_Store", operation: Operation) -> None:
+    def _announce(self, store: WorkerStore, operation: Operation) -> None:
         self._unfinished += 1
         store.departures.announce(operation)
 
-    def _ready(self, store: "_Store", operation: Operation) -> None:
+    def _ready(self, store: WorkerStore, operation: Operation) -> None:
         if self._error is not None:
             self._finish(operation)
             return
@@ -168,7 +163,7 @@ class Client:
             store.is_flush_posted = True
             self._reactor.post(self._flush, store)
 
-    def _flush(self, store: "_Store") -> None:
+    def _flush(self, store: WorkerStore) -> None:
         store.is_flush_posted = False
         for run in store.departures.take():
             for operation, slice_ in zip(run.operations, run.slices):
@@ -191,7 +186,7 @@ class Client:
             self._fail(ProtocolError(f"server {server} sent what it must not: {error}"))
 
     def _on_answer(self, message: wire.Answer, payloads: List[zmq.Frame]) -> None:
-        if message.store >= len(self._stores) or len(payloads) != message.has_value:
+        if not 0 <= message.store < len(self._stores) or len(payloads) != message.has_value:
             raise ProtocolError(f"{message} with {len(payloads)} payload frames")
         store = self._stores[message.store]
         for operation in store.answered(message, payloads):
@@ -199,7 +194,7 @@ class Client:
 
     def _finish(self, operation: Operation) -> None:
         self._unfinished -= 1
-        operation.done()
+        operation.done(None if self._error is None else str(self._error))
         if not self._unfinished:
             self._release_waiters()
 
@@ -222,83 +217,10 @@ class Client:
         self._idle.clear()
 
 
-class _Store:
-    """One store's plan, staging memory and operations under way."""
-
-    def __init__(self, number: int, plan: Plan) -> None:
-        self.number = number
-        self.plan = plan
-        self.departures = Departures()
-        self.outstanding: Dict[Tuple[int, int], Operation] = {}  # (bucket, position)
-        self.is_flush_posted = False
-        self._memory: Dict[int, np.ndarray] = {}  # bucket -> bytes
-        self._rounds: Dict[Key, int] = {}
-
-    def add_key(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> np.ndarray:
-        """Plan a key; returns its place in the staging memory, an array of its shape."""
-        key = self.plan.add(name, shape, dtype)
-        first = key.slices[0]
-        if len(key.slices) == 1:
-            bucket = first.bucket
-            if bucket.index not in self._memory:
-                self._memory[bucket.index] = np.zeros(bucket.capacity, np.uint8)
-            place = self._memory[bucket.index][first.offset : first.end]
-        else:  # its buckets lie one after the other, so that one operation can fill them all
-            place = np.zeros(key.nbytes, np.uint8)
-            start = 0
-            for slice_ in key.slices:
-                self._memory[slice_.bucket.index] = place[start : start + slice_.nbytes]
-                start += slice_.nbytes
-        return place.view(key.dtype).reshape(shape)
-
-    def next_round(self, key: Key) -> int:
-        self._rounds[key] = self._rounds.get(key, 0) + 1
-        return self._rounds[key]
-
-    def message(self, run: Run) -> Tuple[wire.Message, Optional[np.ndarray]]:
-        """The header and payload for a run of slices."""
-        operation, first, last = run.operations[0], run.slices[0], run.slices[-1]
-        where = (self.number, first.bucket.index, first.position, len(run.slices))
-        if operation.kind == "pull":
-            return wire.Pull(*where), None
-        payload = self._memory[first.bucket.index][first.offset : last.end]
-        if operation.kind == "init":
-            return wire.Init(*where), payload
-        assert operation.round is not None
-        return wire.Push(*where, operation.round, operation.want_value), payload
-
-    def answered(self, message: wire.Answer, payloads: List[zmq.Frame]) -> List[Operation]:
-        """Take an answer's values; returns the operations that it completes."""
-        try:
-            run = self.plan.run(message.bucket, message.first, message.count)
-        except IndexError as error:
-            raise ProtocolError(str(error)) from error
-        if payloads:
-            place = self._memory[message.bucket][run[0].offset : run[-1].end]
-            if len(payloads[0]) != place.nbytes:
-                raise ProtocolError(f"{len(payloads[0])} bytes for {place.nbytes} in {message}")
-            place[:] = np.frombuffer(payloads[0].buffer, np.uint8)
-        finished = []
-        for slice_ in run:
-            # A repeat of an answer finds nothing outstanding, which is fine.
-            operation = self.outstanding.pop((message.bucket, slice_.position), None)
-            if operation is not None:
-                operation.remaining -= 1
-                if not operation.remaining:
-                    finished.append(operation)
-        return finished
-
-    def forget_all(self) -> List[Operation]:
-        operations = {id(op): op for op in self.outstanding.values()}
-        operations.update((id(op), op) for op in self.departures.ready_but_waiting())
-        self.outstanding.clear()
-        return list(operations.values())
-
-
 class StoreClient:
     """One store as its user sees it; every method returns at once and may be called anywhere."""
 
-    def __init__(self, client: Client, store: _Store) -> None:
+    def __init__(self, client: Client, store: WorkerStore) -> None:
         self.number = store.number
         self._client = client
         self._store = store

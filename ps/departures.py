@@ -19,13 +19,14 @@ from .plan import Key, Slice
 __all__ = ["Departures", "Operation", "Run"]
 
 
-def _nobody_waits() -> None:
+def _nobody_waits(error: Optional[str]) -> None:
     pass
 
 
 class Operation:
-    """One `init`, `push`, `pull` or `pushpull` of a key; ``done()`` is called when it is answered.
+    """One `init`, `push`, `pull` or `pushpull` of a key.
 
+    ``done(None)`` is called when it is answered, ``done(text)`` if it never will be.
     ``round`` is None for what does not contribute to a round.
     """
 
@@ -36,7 +37,7 @@ class Operation:
         self.key = key
         self.want_value = want_value
         self.priority = priority
-        self.done: Callable[[], None] = _nobody_waits
+        self.done: Callable[[Optional[str]], None] = _nobody_waits
         self.is_ready = False
         self.round: Optional[int] = None
         self.remaining = len(key.slices)  # slices not yet answered

@@ -48,7 +48,8 @@ class _AllowListUnpickler(pickle.Unpickler):
                 return found
         raise UsageError(
             f"the optimizer refers to {module}.{name}, which servers do not load; "
-            "use one of mxnet.optimizer's own classes and mxnet.lr_scheduler's schedules"
+            "use the classes of mxnet.optimizer and mxnet.lr_scheduler, or let the workers "
+            "update: gluon.Trainer(..., update_on_kvstore=False)"
         )
 
 

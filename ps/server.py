@@ -57,12 +57,11 @@ class Server:
         self._stores: Dict[int, SyncStore] = {}
         self._left: Set[int] = set()
         self._has_failed = False
-        self._routes: Dict[int, bytes] = {}  # rank -> the ROUTER's name for its connection
+        self._routes: Dict[int, bytes] = {}  # rank -> the ROUTER's name of its last connection
         self._stalls = StallWatch(min(_STALL_WARNING_S, timeout_s / 2), timeout_s)
         self._authenticator: Authenticator[int] = Authenticator(context, workers)
         self._socket = context.socket(zmq.ROUTER)
         self._socket.linger = 0
-        self._socket.router_handover = True  # a worker that reconnects keeps its name
         self._socket.sndhwm = 0  # at most one answer per slice and worker is ever under way
         self._socket.maxmsgsize = wire.MAX_PAYLOAD_NBYTES
         secure_server(self._socket, keys)

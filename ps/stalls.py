@@ -10,6 +10,9 @@ from .store import Wait
 __all__ = ["Stall", "StallWatch"]
 
 
+_Name = Tuple[int, str, int]
+
+
 class Stall(NamedTuple):
     """A wait that has lasted ``seconds``; ``is_fatal`` once it reached the job's limit."""
 
@@ -34,20 +37,21 @@ class StallWatch:
     def __init__(self, warn_s: float, limit_s: float) -> None:
         self._warn_s = warn_s
         self._limit_s = limit_s
-        self._since: Dict[Wait, Tuple[float, bool]] = {}  # first seen, warned already
+        self._since: Dict[_Name, Tuple[float, bool]] = {}  # first seen, warned already
 
     def observe(self, waits: Iterable[Wait], now: float) -> List[Stall]:
         """Take the waits of this moment; what has moved since the last time starts anew."""
-        since: Dict[Wait, Tuple[float, bool]] = {}
+        since: Dict[_Name, Tuple[float, bool]] = {}
         stalls = []
         for wait in waits:
-            start, warned = self._since.get(wait, (now, False))
+            name = (wait.rank, wait.key, wait.round)  # whoever is missing meanwhile
+            start, warned = self._since.get(name, (now, False))
             seconds = now - start
             if seconds >= self._limit_s:
                 stalls.append(Stall(wait, seconds, True))
             elif seconds >= self._warn_s and not warned:
                 stalls.append(Stall(wait, seconds, False))
                 warned = True
-            since[wait] = (start, warned)
+            since[name] = (start, warned)
         self._since = since
         return stalls

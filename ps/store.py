@@ -128,7 +128,7 @@ class SyncStore:
             raise ProtocolError(f"worker {rank} sent an initial value; only rank 0's counts")
         slots = self._run(bucket, first, count)
         replies = [Reply(rank, bucket, first, count, None)]
-        for slot, part in self._parts(slots, payload):
+        for slot, part in zip(slots, self._parts(slots, payload)):
             if slot.initialised:
                 continue  # a repeat
             slot.value[:] = part
@@ -147,23 +147,20 @@ class SyncStore:
         ``payload`` may be kept until its round is complete and must not change.
         """
         slots = self._run(bucket, first, count)
-        replies: List[Reply] = []
-        completed: List[_Slot] = []
-        for slot, part in self._parts(slots, payload):
-            if round_ <= slot.round:  # a repeat of something that is counted and done
-                position = slot.slice.position
-                replies.append(
-                    self._value(rank, bucket, position, 1)
-                    if want_value
-                    else Reply(rank, bucket, position, 1, None)
-                )
-                continue
-            if round_ != slot.round + 1 or rank not in self._active:
+        parts = self._parts(slots, payload)
+        for slot in slots:  # all of it is refused, or none
+            if round_ > slot.round + 1 or (round_ > slot.round and rank not in self._active):
                 raise ProtocolError(
                     f"worker {rank} pushed round {round_} of {slot.slice.key} "
                     f"in round {slot.round + 1}"
                 )
-            if not slot.has(rank):
+        replies: List[Reply] = []
+        completed: List[_Slot] = []
+        for slot, part in zip(slots, parts):
+            if round_ <= slot.round:  # a repeat of something that is counted and done
+                position = slot.slice.position
+                replies.append(self._reply(rank, bucket, position, 1, want_value))
+            elif not slot.has(rank):
                 slot.askers[rank] = want_value
                 slot.held[rank] = part
                 if self._merge(slot):
@@ -251,16 +248,20 @@ class SyncStore:
             raise ProtocolError(f"{run[0].bucket} is not on server {self._server}")
         return self._slots[bucket][first : first + count]
 
-    def _parts(self, slots: List[_Slot], payload: np.ndarray) -> Iterable[Tuple[_Slot, np.ndarray]]:
+    def _parts(self, slots: List[_Slot], payload: np.ndarray) -> List[np.ndarray]:
+        """The payload of a run, slot by slot."""
         start, end = slots[0].slice.offset, slots[-1].slice.end
         if payload.nbytes != end - start:
             raise ProtocolError(
                 f"{payload.nbytes} bytes for {len(slots)} slices of {slots[0].slice.bucket}, "
                 f"which take {end - start}"
             )
-        for slot in slots:
-            piece = payload[slot.slice.offset - start : slot.slice.end - start]
-            yield slot, piece.view(slot.slice.bucket.dtype)
+        return [
+            payload[slot.slice.offset - start : slot.slice.end - start].view(
+                slot.slice.bucket.dtype
+            )
+            for slot in slots
+        ]
 
     def _merge(self, slot: _Slot) -> bool:
         """Add the held contributions whose turn it is; True if the round is complete."""
@@ -291,14 +292,15 @@ class SyncStore:
             slot.round += 1
         for bucket, first, count, askers in _alike(slots):
             for rank, want_value in askers.items():
-                replies.append(
-                    self._value(rank, bucket, first, count)
-                    if want_value
-                    else Reply(rank, bucket, first, count, None)
-                )
+                replies.append(self._reply(rank, bucket, first, count, want_value))
         for slot in slots:
             slot.askers = {}
         return replies
+
+    def _reply(self, rank: int, bucket: int, first: int, count: int, want_value: bool) -> Reply:
+        if want_value:
+            return self._value(rank, bucket, first, count)
+        return Reply(rank, bucket, first, count, None)
 
     def _value(self, rank: int, bucket: int, first: int, count: int) -> Reply:
         slots = self._slots[bucket]

@@ -57,7 +57,7 @@ class KeySpec(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Hello(Message, frozen=True, tag=True):
-    """First message of a worker on a connection; the server answers with the same."""
+    """First message of a worker to a server, which answers with the same."""
 
     version: int
 

@@ -7,10 +7,11 @@ from .agent import agent_argv
 from .client import ControlClient
 from .cluster import Cluster
 from .credentials import TASK_VARIABLE, Credentials, read_credentials
-from .job import Host, Job, Task, place
+from .job import KVSTORE_TYPES, Host, Job, Task, place
 from .loop import run
 
 __all__ = [
+    "KVSTORE_TYPES",
     "TASK_VARIABLE",
     "Cluster",
     "ControlClient",

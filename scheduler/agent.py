@@ -88,7 +88,6 @@ class Agent:
         self._was_told = False  # to start its tasks
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
-        self._socket.routing_id = f"agent-{config.host}".encode()
         self._socket.linger = 1000
         secure_client(
             self._socket, KeyPair(config.public_key, config.secret_key), config.scheduler_key

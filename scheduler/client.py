@@ -82,8 +82,8 @@ class ControlClient:
 
     def _wait(self, event: threading.Event, what: str) -> None:
         limit_s = self._credentials.timeout_s + _BACKSTOP_S
-        if not event.wait(limit_s):
-            raise WaitTimeout(f"{self._credentials.slug} waited {limit_s:.0f} s for {what}")
+        if self._error is None and not event.wait(limit_s):
+            raise WaitTimeout(f"waited {limit_s:.0f} s for {what}")
         if self._error is not None:
             raise self._error
 
@@ -96,7 +96,6 @@ class ControlClient:
     def _connect(self) -> None:
         credentials = self._credentials
         self._socket = self._context.socket(zmq.DEALER)
-        self._socket.routing_id = credentials.slug.encode()
         self._socket.linger = 1000
         keys = KeyPair(credentials.public_key, credentials.secret_key)
         secure_client(self._socket, keys, credentials.scheduler_key)
@@ -118,7 +117,9 @@ class ControlClient:
             self._roster = message
             self._has_roster.set()
         elif isinstance(message, messages.BarrierDone):
-            self._barriers.pop(message.name).set()
+            done = self._barriers.pop(message.name, None)
+            if done is not None:
+                done.set()
         elif isinstance(message, messages.Left):
             self._on_left(message.rank)
         elif isinstance(message, messages.Abort):
@@ -128,5 +129,5 @@ class ControlClient:
         self._error = error
         self._on_abort(error)
         self._has_roster.set()
-        for barrier in self._barriers.values():
+        for barrier in list(self._barriers.values()):
             barrier.set()

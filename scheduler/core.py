@@ -14,66 +14,21 @@ Only the first failure counts: what fails afterwards fails because of it.
 """
 
 import signal
-from collections import deque
-from typing import Callable, Deque, Dict, List, NamedTuple, Optional, Set, Union
+from typing import Callable, Dict, List, Optional, Set
 
 from baryon.ps import Message
 
 from . import messages
-from .job import Job, Task
+from .actions import Action, Finish, Kill, ReleaseAgent, Say, Send
+from .job import Job
+from .tasks import TaskState, describe_exit, exit_code_of
 
-__all__ = ["Action", "Finish", "Kill", "ReleaseAgent", "Say", "SchedulerCore", "Send"]
+__all__ = ["SchedulerCore"]
 
-TAIL_LINES = 20  # of a failed task's output, in the summary
 AGENT_LIMIT_S = 60.0  # for an agent or a server to come up: seconds even on a slow file system
 STALL_WARNING_S = 60.0
 
 STARTING, RUNNING, STOPPING, OVER = "starting", "running", "stopping", "over"
-
-
-class Send(NamedTuple):
-    """Send ``message`` to ``peer``: a task's slug or ``agent-N``."""
-
-    peer: str
-    message: Message
-
-
-class Say(NamedTuple):
-    """Tell the user."""
-
-    text: str
-
-
-class ReleaseAgent(NamedTuple):
-    """Let the cluster end the agent of a host, which has nothing left to do."""
-
-    host: int
-
-
-class Kill(NamedTuple):
-    """End all agents, and thereby all tasks, at once."""
-
-
-class Finish(NamedTuple):
-    """The job is over with this exit code."""
-
-    exit_code: int
-
-
-Action = Union[Send, Say, ReleaseAgent, Kill, Finish]
-
-
-class _TaskState:
-    __slots__ = ("ended", "endpoint", "joined", "last_heard", "pid", "tail", "task")
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.joined: Optional[float] = None  # when
-        self.endpoint = ""
-        self.pid = 0
-        self.last_heard = 0.0
-        self.ended = False
-        self.tail: Deque[str] = deque(maxlen=TAIL_LINES)
 
 
 class _Wait:
@@ -100,7 +55,7 @@ class SchedulerCore:
         self._public_keys = public_keys
         self._start = now
         self._last_tick = now
-        self._tasks = {task.slug: _TaskState(task) for task in job.tasks}
+        self._tasks = {task.slug: TaskState(task, job.hosts[task.host].name) for task in job.tasks}
         # Hosts that have no task have no agent.
         hosts = sorted({task.host for task in job.tasks})
         self._agents: Dict[int, Optional[float]] = dict.fromkeys(hosts)  # when last heard
@@ -121,19 +76,22 @@ class SchedulerCore:
             self._agents[host] = now
             if isinstance(message, messages.AgentHello):
                 return self._on_agent_hello(host)
-            if isinstance(message, messages.Output):
-                self._on_output(message)
-            elif isinstance(message, messages.Exited):
-                return self._on_exited(self._tasks[message.task], message, now)
+            if isinstance(message, (messages.Output, messages.Exited)):
+                state = self._tasks.get(message.task)
+                if state is None or state.task.host != host:
+                    return [Say(f"{peer} speaks of {message.task}, which is not its task")]
+                if isinstance(message, messages.Exited):
+                    return self._on_exited(state, message, now)
+                self._on_output(state, message)
             return []
         state = self._tasks[peer]
         state.last_heard = now
         if isinstance(message, messages.Join):
             return self._on_join(state, message, now)
-        if isinstance(message, messages.Barrier):
+        if isinstance(message, messages.Barrier) and state.task.role == "worker":
             return self._on_barrier(state, message.name, now)
         if isinstance(message, messages.Failed):
-            return self._fail(f"{self._where(state)}: {message.text}", 1, now)
+            return self._fail(f"{state.where}: {message.text}", 1, now)
         return []
 
     def on_agent_ended(self, host: int, how: str, now: float) -> List[Action]:
@@ -167,18 +125,13 @@ class SchedulerCore:
     def on_tick(self, now: float) -> List[Action]:
         """Time passes: look for who is late, and who is silent."""
         self._forgive_own_absence(now)
-        if self.phase == STOPPING:
-            if now >= self._deadline:
-                late = [s.task.name for s in self._tasks.values() if not s.ended]
-                if late:
-                    return [Say(f"{', '.join(late)} did not end in time"), *self._finish()]
-                return self._finish()
-            return []
         if self.phase == OVER:
             return []
         alive: List[Action] = [
             Send(f"agent-{host}", messages.Alive()) for host, heard in self._agents.items() if heard
         ]
+        if self.phase == STOPPING:
+            return alive + self._look_for_late_enders(now)
         return alive + (
             self._look_for_silence(now)
             or self._look_for_late_starters(now)
@@ -198,7 +151,7 @@ class SchedulerCore:
             else:
                 silent_s = now - state.last_heard
                 what = f"joined as process {state.pid}, last heard {silent_s:.1f} s ago"
-            lines.append(f"  {self._where(state)} {what}")
+            lines.append(f"  {state.where} {what}")
         for name, wait in self._barriers.items():
             lines.append(f"  barrier {name!r}: {len(wait.arrived)} of {self.job.num_workers}")
         return "\n".join(lines)
@@ -215,7 +168,7 @@ class SchedulerCore:
             return [ReleaseAgent(host)]
         return [Send(f"agent-{host}", self._specs(host))]
 
-    def _on_join(self, state: _TaskState, message: messages.Join, now: float) -> List[Action]:
+    def _on_join(self, state: TaskState, message: messages.Join, now: float) -> List[Action]:
         if state.joined is not None:
             text = (
                 f"process {message.pid} wanted to be {state.task.name}, which process {state.pid} "
@@ -237,7 +190,7 @@ class SchedulerCore:
         gone = [s for s in workers if s.ended and s.joined is None]
         if gone and self._gathering is not None:
             text = (
-                f"{self._where(gone[0])} ended without creating a dist kvstore, which other "
+                f"{gone[0].where} ended without creating a dist kvstore, which other "
                 "workers wait for; all workers must run the same script"
             )
             return self._fail(text, 1, now)
@@ -252,22 +205,31 @@ class SchedulerCore:
 
     # -- running ------------------------------------------------------------------------------
 
-    def _on_output(self, message: messages.Output) -> None:
+    @staticmethod
+    def _on_output(state: TaskState, message: messages.Output) -> None:
         if not message.is_transient:
             lines = message.data.decode(errors="replace").splitlines()
-            self._tasks[message.task].tail.extend(lines)
+            state.tail.extend(lines)
 
-    def _on_exited(self, state: _TaskState, message: messages.Exited, now: float) -> List[Action]:
+    def _on_exited(self, state: TaskState, message: messages.Exited, now: float) -> List[Action]:
         state.ended = True
         if self.phase in (STOPPING, OVER):
             return self._release_workers(state) + self._continue_stopping(now)
         if message.code == 0 and state.task.role == "worker":
             return self._on_worker_done(state, now)
-        return self._fail(self._describe_exit(state, message), _exit_code(message.code), now)
+        return self._fail(describe_exit(state, message), exit_code_of(message.code), now)
 
-    def _on_worker_done(self, state: _TaskState, now: float) -> List[Action]:
+    def _on_worker_done(self, state: TaskState, now: float) -> List[Action]:
         if all(s.ended for s in self._of_role("worker")):
-            return self._stop(signal.SIGTERM, now)
+            say: List[Action] = []
+            if self._gathering is None:
+                say.append(
+                    Say(
+                        "no worker created a dist kvstore, so nothing was kept in step; "
+                        "a script that asks for a local store needs --kvstore dist_sync"
+                    )
+                )
+            return say + self._stop(signal.SIGTERM, now)
         actions: List[Action] = [
             Send(s.task.slug, messages.Left(state.task.rank))
             for s in self._of_role("server")
@@ -277,7 +239,7 @@ class SchedulerCore:
             actions += self._check_barrier(name)
         return actions + self._gather(now)
 
-    def _on_barrier(self, state: _TaskState, name: str, now: float) -> List[Action]:
+    def _on_barrier(self, state: TaskState, name: str, now: float) -> List[Action]:
         wait = self._barriers.setdefault(name, _Wait(now))
         wait.arrived.add(state.task.rank)
         return self._check_barrier(name)
@@ -314,7 +276,7 @@ class SchedulerCore:
         for state in self._tasks.values():
             if state.joined is not None and not state.ended and now - state.last_heard > limit_s:
                 text = (
-                    f"{self._where(state)} has not been heard for {limit_s:.0f} s, though its "
+                    f"{state.where} has not been heard for {limit_s:.0f} s, though its "
                     f"process {state.pid} exists: it is stopped, or its host is overloaded"
                 )
                 return self._fail(text, 1, now)
@@ -325,10 +287,17 @@ class SchedulerCore:
         if self.phase != STARTING or now - self._start < limit_s:
             return []
         late = [f"the agent on {self.job.hosts[h].name}" for h, t in self._agents.items() if not t]
-        late += [self._where(s) for s in self._of_role("server") if s.joined is None]
+        late += [s.where for s in self._of_role("server") if s.joined is None]
         if not late:
             return []
         return self._fail(f"{', '.join(late)} did not come up in {limit_s:.0f} s", 1, now)
+
+    def _look_for_late_enders(self, now: float) -> List[Action]:
+        if now < self._deadline:
+            return []
+        late = ", ".join(s.task.name for s in self._tasks.values() if not s.ended)
+        say: List[Action] = [Say(f"{late} did not end in time")] if late else []
+        return say + self._finish()
 
     def _look_for_late_arrivals(self, now: float) -> List[Action]:
         waits = [(f"barrier {name!r}", wait) for name, wait in self._barriers.items()]
@@ -341,7 +310,7 @@ class SchedulerCore:
         for what, wait in waits:
             seconds = now - wait.since
             missing = ", ".join(
-                self._where(s)
+                s.where
                 for s in self._of_role("worker")
                 if s.task.rank not in wait.arrived and not s.ended
             )
@@ -397,7 +366,7 @@ class SchedulerCore:
         self._deadline = now + self.job.grace_s
         return [ReleaseAgent(host) for host in self._agents]
 
-    def _release_workers(self, ended: _TaskState) -> List[Action]:
+    def _release_workers(self, ended: TaskState) -> List[Action]:
         """A worker has ended on being told to: nothing that the others wait for will come now.
 
         One that waits inside MXNet would not even notice a signal.
@@ -416,37 +385,10 @@ class SchedulerCore:
         kill: List[Action] = [Kill()] if len(self._agents_ended) < len(self._agents) else []
         return [*kill, Finish(self._exit_code)]
 
-    # -- words --------------------------------------------------------------------------------
+    # -- the tasks ---------------------------------------------------------------------------
 
-    def _of_role(self, role: str) -> List[_TaskState]:
+    def _of_role(self, role: str) -> List[TaskState]:
         return [s for s in self._tasks.values() if s.task.role == role]
 
-    def _of_host(self, host: int) -> List[_TaskState]:
+    def _of_host(self, host: int) -> List[TaskState]:
         return [s for s in self._tasks.values() if s.task.host == host]
-
-    def _where(self, state: _TaskState) -> str:
-        return f"{state.task.name} ({self.job.hosts[state.task.host].name})"
-
-    def _describe_exit(self, state: _TaskState, message: messages.Exited) -> str:
-        where = self._where(state)
-        if message.error:
-            return f"{where} could not be started: {message.error}"
-        if message.code < 0:
-            name = signal.Signals(-message.code).name
-            how = f"was killed by signal {-message.code} ({name})"
-            if name == "SIGKILL":
-                how += ", by somebody or because its host ran out of memory,"
-        else:
-            how = f"exited with code {message.code}"
-        text = f"{where} {how} after {message.seconds:.1f} s"
-        if not state.tail:
-            return f"{text}; it wrote nothing"
-        indented = "\n".join(f"    {line}" for line in state.tail)
-        return f"{text}; its last lines were\n{indented}"
-
-
-def _exit_code(code: int) -> int:
-    """A job's exit code from a task's, as shells do it; a server must not end, even with 0."""
-    if code < 0:
-        return 128 - code
-    return code or 1

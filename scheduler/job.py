@@ -10,7 +10,10 @@ import msgspec
 
 from baryon.ps import UsageError
 
-__all__ = ["Host", "Job", "Task", "place"]
+__all__ = ["KVSTORE_TYPES", "Host", "Job", "Task", "place"]
+
+KVSTORE_TYPES = ("dist", "dist_sync", "dist_device_sync", "dist_sync_device")
+"""MXNet's type strings that are served; all of them are synchronous."""
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -46,7 +49,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ``command`` is the workers' argv; ``env`` goes to all tasks, ``env_worker`` and ``env_server``
     to one role. ``timeout_s`` limits every wait of one task for another that is alive;
     ``silence_s`` is how long a task or agent may be silent before it is given up;
-    ``grace_s`` is how long tasks have to end on their own when they are told to.
+    ``grace_s`` is how long tasks have to end on their own when they are told to;
+    ``is_terminal`` says that somebody looks on.
     """
 
     id: str
@@ -66,6 +70,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 1800.0
     silence_s: float = 20.0
     grace_s: float = 5.0
+    is_terminal: bool = False
 
     def of_role(self, role: str) -> List[Task]:
         return [task for task in self.tasks if task.role == role]
@@ -79,8 +84,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.of_role("server"))
 
 
-def place(hosts: Tuple[Host, ...], num_workers: int, num_servers: int) -> Tuple[Task, ...]:
-    """Servers spread evenly over the hosts, workers filling each host's slots in host order.
+def place(
+    hosts: Tuple[Host, ...], num_workers: int, num_servers: Optional[int]
+) -> Tuple[Task, ...]:
+    """Workers fill each host's slots in host order; servers are spread evenly over their hosts.
+
+    Without a number there is one server on each host that has a worker.
 
     Raises UsageError if the hosts have too few slots.
     """
@@ -90,12 +99,12 @@ def place(hosts: Tuple[Host, ...], num_workers: int, num_servers: int) -> Tuple[
             f"{num_workers} workers do not fit into the {slots} slots of {len(hosts)} hosts; "
             "name more hosts, give them more slots, or raise --workers-per-host"
         )
-    # Only hosts that get a worker count: a server elsewhere would cost the network for nothing.
     local_ranks = [(host, local) for host, h in enumerate(hosts) for local in range(h.slots)]
     workers = [
         Task("worker", rank, host, local)
         for rank, (host, local) in enumerate(local_ranks[:num_workers])
     ]
-    used = workers[-1].host + 1 if workers else len(hosts)
-    servers = [Task("server", rank, rank % used, rank // used) for rank in range(num_servers)]
+    used = workers[-1].host + 1
+    count = num_servers or used
+    servers = [Task("server", rank, rank % used, rank // used) for rank in range(count)]
     return tuple(servers + workers)

@@ -22,10 +22,11 @@ from baryon.ps import (
     secure_server,
 )
 
-from . import core, messages
+from . import actions, messages
 from .agent import AgentConfig
 from .cluster import Cluster
 from .console import Console
+from .core import SchedulerCore
 from .job import Job
 from .specs import start_tasks
 
@@ -55,7 +56,8 @@ class _Loop:
         self._hosts = hosts
         self._keys.update({f"agent-{host}": new_key_pair() for host in hosts})
         public_keys = {peer: keys.public for peer, keys in self._keys.items()}
-        self._core = core.SchedulerCore(job, self._specs, public_keys, time.monotonic())
+        self._core = SchedulerCore(job, self._specs, public_keys, time.monotonic())
+        self._routes: Dict[str, bytes] = {}  # peer -> the ROUTER's name of its last connection
         self._exit_code = 0
         self._console = Console(job)
         self._reactor = Reactor()
@@ -128,14 +130,15 @@ class _Loop:
 
     def _on_message(self, frames: List[zmq.Frame]) -> None:
         peer = self._authenticator.peer(frames[-1])
-        if peer is None or len(frames) != 2 or frames[0].bytes != peer.encode():
-            return  # an authenticated task that does not say who it is: not one of ours
+        if peer is None:
+            return  # cannot happen over CURVE
+        self._routes[peer] = frames[0].bytes
         try:
-            message = messages.CONTROL.decode(frames[1].buffer)
+            message = messages.CONTROL.decode(frames[-1].buffer)
         except ProtocolError as error:
-            self._do([core.Say(f"{peer} sent something unreadable: {error}")])
+            self._do([actions.Say(f"{peer} sent something unreadable: {error}")])
             return
-        if isinstance(message, messages.Output):
+        if isinstance(message, messages.Output) and message.task in self._keys:
             self._print(lambda: self._console.show(message))
         self._do(self._core.on_message(peer, message, time.monotonic()))
 
@@ -149,26 +152,26 @@ class _Loop:
 
     # -- actions ------------------------------------------------------------------------------
 
-    def _do(self, actions: List[core.Action]) -> None:
-        for action in actions:
-            if isinstance(action, core.Send):
+    def _do(self, todo: List[actions.Action]) -> None:
+        for action in todo:
+            if isinstance(action, actions.Send):
                 self._send(action)
-            elif isinstance(action, core.Say):
+            elif isinstance(action, actions.Say):
                 text = action.text
                 self._print(lambda text=text: self._console.say(text))  # type: ignore[misc]
-            elif isinstance(action, core.ReleaseAgent):
+            elif isinstance(action, actions.ReleaseAgent):
                 self._cluster.release(action.host)
-            elif isinstance(action, core.Kill):
+            elif isinstance(action, actions.Kill):
                 self._cluster.kill()
             else:
                 self._exit_code = action.exit_code
                 self._reactor.stop()
 
-    def _send(self, action: core.Send) -> None:
+    def _send(self, action: actions.Send) -> None:
         try:
-            frames = [action.peer.encode(), messages.CONTROL.encode(action.message)]
-            self._socket.send_multipart(frames)
-        except zmq.ZMQError:
+            header = messages.CONTROL.encode(action.message)
+            self._socket.send_multipart([self._routes[action.peer], header])
+        except (KeyError, zmq.ZMQError):
             pass  # it has gone; its agent, or its silence, will tell
 
     def _print(self, write: Callable[[], None]) -> None:

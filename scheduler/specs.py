@@ -68,6 +68,8 @@ def worker_env(job: Job, task: Task) -> Dict[str, str]:
         "BARYON_LOCAL_RANK": str(task.local_rank),
         "BARYON_DEVICES": str(job.devices),
     }
+    if job.is_terminal:
+        env["BARYON_TERMINAL"] = "1"  # a line ended by a carriage return is shown in place
     return {**env, **job.env, **job.env_worker}
 
 

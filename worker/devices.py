@@ -9,13 +9,16 @@ __all__ = ["devices"]
 def devices() -> List[Any]:
     """The MXNet contexts of this worker, as many as ``launch.py --devices`` said.
 
-    GPUs where there are enough of them, CPU contexts otherwise. Outside a job: all GPUs, or one
-    CPU context.
+    The workers of a host share its GPUs out in rank order; where they are too few, each gets CPU
+    contexts. Outside a job: all GPUs, or one CPU context.
     """
     import mxnet as mx
 
     count = int(os.environ.get("BARYON_DEVICES", "0"))
     gpus = mx.context.num_gpus()
-    if gpus and gpus >= count:
-        return [mx.gpu(i) for i in range(count or gpus)]
-    return [mx.cpu(i) for i in range(count or 1)]
+    if not count:
+        return [mx.gpu(i) for i in range(gpus)] or [mx.cpu()]
+    first = int(os.environ["BARYON_LOCAL_RANK"]) * count
+    if gpus >= first + count:
+        return [mx.gpu(first + i) for i in range(count)]
+    return [mx.cpu(i) for i in range(count)]

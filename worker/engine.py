@@ -10,16 +10,18 @@ which there may be one only: it must not wait for anything, least of all for ano
 """
 
 import ctypes
+import functools
 import itertools
-import sys
-import traceback
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from mxnet.base import _LIB, check_call
 
 __all__ = ["Done", "push_async"]
 
-Done = Callable[[], None]
+Done = Callable[[Optional[str]], None]
+"""``done(None)`` completes an operation; ``done(text)`` makes it one that has failed: what would
+read the arrays it writes is skipped, and whoever waits for those gets an MXNetError with ``text``.
+"""
 
 _COMPLETION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _OPERATION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
@@ -47,6 +49,7 @@ _NAME = b"baryon"
 
 _pending: Dict[int, Callable[[Done], None]] = {}
 _tokens = itertools.count(1)
+_errors: List[Any] = []  # the memory of what `_error` has made
 
 
 @_OPERATION
@@ -56,15 +59,24 @@ def _run(_context: int, on_complete: int, token: int) -> None:
     completion = _CallbackOnComplete.from_address(on_complete)
     call, engine, param = completion.callback, completion.engine, completion.param
 
-    def done() -> None:
-        _COMPLETION(call)(engine, param, None)
+    def done(error: Optional[str]) -> None:
+        _COMPLETION(call)(engine, param, None if error is None else _error(error))
 
     try:
         _pending.pop(token)(done)
-    except BaseException:
+    except BaseException as error:
         # ctypes would print and drop it, and whoever waits for the arrays would wait for ever.
-        traceback.print_exc(file=sys.stderr)
-        done()
+        done(f"{type(error).__name__}: {error}")
+
+
+@functools.lru_cache(maxsize=None)  # the engine copies the object; few texts, kept for good
+def _error(text: str) -> ctypes.c_void_p:
+    """A ``dmlc::Error`` (dmlc/logging.h), which is a ``std::runtime_error`` and nothing more."""
+    storage = ctypes.create_string_buffer(64)  # sizeof is 16
+    construct = ctypes.CDLL("libstdc++.so.6")["_ZNSt13runtime_errorC1EPKc"]
+    construct(storage, text.encode(errors="replace"))
+    _errors.append(storage)
+    return ctypes.cast(storage, ctypes.c_void_p)
 
 
 def push_async(
@@ -75,7 +87,7 @@ def push_async(
 ) -> None:
     """Queue an operation over NDArrays; ``start(done)`` is called when its turn has come.
 
-    ``start`` must return soon and must not raise; ``done()`` must be called once, at any time.
+    ``start`` must return soon; ``done`` must be called once, at any time.
     An array that is both read and written belongs in ``writes`` only.
     """
     token = next(_tokens)

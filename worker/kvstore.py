@@ -20,10 +20,10 @@ import numpy as np
 
 from baryon import __version__
 from baryon.ps import Operation, UsageError, array_over
+from baryon.scheduler import KVSTORE_TYPES
 
 from .engine import Done, push_async
 from .session import session
-from .startup import OTHER_TYPES, SYNC_TYPES
 
 __all__ = ["KVStore", "create"]
 
@@ -32,11 +32,9 @@ KeyName = Union[int, str]
 
 def create(name: str) -> "KVStore":
     """A new store of type ``name``; raises UsageError for types that are not served."""
-    if name not in SYNC_TYPES:
-        others = ", ".join(OTHER_TYPES)
-        known = ", ".join(SYNC_TYPES)
-        reason = "is not served yet" if name in OTHER_TYPES else f"is unknown (not yet: {others})"
-        raise UsageError(f"the kvstore type {name!r} {reason}; there are {known}")
+    if name not in KVSTORE_TYPES:
+        known = ", ".join(KVSTORE_TYPES)
+        raise UsageError(f"the kvstore type {name!r} is not served; there are {known}")
     return KVStore(name)
 
 

@@ -72,7 +72,6 @@ class Session:
         self.client = Client(
             self._reactor,
             self._context,
-            name=credentials.slug,
             keys=KeyPair(credentials.public_key, credentials.secret_key),
             servers=[ServerAddress(peer.endpoint, peer.public_key) for peer in servers],
             timeout_s=credentials.timeout_s,
@@ -111,7 +110,7 @@ class Session:
                 self.client.drain()
             except BaryonError as error:
                 # The script has not called the store since, and would end as if all were well.
-                print(f"baryon: {self.credentials.slug}: {error}", file=sys.stderr)  # noqa: T201
+                print(f"baryon: worker {self.credentials.rank}: {error}", file=sys.stderr)  # noqa: T201
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(1)

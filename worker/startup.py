@@ -9,16 +9,11 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Dict, Optional
 
 __all__ = ["install"]
 
-# The names that mean "distributed" to MXNet, and what each asks for. A store of our own kind is
-# made for those we serve; for the others there is a clear error instead of MXNet's native store,
-# which would wait for servers that do not exist.
-SYNC_TYPES = ("dist", "dist_sync", "dist_device_sync", "dist_sync_device")
-OTHER_TYPES = ("dist_async", "dist_async_device", "dist_device_async")
-LOCAL_TYPES = ("local", "device", "nccl", "local_allreduce_cpu", "local_allreduce_device")
+_LOCAL_TYPES = ("local", "device", "nccl", "local_allreduce_cpu", "local_allreduce_device")
 
 
 def install() -> None:
@@ -70,10 +65,23 @@ def _register_stores() -> None:
 
     credentials = read_credentials()
     assert credentials is not None
-    for name in SYNC_TYPES + OTHER_TYPES:
-        KVStoreBase.kv_registry[name] = _creator(name)
+    KVStoreBase.kv_registry = _Registry(KVStoreBase.kv_registry)
     if credentials.kvstore is not None:
         _override(credentials.kvstore)
+
+
+class _Registry(Dict[str, Any]):
+    """MXNet's registry of stores; every name that means "distributed" to MXNet is ours.
+
+    Also those that we do not serve: our error is clearer than MXNet's native store, which would
+    look for servers that do not exist.
+    """
+
+    def __contains__(self, name: Any) -> bool:
+        return super().__contains__(name) or "dist" in name
+
+    def __missing__(self, name: str) -> Callable[[], Any]:
+        return _creator(name)
 
 
 def _creator(name: str) -> Callable[[], Any]:
@@ -88,11 +96,13 @@ def _creator(name: str) -> Callable[[], Any]:
 
 
 def _override(kind: str) -> None:
-    """Give a script that asks for a local store one of type ``kind``."""
+    """Give a script that asks for another store one of type ``kind``."""
     import mxnet as mx
     from mxnet.kvstore.base import KVStoreBase
 
-    for name in LOCAL_TYPES + SYNC_TYPES + OTHER_TYPES:
+    from baryon.scheduler import KVSTORE_TYPES
+
+    for name in (*_LOCAL_TYPES, *KVSTORE_TYPES, "dist_async"):
         KVStoreBase.kv_registry[name] = _creator(kind)
     # MXNet uses no store at all where one device meets a local type, so the name has to be
     # changed before it is looked at.

@@ -7,6 +7,7 @@ loopback with CURVE. Nothing here sleeps: every wait is for an event, with `LIMI
 import os
 import queue
 import threading
+import time
 import warnings
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, Union
 
@@ -28,6 +29,7 @@ from baryon.ps import (
     secure_client,
     wire,
 )
+from baryon.ps.store import Wait
 
 LIMIT_S = 30.0  # a machine under load is slow; a test that waits this long has failed
 
@@ -173,7 +175,6 @@ class Job:
         context = zmq.Context()
         socket = context.socket(zmq.DEALER)
         self._peers.append((context, socket))
-        socket.linger = 0
         socket.rcvtimeo = int(LIMIT_S * 1000)
         socket.routing_id = name.encode()
         if keys is not None:
@@ -181,14 +182,23 @@ class Job:
         return socket
 
     def in_server(self, function: Callable[..., Any], *args: Any) -> Any:
+        """``function(*args)`` as called in the thread of server 0."""
         loop = next(loop for loop in self._loops if self.servers[0] in loop.owned)
         return loop.call(function, *args)
 
+    def until(self, condition: Callable[[], Any], what: str) -> None:
+        """Wait until ``condition()`` is true in the thread of server 0."""
+        deadline = time.monotonic() + LIMIT_S
+        while not self.in_server(condition):
+            assert time.monotonic() < deadline, f"waited {LIMIT_S} s for {what}"
+
+    def waits(self) -> List[Wait]:
+        """What waits at server 0; for its thread."""
+        return [wait for store in self.servers[0]._stores.values() for wait in store.waits()]
+
     def close(self) -> None:
-        for context, socket in self._peers:
-            socket.disable_monitor()
-            socket.close()
-            context.term()
+        for context, _ in self._peers:
+            context.destroy(linger=0)
         for loop in self._loops:
             loop.close()
 

@@ -13,7 +13,7 @@ from baryon.ps.plan import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mxnet.*")
 
-PROTOCOLS = [0, pickle.DEFAULT_PROTOCOL]  # kvstore.py of MXNet, and our own worker
+PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
 SHAPE = (10, 25)  # 1000 bytes
 STEPS = 6
 
@@ -47,7 +47,7 @@ def test_every_optimizer_of_mxnet_is_loaded(mx, protocol):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("number", [0.1, np.float32(0.1), np.float64(0.1)], ids=lambda n: type(n))
+@pytest.mark.parametrize("number", [0.1, np.float32(0.1), np.float64(0.1)], ids=lambda n: type(n).__name__)
 def test_hyper_parameters_may_be_numpys_numbers(mx, number, protocol):
     assert load(mx.optimizer.SGD(learning_rate=number), protocol=protocol).lr == number
 

@@ -186,20 +186,14 @@ def test_disagreeing_shapes_reach_all_workers_and_the_caller(job):
     made = job(num_workers=2)
     first, second = made.worker(0), made.worker(1)
     first.key("weight", (3, 4))
-    first.begin("pull", "weight")  # waits for ever; also makes the order of arrival sure
-    first.client.drain
-    while made.in_server(lambda: [wait.rank for wait in waits(made)]) != [0]:
-        pass
+    first.begin("pull", "weight")  # waits for ever
+    made.until(made.waits, "worker 0's pull")
     second.key("weight", (4, 3))
     second.begin("pull", "weight")
     says = r"key 'weight' is float32\(3, 4\) on worker 0 and float32\(4, 3\) on worker 1"
     assert_fails(first, PeerError, says)
     assert_fails(second, PeerError, says)
     assert "same network" in made.faults.get(timeout=LIMIT_S)
-
-
-def waits(made):
-    return [wait for store in made.servers[0]._stores.values() for wait in store.waits()]
 
 
 def test_an_optimizer_that_raises_reaches_all_workers_and_the_caller(job, mx, monkeypatch):
@@ -220,7 +214,7 @@ def test_an_optimizer_that_raises_reaches_all_workers_and_the_caller(job, mx, mo
 def test_an_optimizer_outside_the_allow_list_reaches_all_workers_and_the_caller(job, mx):
     made, workers = two_workers(job)
     waiting = workers[1].begin("push", "weight", 1.0)
-    made.in_server(lambda: None)
+    made.until(made.waits, "worker 1's push")
     workers[0].begin("push", "bias", 1.0)
     workers[0].store.set_optimizer(pickle.dumps(logging.Formatter()), [], [])
     assert_fails(workers[0], PeerError, "logging.Formatter, which servers do not load")
@@ -307,8 +301,7 @@ def test_a_malformed_message_is_answered_with_a_fault_and_others_are_served(job,
     for worker in workers:
         worker.key("weight", (3, 4))
     waiting = workers[0].begin("push", "weight", 1.0, want_value=True)
-    while not made.in_server(lambda: waits(made)):
-        pass
+    made.until(made.waits, "worker 0's push")
     rogue = made.peer("w2", made.worker_keys[2])
     rogue.connect(made.servers[0].endpoint)
 

@@ -108,8 +108,8 @@ def test_the_same_messages_of_worker_1_itself_do_get_through(job):
     peer = running.job.peer("w1 again", running.job.worker_keys[1])
     peer.connect(running.server.endpoint)
     declared = wire.Declare(0, 1, (wire.KeySpec("more", (1,), "float32"),))
-    while running.job.in_server(lambda: running.server.senders) != {b"w0", b"w1"}:
-        pass
+    senders = running.server.senders
+    running.job.until(lambda: senders == {b"w0", b"w1"}, "both workers' first messages")
     peer.send_multipart([wire.DATA.encode(declared)])
     peer.send_multipart(DATA_OF_WORKER_1)
     assert running.waiting.wait(LIMIT_S)

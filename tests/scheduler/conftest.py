@@ -15,6 +15,7 @@ import pytest
 
 from baryon.ps import Message
 from baryon.scheduler import Host, Job, core, messages, place
+from baryon.scheduler.actions import Action, Finish, Say, Send
 
 
 def _make_job(
@@ -48,7 +49,7 @@ class Scene:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.now = 1000.0
-        self.history: List[core.Action] = []
+        self.history: List[Action] = []
         self.core = core.SchedulerCore(job, self.specs, self.public_keys(), self.now)
 
     def specs(self, host: int) -> messages.StartTasks:
@@ -70,40 +71,40 @@ class Scene:
 
     # -- events -------------------------------------------------------------------------------
 
-    def note(self, actions: List[core.Action]) -> List[core.Action]:
+    def note(self, actions: List[Action]) -> List[Action]:
         self.history += actions
         return actions
 
-    def message(self, peer: str, message: Message) -> List[core.Action]:
+    def message(self, peer: str, message: Message) -> List[Action]:
         return self.note(self.core.on_message(peer, message, self.now))
 
-    def hello(self, host: int) -> List[core.Action]:
+    def hello(self, host: int) -> List[Action]:
         return self.message(f"agent-{host}", messages.AgentHello("1", "h", 1))
 
-    def join(self, slug: str, pid: int = 7) -> List[core.Action]:
+    def join(self, slug: str, pid: int = 7) -> List[Action]:
         endpoint = f"tcp://{slug}" if slug.startswith("server") else ""
         return self.message(slug, messages.Join(pid, endpoint))
 
-    def from_agent_of(self, slug: str, message: Message) -> List[core.Action]:
+    def from_agent_of(self, slug: str, message: Message) -> List[Action]:
         host = next(task.host for task in self.job.tasks if task.slug == slug)
         return self.message(f"agent-{host}", message)
 
-    def exits(self, slug: str, code: int = 0, error: str = "") -> List[core.Action]:
+    def exits(self, slug: str, code: int = 0, error: str = "") -> List[Action]:
         return self.from_agent_of(slug, messages.Exited(slug, code, 1.5, error))
 
-    def writes(self, slug: str, data: bytes, is_transient: bool = False) -> List[core.Action]:
+    def writes(self, slug: str, data: bytes, is_transient: bool = False) -> List[Action]:
         return self.from_agent_of(slug, messages.Output(slug, False, is_transient, data))
 
-    def barrier(self, slug: str, name: str) -> List[core.Action]:
+    def barrier(self, slug: str, name: str) -> List[Action]:
         return self.message(slug, messages.Barrier(name))
 
-    def agent_ends(self, host: int, how: str = "exited with code 0") -> List[core.Action]:
+    def agent_ends(self, host: int, how: str = "exited with code 0") -> List[Action]:
         return self.note(self.core.on_agent_ended(host, how, self.now))
 
-    def signal(self, signum: int) -> List[core.Action]:
+    def signal(self, signum: int) -> List[Action]:
         return self.note(self.core.on_signal(signum, self.now))
 
-    def tick(self, seconds: float = 0.2) -> List[core.Action]:
+    def tick(self, seconds: float = 0.2) -> List[Action]:
         """One jump in time: more than a little, and the core takes itself for suspended."""
         self.now += seconds
         return self.note(self.core.on_tick(self.now))
@@ -118,9 +119,9 @@ class Scene:
             self.join(slug)
         return self
 
-    def pass_time(self, seconds: float, silent: tuple = ()) -> List[core.Action]:
+    def pass_time(self, seconds: float, silent: tuple = ()) -> List[Action]:
         """Second by second, with a sign of life from all that have spoken before but ``silent``."""
-        actions: List[core.Action] = []
+        actions: List[Action] = []
         for _ in range(int(seconds)):
             for peer in [*(f"agent-{host}" for host in self.hosts), *self.slugs]:
                 if peer not in silent and self._has_spoken(peer):
@@ -133,29 +134,29 @@ class Scene:
             return self.core._agents[int(peer[6:])] is not None
         return self.core._tasks[peer].joined is not None and not self.core._tasks[peer].ended
 
-    def finish_agents(self) -> List[core.Action]:
-        actions: List[core.Action] = []
+    def finish_agents(self) -> List[Action]:
+        actions: List[Action] = []
         for host in self.hosts:
             actions += self.agent_ends(host)
         return actions
 
 
-def _said(actions: List[core.Action]) -> str:
-    return "\n".join(action.text for action in actions if isinstance(action, core.Say))
+def _said(actions: List[Action]) -> str:
+    return "\n".join(action.text for action in actions if isinstance(action, Say))
 
 
-def _sent(actions: List[core.Action], kind: type) -> List[tuple]:
+def _sent(actions: List[Action], kind: type) -> List[tuple]:
     """(peer, message) of each message of a type among the actions."""
     return [
         (action.peer, action.message)
         for action in actions
-        if isinstance(action, core.Send) and isinstance(action.message, kind)
+        if isinstance(action, Send) and isinstance(action.message, kind)
     ]
 
 
-def _finished(actions: List[core.Action]) -> List[int]:
+def _finished(actions: List[Action]) -> List[int]:
     """The exit codes of all Finish among the actions: none, or one."""
-    return [action.exit_code for action in actions if isinstance(action, core.Finish)]
+    return [action.exit_code for action in actions if isinstance(action, Finish)]
 
 
 def _wait_until(condition: Callable[[], Any], limit_s: float = 20.0) -> Any:

@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from baryon.scheduler import core, messages
+from baryon.scheduler.actions import Finish, ReleaseAgent
 
 # -- starting ---------------------------------------------------------------------------------
 
@@ -41,7 +42,7 @@ def test_an_agent_that_comes_up_after_the_failure_is_let_go(make_scene, sent):
     scene = make_scene(num_workers=2, num_hosts=2)
     scene.hello(0)
     scene.exits("worker-0", 3)
-    assert scene.hello(1) == [core.ReleaseAgent(1)]
+    assert scene.hello(1) == [ReleaseAgent(1)]
 
 
 # -- a good end -------------------------------------------------------------------------------
@@ -63,9 +64,9 @@ def test_a_job_ends_well_servers_first_then_agents(make_scene, sent, finished):
         (f"agent-{host}", messages.StopTasks("server", signal.SIGTERM, 5.0)) for host in (0, 1)
     ]
     assert scene.exits("server-0") == []
-    assert scene.exits("server-1") == [core.ReleaseAgent(0), core.ReleaseAgent(1)]
+    assert scene.exits("server-1") == [ReleaseAgent(0), ReleaseAgent(1)]
     assert scene.agent_ends(0) == []
-    assert scene.agent_ends(1) == [core.Finish(0)]
+    assert scene.agent_ends(1) == [Finish(0)]
     assert scene.core.phase == core.OVER
 
 

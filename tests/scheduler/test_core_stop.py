@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from baryon.scheduler import core, messages
+from baryon.scheduler.actions import Finish, Kill, ReleaseAgent
 
 
 @pytest.mark.parametrize(
@@ -28,23 +29,23 @@ def test_the_first_signal_stops_the_job(make_scene, sent, said, signum, to_worke
     assert sent(actions, messages.StopTasks) == [
         ("agent-0", messages.StopTasks("server", signal.SIGTERM, 5.0))
     ]
-    assert scene.exits("server-0") == [core.ReleaseAgent(0)]
-    assert scene.agent_ends(0) == [core.Finish(128 + signum)]
+    assert scene.exits("server-0") == [ReleaseAgent(0)]
+    assert scene.agent_ends(0) == [Finish(128 + signum)]
 
 
 def test_the_second_signal_kills(make_scene, said, finished):
     scene = make_scene().begin()
-    assert core.Kill() not in scene.signal(signal.SIGINT)
+    assert Kill() not in scene.signal(signal.SIGINT)
     actions = scene.signal(signal.SIGINT)
     assert "SIGINT while stopping" in said(actions)
-    assert core.Kill() in actions
+    assert Kill() in actions
     assert finished(scene.finish_agents()) == [130]
 
 
 def test_a_signal_after_a_failure_keeps_the_failures_code(make_scene, finished):
     scene = make_scene().begin()
     scene.exits("worker-0", 3)
-    assert core.Kill() in scene.signal(signal.SIGINT)
+    assert Kill() in scene.signal(signal.SIGINT)
     assert finished(scene.finish_agents()) == [3]
 
 
@@ -71,7 +72,7 @@ def test_sigusr1_tells_the_status_and_stops_nothing(make_scene, said):
     assert "barrier 'x': 1 of 3" in text
     scene.exits("server-0", 1)
     assert "server 0 (a) has ended" in said(scene.signal(signal.SIGUSR1))
-    assert core.Kill() not in scene.history
+    assert Kill() not in scene.history
 
 
 def test_workers_are_stopped_before_servers_and_servers_before_agents(make_scene, sent):
@@ -84,10 +85,10 @@ def test_workers_are_stopped_before_servers_and_servers_before_agents(make_scene
     for slug in ("server-1", "worker-2"):  # the server is out of turn
         actions = scene.exits(slug, -15)
         assert not sent(actions, messages.StopTasks)
-        assert not any(isinstance(action, core.ReleaseAgent) for action in actions)
+        assert not any(isinstance(action, ReleaseAgent) for action in actions)
     actions = scene.exits("worker-1", -15)
     assert {stop.role for _, stop in sent(actions, messages.StopTasks)} == {"server"}
-    assert scene.exits("server-0") == [core.ReleaseAgent(host) for host in range(3)]
+    assert scene.exits("server-0") == [ReleaseAgent(host) for host in range(3)]
 
 
 def test_workers_that_wait_for_one_that_was_stopped_are_told(make_scene, sent):
@@ -108,7 +109,7 @@ def test_an_agent_that_never_came_up_is_released_instead_of_asked(make_scene, se
     scene = make_scene(num_workers=2, num_hosts=2)
     scene.hello(0)
     actions = scene.exits("worker-0", 3)
-    assert core.ReleaseAgent(1) in actions
+    assert ReleaseAgent(1) in actions
     assert {peer for peer, _ in sent(actions, messages.StopTasks)} == {"agent-0"}
 
 
@@ -119,20 +120,20 @@ def test_what_does_not_end_in_time_is_named_and_killed(make_scene, said):
     assert said(scene.pass_time(14)) == ""
     actions = scene.pass_time(1)
     assert said(actions) == "server 0, worker 2 did not end in time"
-    assert actions[-2:] == [core.Kill(), core.Finish(3)]
+    assert actions[-2:] == [Kill(), Finish(3)]
 
 
 def test_an_agent_that_does_not_end_is_killed_and_costs_nothing(make_scene, said):
     scene = make_scene(num_workers=1, num_servers=0, num_hosts=1, grace_s=5.0).begin()
-    assert scene.exits("worker-0") == [core.ReleaseAgent(0)]
+    assert scene.exits("worker-0") == [ReleaseAgent(0)]
     assert scene.pass_time(4) == []
-    assert scene.pass_time(1) == [core.Kill(), core.Finish(0)]
+    assert scene.pass_time(1) == [Kill(), Finish(0)]
 
 
 def test_the_kill_is_left_out_if_nothing_is_left(make_scene):
     scene = make_scene().begin()
     scene.signal(signal.SIGTERM)
-    assert scene.agent_ends(0) == [core.Finish(143)]
+    assert scene.agent_ends(0) == [Finish(143)]
 
 
 def test_time_passes_without_effect_after_the_end(make_scene):

@@ -18,7 +18,7 @@ from baryon.scheduler.agent import AgentConfig
 from baryon.scheduler.credentials import Credentials
 from baryon.scheduler.messages import CONTROL
 
-LIMIT_MS = 20_000
+LIMIT_MS = 10_000
 
 
 class Peer:
@@ -51,6 +51,7 @@ class Agent(Peer):
     def __init__(self, context, config):
         self.context, self.config = context, config
         keys = KeyPair(config.public_key, config.secret_key)
+        self.peers = [self]  # so that none is closed before its thread is
         name = f"agent-{config.host}"
         super().__init__(context, config.endpoint, name, keys, config.scheduler_key)
         self.send(messages.AgentHello("1", "h", 1))
@@ -59,8 +60,14 @@ class Agent(Peer):
     def task(self, slug):
         """One of its tasks."""
         known = msgspec.json.decode(self.specs[slug].credentials, type=Credentials)
-        keys = KeyPair(known.public_key, known.secret_key)
-        return Peer(self.context, known.endpoint, slug, keys, known.scheduler_key)
+        return self.peer(slug, KeyPair(known.public_key, known.secret_key))
+
+    def peer(self, name, keys=None):
+        """Somebody else on this host."""
+        scheduler_key = None if keys is None else self.config.scheduler_key
+        peer = Peer(self.context, self.config.endpoint, name, keys, scheduler_key)
+        self.peers.append(peer)
+        return peer
 
     def writes(self, slug, data, is_error=False):
         self.send(messages.Output(slug, is_error, False, data))
@@ -102,7 +109,8 @@ class ThreadCluster:
     def _run(self, config):
         context = zmq.Context()
         try:
-            self._script(Agent(context, config))
+            agent = Agent(context, config)
+            self._script(agent)
             assert self._released[config.host].wait(LIMIT_MS / 1000), "never released"
             self._ended.append((config.host, "exited with code 0"))
         except Exception as error:
@@ -176,6 +184,22 @@ def test_tasks_meet(play):
     assert play(script, num_workers=2, num_servers=1) == (0, "", "")
 
 
+def test_a_second_process_of_a_task_ends_the_job(play):
+    """It proves the same key as the first, and must be heard all the same."""
+
+    def script(agent):
+        first, second = agent.task("worker-0"), agent.task("worker-0")
+        first.send(messages.Join(41, ""))
+        first.receive(messages.Roster)
+        second.send(messages.Join(42, ""))
+        agent.receive(messages.StopTasks)
+        agent.ends("worker-0", -15)
+
+    code, _, err = play(script, silence_s=5.0)
+    assert code == 1
+    assert "process 42 wanted to be worker 0, which process 41 already is" in err
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_the_job(play, signum):
     def script(agent):
@@ -191,7 +215,8 @@ def test_a_signal_stops_the_job(play, signum):
 def test_sigusr1_shows_the_state(play):
     def script(agent):
         os.kill(os.getpid(), signal.SIGUSR1)
-        agent.receive(messages.Alive)
+        for _ in range(2):  # the loop has come round after the signal
+            agent.receive(messages.Alive)
         agent.ends("worker-0")
 
     code, _, err = play(script)

@@ -2,6 +2,7 @@
 what it sends: a bad message is reported and the job goes on.
 """
 
+import contextlib
 import os
 import socket
 
@@ -12,7 +13,7 @@ from zmq.utils.monitor import recv_monitor_message
 from baryon.ps import KeyPair, new_key_pair
 from baryon.scheduler import messages
 
-from .test_loop import LIMIT_MS, Peer, play  # noqa: F401  (play is a fixture)
+from .test_loop import LIMIT_MS, play  # noqa: F401  (play is a fixture)
 
 LIE = messages.Exited("worker-0", 3, 1.0, "")
 REFUSED = (
@@ -23,32 +24,36 @@ REFUSED = (
 )
 
 
-def wait_until_refused(stranger):
-    monitor = stranger.socket.get_monitor_socket(REFUSED)
+@contextlib.contextmanager
+def awaiting(peer, events):
+    """Afterwards one of these events has come to the peer's connection."""
+    monitor = peer.socket.get_monitor_socket(events)
     monitor.rcvtimeo = LIMIT_MS
-    stranger.send(LIE)
-    recv_monitor_message(monitor)
-    stranger.socket.disable_monitor()
+    try:
+        yield
+        recv_monitor_message(monitor)
+    finally:
+        peer.socket.disable_monitor()
+        monitor.close()
+
+
+def wait_until_refused(stranger):
+    with awaiting(stranger, REFUSED):
+        stranger.send(LIE)
 
 
 def stranger_without_keys(agent):
-    wait_until_refused(Peer(agent.context, agent.config.endpoint, "agent-0"))
+    wait_until_refused(agent.peer("agent-0"))
 
 
 def stranger_with_keys_of_its_own(agent):
-    config = agent.config
-    wait_until_refused(
-        Peer(agent.context, config.endpoint, "agent-0", new_key_pair(), config.scheduler_key)
-    )
+    wait_until_refused(agent.peer("agent-0", new_key_pair()))
 
 
 def stranger_with_half_a_key(agent):
     """It knows the public key of a task, which is no secret."""
-    config = agent.config
-    keys = KeyPair(config.public_key, new_key_pair().secret)
-    wait_until_refused(
-        Peer(agent.context, config.endpoint, "agent-0", keys, config.scheduler_key)
-    )
+    keys = KeyPair(agent.config.public_key, new_key_pair().secret)
+    wait_until_refused(agent.peer("agent-0", keys))
 
 
 def noise(agent):
@@ -77,18 +82,29 @@ def test_nobody_can_speak_for_another(play):  # noqa: F811
     """Who sends is known by its key; a frame that says otherwise is dropped."""
 
     def script(agent):
-        config = agent.config
-        keys = KeyPair(config.public_key, config.secret_key)
-        liar = Peer(agent.context, config.endpoint, "worker-0", keys, config.scheduler_key)
+        liar = agent.peer("worker-0", KeyPair(agent.config.public_key, agent.config.secret_key))
         for _ in range(20):
             liar.send(messages.Failed("a lie"))
+        worker = agent.task("worker-1")
+        worker.send(messages.Join(1, ""))
+        agent.ends("worker-0")
+        agent.ends("worker-1")
+
+    _, _, err = play(script, num_workers=2)
+    assert "a lie" not in err
+
+
+def test_nobody_can_shut_another_out_by_taking_its_name(play):  # noqa: F811
+    def script(agent):
+        liar = agent.peer("worker-0", KeyPair(agent.config.public_key, agent.config.secret_key))
+        with awaiting(liar, zmq.EVENT_HANDSHAKE_SUCCEEDED):
+            liar.send(messages.Alive())
         worker = agent.task("worker-0")
         worker.send(messages.Join(1, ""))
         worker.receive(messages.Roster)
         agent.ends("worker-0")
 
-    code, _, err = play(script)
-    assert (code, err) == (0, "")
+    assert play(script)[0] == 0
 
 
 def test_an_unreadable_message_is_reported_and_no_more(play):  # noqa: F811
@@ -143,11 +159,10 @@ def test_a_message_too_big_to_be_one_does_not_stop_it(play):  # noqa: F811
 
     def script(agent):
         worker = agent.task("worker-0")
-        monitor = worker.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        monitor.rcvtimeo = LIMIT_MS
-        worker.socket.send(bytes(17 << 20))
-        recv_monitor_message(monitor)
-        worker.socket.disable_monitor()
+        with awaiting(worker, zmq.EVENT_DISCONNECTED):
+            worker.socket.send(bytes(17 << 20))
+        worker.send(messages.Join(1, ""))
+        worker.receive(messages.Roster)
         agent.ends("worker-0")
 
     assert play(script)[0] == 0

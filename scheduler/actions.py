@@ -1,0 +1,39 @@
+"""What the scheduler's core asks its loop to do."""
+
+from typing import NamedTuple, Union
+
+from baryon.ps import Message
+
+__all__ = ["Action", "Finish", "Kill", "ReleaseAgent", "Say", "Send"]
+
+
+class Send(NamedTuple):
+    """Send ``message`` to ``peer``: a task's slug or ``agent-N``."""
+
+    peer: str
+    message: Message
+
+
+class Say(NamedTuple):
+    """Tell the user."""
+
+    text: str
+
+
+class ReleaseAgent(NamedTuple):
+    """Let the cluster end the agent of a host, which has nothing left to do."""
+
+    host: int
+
+
+class Kill(NamedTuple):
+    """End all agents, and thereby all tasks, at once."""
+
+
+class Finish(NamedTuple):
+    """The job is over with this exit code."""
+
+    exit_code: int
+
+
+Action = Union[Send, Say, ReleaseAgent, Kill, Finish]

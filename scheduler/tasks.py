@@ -1,0 +1,56 @@
+"""What the scheduler knows of each task, and how it puts a task's end into words. Pure."""
+
+import signal
+from collections import deque
+from typing import Deque, Optional
+
+from .job import Task
+from .messages import Exited
+
+__all__ = ["TaskState", "describe_exit", "exit_code_of"]
+
+TAIL_LINES = 20  # of a failed task's output, in the summary
+
+
+class TaskState:
+    """``where`` is how people find it: ``worker 1 (node07)``; times are the loop's clock."""
+
+    __slots__ = ("ended", "endpoint", "joined", "last_heard", "pid", "tail", "task", "where")
+
+    def __init__(self, task: Task, host: str) -> None:
+        self.task = task
+        self.where = f"{task.name} ({host})"
+        self.joined: Optional[float] = None
+        self.endpoint = ""  # where a server listens
+        self.pid = 0
+        self.last_heard = 0.0
+        self.ended = False
+        self.tail: Deque[str] = deque(maxlen=TAIL_LINES)
+
+
+def describe_exit(state: TaskState, message: Exited) -> str:
+    """A line that says how a task ended, and under it the last that it wrote."""
+    if message.error:
+        return f"{state.where} could not be started: {message.error}"
+    if message.code < 0:
+        name = signal.Signals(-message.code).name
+        how = f"was killed by signal {-message.code} ({name})"
+        if name == "SIGKILL":
+            how += ", by somebody or because its host ran out of memory,"
+    else:
+        how = f"exited with code {message.code}"
+    text = f"{state.where} {how} after {message.seconds:.1f} s"
+    if not state.tail:
+        return f"{text}; it wrote nothing"
+    indented = "\n".join(f"    {line}" for line in state.tail)
+    return f"{text}; its last lines were\n{indented}"
+
+
+def exit_code_of(code: int) -> int:
+    """A job's exit code from a failed task's, as shells do it.
+
+    A server that ends while it is needed has failed even if its code is 0.
+    """
+    if code < 0:
+        return 128 - code
+    return code or 1

@@ -1,0 +1,225 @@
+"""An agent on its own: this test is its scheduler, at the other end of a real socket."""
+
+import contextlib
+import os
+import signal
+import stat
+import sys
+
+import msgspec
+import psutil
+import pytest
+import zmq
+
+from baryon.ps import new_key_pair, secure_server
+from baryon.scheduler import TASK_VARIABLE, agent_argv, messages
+from baryon.scheduler.agent import AgentConfig
+from baryon.scheduler.messages import CONTROL
+
+LIMIT_MS = 10_000
+CREDENTIALS = "what-only-this-task-may-know"
+
+
+class Scheduler:
+    """Talks to one agent; the agent's own process is ``process``."""
+
+    def __init__(self, marked, context, silence_s):
+        keys, agent_keys = new_key_pair(), new_key_pair()
+        self.secret_key = agent_keys.secret
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.socket.rcvtimeo = LIMIT_MS
+        self.socket.rcvhwm = 1
+        secure_server(self.socket, keys)
+        self.socket.bind("tcp://127.0.0.1:*")
+        endpoint = self.socket.get_string(zmq.LAST_ENDPOINT)
+        config = AgentConfig(
+            "job-1", 0, endpoint, keys.public, agent_keys.public, agent_keys.secret, silence_s
+        )
+        self.process = marked.script(agent_argv(sys.executable)[2])
+        self.process.stdin.write(msgspec.json.encode(config) + b"\n")
+        self.process.stdin.flush()
+        self.identity, _ = self.receive(messages.AgentHello)
+
+    def receive(self, kind):
+        """(sender, the next message of this type)."""
+        while True:
+            sender, data = self.socket.recv_multipart()
+            message = CONTROL.decode(data)
+            if isinstance(message, kind):
+                return sender, message
+
+    def send(self, message):
+        self.socket.send_multipart([self.identity, CONTROL.encode(message)])
+
+    def start(self, *argv, slug="worker-0", env=None, cwd="/"):
+        spec = messages.TaskSpec(slug, argv, cwd, env or {}, "worker/hook", CREDENTIALS.encode())
+        self.send(messages.StartTasks((spec,)))
+
+    def until_exited(self):
+        """(all the output until a task has ended, how it ended)."""
+        output = []
+        while True:
+            _, message = self.receive((messages.Output, messages.Exited))
+            if isinstance(message, messages.Exited):
+                return output, message
+            output.append(message)
+
+    def errors(self):
+        """What the agent says on the terminal until it ends."""
+        return self.process.communicate(timeout=LIMIT_MS / 1000)[1].decode()
+
+
+@pytest.fixture
+def scheduler(marked):
+    context, started = zmq.Context(), []
+
+    def start(silence_s=60.0):
+        started.append(Scheduler(marked, context, silence_s))
+        return started[-1]
+
+    yield start
+    context.destroy(linger=0)
+
+
+def text(outputs, is_error=False):
+    return b"".join(output.data for output in outputs if output.is_error == is_error).decode()
+
+
+def test_it_reports_the_output_and_then_the_end_of_a_task(scheduler):
+    agent = scheduler()
+    agent.start("sh", "-c", "seq 1000; echo oh >&2; exit 3")
+    output, end = agent.until_exited()
+    assert text(output) == "".join(f"{number}\n" for number in range(1, 1001))
+    assert text(output, is_error=True) == "oh\n"
+    assert (end.task, end.code, end.error) == ("worker-0", 3, "")
+    assert end.seconds > 0
+
+
+def test_a_task_that_cannot_be_started_is_reported_with_the_reason(scheduler):
+    agent = scheduler()
+    agent.start("/no/such/program")
+    _, end = agent.until_exited()
+    assert end.code == 127
+    assert "/no/such/program" in end.error
+
+
+def test_credentials_lie_in_a_private_file_for_as_long_as_the_agent_lives(scheduler):
+    agent = scheduler()
+    agent.start("sh", "-c", f'echo "${TASK_VARIABLE}"; cat "${TASK_VARIABLE}"')
+    path, secret = text(agent.until_exited()[0]).splitlines()
+    assert secret == CREDENTIALS
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o700
+    agent.process.stdin.close()
+    agent.process.wait(LIMIT_MS / 1000)
+    assert not os.path.exists(os.path.dirname(path))
+
+
+def test_secrets_are_on_nobodys_command_line_or_environment(scheduler, marked, wait_until):
+    agent = scheduler()
+    agent.start("sleep", "1000")
+    wait_until(lambda: marked.alive("sleep"))
+    processes = marked.alive()
+    assert len(processes) == 3, "a guard, an agent, a task"
+    for process in processes:
+        seen = repr((process.cmdline(), process.environ()))
+        # Without the text in an assertion: a failure would print this machine's environment.
+        told = [secret in seen for secret in (agent.secret_key, CREDENTIALS)]
+        assert told == [False, False]
+
+
+def test_our_hook_comes_before_the_users_own_path(scheduler):
+    agent = scheduler()
+    agent.start("sh", "-c", "echo $PYTHONPATH", env={"PYTHONPATH": "/mine"})
+    ours, mine = text(agent.until_exited()[0]).strip().split(":")
+    assert (os.path.basename(ours), mine) == ("hook", "/mine")
+
+
+def test_told_to_stop_a_task_gets_the_signal_and_time_to_heed_it(scheduler):
+    agent = scheduler()
+    agent.start("sh", "-c", "trap 'echo saved; exit 7' INT; echo on; while :; do sleep 0.01; done")
+    agent.receive(messages.Output)
+    agent.send(messages.StopTasks("server", signal.SIGKILL, 0.0))
+    agent.send(messages.StopTasks("worker", signal.SIGINT, 60.0))
+    output, end = agent.until_exited()
+    assert (text(output), end.code) == ("saved\n", 7)
+
+
+def test_a_task_that_does_not_heed_it_is_killed_with_all_its_children(scheduler, marked):
+    agent = scheduler()
+    agent.start("sh", "-c", "trap '' TERM; setsid sleep 1000 & echo on; wait; sleep 1000")
+    agent.receive(messages.Output)
+    agent.send(messages.StopTasks("worker", signal.SIGTERM, 0.1))
+    assert agent.until_exited()[1].code == -signal.SIGKILL
+    assert marked.alive("sleep") == []
+
+
+def test_a_frozen_task_can_be_stopped(scheduler):
+    agent = scheduler()
+    agent.start("sh", "-c", "echo on; kill -STOP $$")
+    agent.receive(messages.Output)
+    agent.send(messages.StopTasks("worker", signal.SIGTERM, 60.0))
+    assert agent.until_exited()[1].code == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("how", ["input ends", "SIGTERM", "silence"])
+def test_without_its_scheduler_it_ends_its_tasks_and_itself(scheduler, marked, wait_until, how):
+    agent = scheduler(silence_s=0.5 if how == "silence" else 60.0)
+    agent.start("sh", "-c", "trap '' TERM; setsid sleep 1000 & sleep 1000")
+    wait_until(lambda: len(marked.alive("sleep")) == 2)
+    if how == "SIGTERM":
+        agent.process.terminate()
+    said = agent.errors() if how != "silence" else agent.process.stderr.read().decode()
+    assert "baryon: agent on " in said
+    assert "killing worker-0" in said
+    agent.process.wait(LIMIT_MS / 1000)
+    assert marked.alive() == []
+
+
+def test_let_go_with_nothing_left_to_do_it_says_nothing(scheduler):
+    agent = scheduler()
+    agent.start("true")
+    agent.until_exited()
+    assert agent.errors() == ""
+    assert agent.process.returncode == 0
+
+
+def test_a_scheduler_that_speaks_another_language_is_reported_and_survived(scheduler):
+    agent = scheduler()
+    agent.socket.send_multipart([agent.identity, b"nonsense"])
+    agent.start("true")
+    assert agent.until_exited()[1].code == 0
+    assert "the scheduler sent something unreadable" in agent.errors()
+
+
+def test_a_task_that_ends_while_the_scheduler_is_behind_is_reported_all_the_same(
+    scheduler, marked, wait_until
+):
+    """It has written more than anybody reads, is held up in its write, and is killed there."""
+    agent = scheduler()
+    agent.start("sh", "-c", "echo $$; exec yes 0123456789")
+    _, first = agent.receive(messages.Output)
+    (inner,) = psutil.Process(agent.process.pid).children()
+    task = psutil.Process(int(first.data.split()[0]))
+    num_files = inner.num_fds()
+
+    def is_held_up():
+        before = task.io_counters().write_chars
+        inner.cpu_times()
+        return not wait_for_change(lambda: task.io_counters().write_chars != before)
+
+    def wait_for_change(changed):
+        with contextlib.suppress(AssertionError):
+            wait_until(changed, limit_s=0.5)
+            return True
+        return False
+
+    wait_until(is_held_up, limit_s=60.0)
+    task.kill()
+    wait_until(lambda: inner.num_fds() <= num_files - 2, limit_s=60.0)
+    output, end = agent.until_exited()
+    assert end.code == -signal.SIGKILL
+    assert len(output) > 1
+    agent.start("true", slug="worker-1")
+    assert agent.until_exited()[1].task == "worker-1"
