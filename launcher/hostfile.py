@@ -3,6 +3,7 @@
 One host a line: ``name``, ``name slots=4``; blank lines and what follows a ``#`` are ignored.
 """
 
+import re
 from typing import List, NamedTuple, Optional, Tuple
 
 from baryon.ps import UsageError
@@ -25,24 +26,27 @@ def parse_hosts(text: str, source: str) -> Tuple[HostLine, ...]:
     hosts: List[HostLine] = []
     faults: List[str] = []
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.partition("#")[0].split()
+        words = list(re.finditer(r"\S+", line.partition("#")[0]))
         if not words:
             continue
+        host = words[0].group()
         slots = None
-        for word in words[1:]:
+        for match in words[1:]:
+            word = match.group()
             name, equals, value = word.partition("=")
-            where = f"{source}:{number}:{line.index(word) + 1}"
+            where = f"{source}:{number}:{match.start() + 1}"
             if name != "slots" or not equals:
                 faults.append(
                     f"{where}: {word!r} is not understood; only slots=N may follow a host"
                 )
-            elif not value.isdigit() or int(value) < 1:
+            elif not re.fullmatch("[0-9]+", value) or int(value) < 1:
                 faults.append(f"{where}: slots must be a number from 1 on, not {value!r}")
             else:
                 slots = int(value)
-        if any(host.name == words[0] for host in hosts):
-            faults.append(f"{source}:{number}:1: host {words[0]!r} is listed twice; use slots=N")
-        hosts.append(HostLine(words[0], slots))
+        if any(host == other.name for other in hosts):
+            where = f"{source}:{number}:{words[0].start() + 1}"
+            faults.append(f"{where}: host {host!r} is listed twice; use slots=N")
+        hosts.append(HostLine(host, slots))
     if not hosts and not faults:
         faults.append(f"{source}: no host is listed; write one name a line")
     if faults:

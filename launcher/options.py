@@ -6,6 +6,7 @@ Every fault is collected before anything is said, so that one run shows them all
 import argparse
 import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -210,11 +211,12 @@ def _variables(
     variables = {}
     for item in items:
         name, found, value = item.partition(separator)
-        if found and name:
+        is_name = re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name)
+        if is_name and found:
             variables[name] = value
-        elif inherit and name in os.environ:
+        elif is_name and inherit and name in os.environ:
             variables[name] = os.environ[name]
-        elif inherit and name:
+        elif is_name and inherit:
             faults.append(f"{flag} {name}: there is no such variable in the environment")
         else:
             faults.append(f"{flag} {item!r}: write it as NAME{separator}VALUE")
@@ -227,6 +229,11 @@ def _command(command: List[str], faults: List[str]) -> Tuple[str, ...]:
     if not command:
         faults.append("no command is given: launch.py -n 2 train.py")
         return ()
+    for word in command:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            faults.append(f"the argument {word!r} is not UTF-8, so it cannot reach other hosts")
     program = command[0]
     if program.endswith(".py"):
         if not os.path.isfile(program):

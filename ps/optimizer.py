@@ -4,6 +4,7 @@ MXNet is imported here only when an optimizer arrives, because it takes a second
 without an optimizer does not need it.
 """
 
+import copy
 import importlib
 import io
 import pickle
@@ -32,6 +33,8 @@ _PLAIN = {
     ("numpy.core.multiarray", "scalar"),
     ("numpy.core.multiarray", "_reconstruct"),
 }
+# Norms over a parameter or its rows, of which a slice is only a part.
+_NEEDS_WHOLE_ARRAYS = ("LARS", "LBSGD", "LAMB", "GroupAdaGrad")
 _MXNET_MODULES = ("mxnet.optimizer", "mxnet.lr_scheduler")
 
 
@@ -75,30 +78,43 @@ def load_optimizer(pickled: bytes, lr_mult: Multipliers, wd_mult: Multipliers) -
 class SliceUpdater:
     """Applies one optimizer to the slices of one server; the store's ``update``.
 
-    An optimizer counts updates per key and derives a schedule's step from the highest count, but
-    a key may have several slices here and their rounds may overlap with those of other keys. So
-    the counts are set from the slice's own round before each update, and a slice's learning rate
-    depends on its round alone.
+    Each slice has an optimizer of its own, a shallow copy with its own update counts and schedule:
+    MXNet's schedules, and some of its optimizers, keep state that moves on with every update, and
+    slices are updated in any order. So what a slice becomes depends on its own rounds alone.
     """
 
     def __init__(self, optimizer: Any) -> None:
-        self.optimizer = optimizer
-        self._weights: Dict[Slice, Any] = {}  # NDArrays over the store's memory
-        self._states: Dict[Slice, Any] = {}
+        self._optimizer = optimizer
+        self._slices: Dict[Slice, Tuple[Any, Any, Any]] = {}  # optimizer, weight, state
 
-    def __call__(self, slice_: Slice, round_: int, merged: np.ndarray, value: np.ndarray) -> None:
+    def __call__(self, slice_: Slice, merged: np.ndarray, value: np.ndarray) -> None:
+        """Update ``value`` in place by the gradient ``merged``; both are 1-D.
+
+        Raises UsageError if the optimizer needs more than a slice, and what it raises itself.
+        """
         key = slice_.key
         shape = key.shape if len(key.slices) == 1 else value.shape
-        if slice_ not in self._weights:
+        if slice_ not in self._slices:
+            optimizer = self._copy_for(slice_)
             weight = array_over(value.reshape(shape))
-            self._weights[slice_] = weight
-            self._states[slice_] = self.optimizer.create_state_multi_precision(key.name, weight)
-        weight = self._weights[slice_]
+            state = optimizer.create_state_multi_precision(key.name, weight)
+            self._slices[slice_] = (optimizer, weight, state)
+        optimizer, weight, state = self._slices[slice_]
         gradient = array_over(np.ascontiguousarray(merged).reshape(shape))
-        optimizer = self.optimizer
-        before = optimizer.begin_num_update + round_ - 1
-        optimizer.num_update = before
-        optimizer._index_update_count[key.name] = before
-        optimizer.update_multi_precision(key.name, weight, gradient, self._states[slice_])
+        optimizer.update_multi_precision(key.name, weight, gradient, state)
         # Raises what the operators raised, and keeps ``merged`` alive until they have read it.
         weight.wait_to_read()
+
+    def _copy_for(self, slice_: Slice) -> Any:
+        name = type(self._optimizer).__name__
+        if len(slice_.key.slices) > 1 and name in _NEEDS_WHOLE_ARRAYS:
+            raise UsageError(
+                f"{name} needs whole arrays, and key {slice_.key.name!r} is split over servers "
+                f"because of its {slice_.key.nbytes} bytes; let the workers update: "
+                "gluon.Trainer(..., update_on_kvstore=False)"
+            )
+        optimizer = copy.copy(self._optimizer)
+        optimizer._all_index_update_counts = {0: {}}
+        optimizer._index_update_count = optimizer._all_index_update_counts[0]
+        optimizer.lr_scheduler = copy.deepcopy(optimizer.lr_scheduler)
+        return optimizer

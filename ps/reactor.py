@@ -140,8 +140,10 @@ class Reactor:
     def close(self) -> None:
         """Free the loop's own descriptors; sockets are their owners' to close."""
         self.unwatch(self._wake_read)
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        read, write = self._wake_read, self._wake_write
+        self._wake_read = self._wake_write = -1  # `post` and `stop` may still be called
+        os.close(read)
+        os.close(write)
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -174,8 +176,8 @@ class Reactor:
     def _wake(self) -> None:
         try:
             os.write(self._wake_write, b".")
-        except (BlockingIOError, OSError):
-            pass  # the pipe is full of wake-ups, or the loop has closed it
+        except OSError:
+            pass  # the pipe is full of wake-ups, or closed
 
     def _drain_wake_ups(self) -> None:
         try:

@@ -56,7 +56,7 @@ class Server:
         self._on_fault = on_fault
         self._stores: Dict[int, SyncStore] = {}
         self._left: Set[int] = set()
-        self._has_failed = False
+        self._failure: Optional[str] = None
         self._routes: Dict[int, bytes] = {}  # rank -> the ROUTER's name of its last connection
         self._stalls = StallWatch(min(_STALL_WARNING_S, timeout_s / 2), timeout_s)
         self._authenticator: Authenticator[int] = Authenticator(context, workers)
@@ -97,9 +97,12 @@ class Server:
 
     def _on_message(self, frames: List[zmq.Frame]) -> None:
         rank = self._authenticator.peer(frames[-1])
-        if rank is None or self._has_failed:  # None cannot happen over CURVE
+        if rank is None:  # cannot happen over CURVE
             return
         self._routes[rank] = frames[0].bytes
+        if self._failure is not None:
+            self._fault([rank], self._failure)
+            return
         try:
             self._handle(rank, frames[1:])
         except ProtocolError as error:
@@ -198,12 +201,12 @@ class Server:
 
     def _fail(self, text: str) -> None:
         log.error("%s", text)
-        self._has_failed = True
+        self._failure = text
         self._fault(list(self._routes), text)
         self._on_fault(text)
 
     def _look_for_stalls(self) -> None:
-        if self._has_failed:
+        if self._failure is not None:
             return
         now = time.monotonic()
         waits = [wait for store in self._stores.values() for wait in store.waits()]

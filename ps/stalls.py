@@ -37,21 +37,20 @@ class StallWatch:
     def __init__(self, warn_s: float, limit_s: float) -> None:
         self._warn_s = warn_s
         self._limit_s = limit_s
-        self._since: Dict[_Name, Tuple[float, bool]] = {}  # first seen, warned already
+        self._since: Dict[_Name, Tuple[float, bool, bool]] = {}  # first seen, warned, fatal
 
     def observe(self, waits: Iterable[Wait], now: float) -> List[Stall]:
         """Take the waits of this moment; what has moved since the last time starts anew."""
-        since: Dict[_Name, Tuple[float, bool]] = {}
+        since: Dict[_Name, Tuple[float, bool, bool]] = {}
         stalls = []
         for wait in waits:
             name = (wait.rank, wait.key, wait.round)  # whoever is missing meanwhile
-            start, warned = self._since.get(name, (now, False))
+            start, was_warned, was_fatal = self._since.get(name, (now, False, False))
             seconds = now - start
-            if seconds >= self._limit_s:
-                stalls.append(Stall(wait, seconds, True))
-            elif seconds >= self._warn_s and not warned:
-                stalls.append(Stall(wait, seconds, False))
-                warned = True
-            since[name] = (start, warned)
+            is_fatal = seconds >= self._limit_s
+            is_late = is_fatal or seconds >= self._warn_s
+            if (is_fatal and not was_fatal) or (is_late and not was_warned):
+                stalls.append(Stall(wait, seconds, is_fatal))
+            since[name] = (start, was_warned or is_late, was_fatal or is_fatal)
         self._since = since
         return stalls

@@ -24,8 +24,8 @@ from .wire import KeySpec
 
 __all__ = ["Reply", "SyncStore", "Wait"]
 
-Updater = Callable[[Slice, int, np.ndarray, np.ndarray], None]
-"""``update(slice, round, merged, value)`` changes ``value`` in place; both are 1-D."""
+Updater = Callable[[Slice, np.ndarray, np.ndarray], None]
+"""``update(slice, merged, value)`` changes ``value`` in place; both are 1-D."""
 
 
 class Reply(NamedTuple):
@@ -133,9 +133,7 @@ class SyncStore:
                 continue  # a repeat
             slot.value[:] = part
             slot.initialised = True
-            position = slot.slice.position
-            replies += [self._value(waiting, bucket, position, 1) for waiting in slot.pullers]
-            slot.pullers.clear()
+            replies += self._answer_pullers(slot)
         return replies
 
     def push(
@@ -149,7 +147,8 @@ class SyncStore:
         slots = self._run(bucket, first, count)
         parts = self._parts(slots, payload)
         for slot in slots:  # all of it is refused, or none
-            if round_ > slot.round + 1 or (round_ > slot.round and rank not in self._active):
+            is_new = round_ > slot.round
+            if not 0 < round_ <= slot.round + 1 or (is_new and rank not in self._active):
                 raise ProtocolError(
                     f"worker {rank} pushed round {round_} of {slot.slice.key} "
                     f"in round {slot.round + 1}"
@@ -283,7 +282,7 @@ class SyncStore:
         for slot in slots:
             assert slot.sum is not None
             if self.update is not None:
-                self.update(slot.slice, slot.round + 1, slot.sum, slot.value)
+                self.update(slot.slice, slot.sum, slot.value)
             elif slot.sum is not slot.value:
                 slot.value[:] = slot.sum
             slot.initialised = True
@@ -295,6 +294,14 @@ class SyncStore:
                 replies.append(self._reply(rank, bucket, first, count, want_value))
         for slot in slots:
             slot.askers = {}
+            replies += self._answer_pullers(slot)
+        return replies
+
+    def _answer_pullers(self, slot: _Slot) -> List[Reply]:
+        """There is a first value: answer those who waited for one."""
+        where = slot.slice.bucket.index, slot.slice.position
+        replies = [self._value(rank, *where, 1) for rank in slot.pullers]
+        slot.pullers.clear()
         return replies
 
     def _reply(self, rank: int, bucket: int, first: int, count: int, want_value: bool) -> Reply:

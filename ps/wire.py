@@ -160,7 +160,7 @@ class Codec:
         """The message in ``header`` (bytes or a buffer); raises ProtocolError."""
         try:
             return self._decoder.decode(header)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolError(f"malformed header of {len(header)} bytes: {error}") from error
 
 

@@ -81,15 +81,41 @@ class LoopThread:
 
 
 class RecordingServer(Server):
-    """A server that remembers by which routing names messages have reached it."""
+    """A server that remembers whose messages have reached it (None: a stranger's)."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self.senders: Set[bytes] = set()
+        self.senders: Set[Optional[int]] = set()
         super().__init__(*args, **options)
 
     def _on_message(self, frames: List[zmq.Frame]) -> None:
-        self.senders.add(frames[0].bytes)
+        self.senders.add(self._authenticator.peer(frames[-1]))
         super()._on_message(frames)
+
+
+class Outcome:
+    """How an operation ended, once it has."""
+
+    def __init__(self, operation: Operation) -> None:
+        self.ends: queue.Queue[Optional[str]] = queue.Queue()
+        operation.done = self.ends.put
+        self._what = str(operation)
+
+    def error(self) -> Optional[str]:
+        """Why the operation failed, or None if it was answered; waits for either."""
+        try:
+            error = self.ends.get(timeout=LIMIT_S)
+        except queue.Empty:
+            raise AssertionError(f"{self._what} has no outcome") from None
+        assert self.ends.empty(), f"{self._what} has ended twice"
+        return error
+
+    def is_known(self) -> bool:
+        return not self.ends.empty()
+
+
+def answered(*outcomes: Outcome) -> None:
+    """Wait until the operations are answered; fails if one fails."""
+    assert [outcome.error() for outcome in outcomes] == [None] * len(outcomes)
 
 
 class Worker:
@@ -99,7 +125,7 @@ class Worker:
         self.loop = LoopThread(f"worker-{rank}")
         self.client = Client(
             self.loop.reactor, self.loop.context,
-            name=f"w{rank}", keys=keys, servers=servers, timeout_s=LIMIT_S,
+            keys=keys, servers=servers, timeout_s=LIMIT_S,
         )  # fmt: skip
         self.loop.owned.append(self.client)
         self.loop.start()
@@ -114,26 +140,23 @@ class Worker:
 
     def begin(
         self, kind: str, name: Union[int, str], value: Any = None, want_value: bool = False
-    ) -> threading.Event:
-        """Start an operation; the event is set once it is answered."""
+    ) -> Outcome:
+        """Start an operation."""
         if value is not None:
             self.places[name][...] = value
         operation = Operation(kind, self.store.key(name), want_value)
-        done = threading.Event()
-        operation.done = done.set
+        outcome = Outcome(operation)
         self.store.announce(operation)
         self.store.ready(operation)
-        return done
+        return outcome
 
     def init(self, name: Union[int, str], value: Any) -> None:
         """Set the first value and wait for the answer; rank 0's to call."""
-        assert self.begin("init", name, value).wait(LIMIT_S), f"init of {name!r} not answered"
-        self.client.raise_if_failed()
+        answered(self.begin("init", name, value))
 
     def pull(self, name: Union[int, str]) -> np.ndarray:
         self.places[name][...] = 0
-        assert self.begin("pull", name).wait(LIMIT_S), f"pull of {name!r} not answered"
-        self.client.raise_if_failed()
+        answered(self.begin("pull", name))
         return self.places[name].copy()
 
 
@@ -168,15 +191,12 @@ class Job:
         self._loops.insert(0, worker.loop)  # closed before the servers
         return worker
 
-    def peer(
-        self, name: str, keys: Optional[KeyPair], server_public: Optional[str] = None
-    ) -> zmq.Socket:
+    def peer(self, keys: Optional[KeyPair], server_public: Optional[str] = None) -> zmq.Socket:
         """A bare DEALER towards server 0, with CURVE if ``keys`` are given."""
         context = zmq.Context()
         socket = context.socket(zmq.DEALER)
         self._peers.append((context, socket))
         socket.rcvtimeo = int(LIMIT_S * 1000)
-        socket.routing_id = name.encode()
         if keys is not None:
             secure_client(socket, keys, server_public or self.server_keys[0].public)
         return socket

@@ -28,7 +28,10 @@ def push(plan: Plan, name: int, round_: int = 1, priority: int = 0) -> Operation
 def taken(departures: Departures) -> List[List[Tuple[int, int, int]]]:
     """What leaves now: a list per run of (key, first element, round)."""
     return [
-        [(slice_.key.name, slice_.start, op.round) for op, slice_ in zip(run.operations, run.slices)]
+        [
+            (slice_.key.name, slice_.start, op.round)
+            for op, slice_ in zip(run.operations, run.slices)
+        ]
         for run in departures.take()
     ]
 

@@ -13,7 +13,7 @@ from baryon.ps.plan import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mxnet.*")
 
-PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
+PROTOCOLS = range(3, pickle.HIGHEST_PROTOCOL + 1)
 SHAPE = (10, 25)  # 1000 bytes
 STEPS = 6
 
@@ -46,10 +46,9 @@ def test_every_optimizer_of_mxnet_is_loaded(mx, protocol):
     assert len(mx.optimizer.Optimizer.opt_registry) > 10
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("number", [0.1, np.float32(0.1), np.float64(0.1)], ids=lambda n: type(n).__name__)
-def test_hyper_parameters_may_be_numpys_numbers(mx, number, protocol):
-    assert load(mx.optimizer.SGD(learning_rate=number), protocol=protocol).lr == number
+@pytest.mark.parametrize("number", [np.float32(0.1), np.float64(0.1), np.int64(1)], ids=repr)
+def test_hyper_parameters_may_be_numpys_numbers(mx, number):
+    assert load(mx.optimizer.SGD(learning_rate=number)).lr == number
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -78,7 +77,8 @@ def test_a_pickle_that_calls_something_is_refused_before_it_does(mx, attack, say
     refused(pickle.dumps(attack, protocol), says)
     optimizer = mx.optimizer.SGD()
     optimizer.hidden = attack
-    refused(pickle.dumps(optimizer, protocol), says)
+    if protocol in PROTOCOLS:
+        refused(pickle.dumps(optimizer, protocol), says)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_users_own_optimizer_is_refused_with_the_remedy(mx):
     Mine.__qualname__, Mine.__module__ = "Mine", __name__
     globals()["Mine"] = Mine
     try:
-        refused(pickle.dumps(Mine()), rf"{__name__}\.Mine.*use one of mxnet.optimizer's own")
+        refused(pickle.dumps(Mine()), rf"{__name__}\.Mine.*update_on_kvstore=False")
     finally:
         del globals()["Mine"]
 
@@ -196,7 +196,7 @@ class Sliced:
         merged = gradient(name, round_).ravel()[part]
         merged.flags.writeable = False  # a lone worker's gradient is its message
         self._mx.random.seed(round_)
-        self._update(slice_, round_, merged, self.values[name][part])
+        self._update(slice_, merged, self.values[name][part])
 
     def run(self, slices, steps=STEPS):
         for round_ in range(1, steps + 1):

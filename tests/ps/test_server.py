@@ -2,15 +2,18 @@
 
 import logging
 import pickle
+import re
 
 import numpy as np
 import pytest
+import zmq
 
-from baryon.ps import BaryonError, Operation, PeerError, UsageError, WaitTimeout, wire
+from baryon.ps import Operation, PeerError, ProtocolError, UsageError, WaitTimeout, wire
 
-from .conftest import LIMIT_S, ask
+from .conftest import LIMIT_S, Outcome, answered, ask
 
 NAMES = ("weight", "bias")
+HELLO = wire.DATA.encode(wire.Hello(wire.VERSION))
 
 
 @pytest.fixture(autouse=True)
@@ -27,13 +30,9 @@ def two_workers(job, num_servers=1, shape=(3, 4)):
     return made, workers
 
 
-def answered(*events):
-    for event in events:
-        assert event.wait(LIMIT_S), "an operation was not answered"
-
-
-def assert_fails(worker, kind, says):
-    """An operation of the worker completes, and what failed is known from then on."""
+def assert_fails(worker, outcome, kind, says):
+    """An operation of the worker ends with the reason, which is raised from then on."""
+    assert re.search(says, outcome.error())
     with pytest.raises(kind, match=says):
         worker.client.drain(LIMIT_S)
     with pytest.raises(kind, match=says):
@@ -78,7 +77,7 @@ def test_a_worker_is_not_answered_before_the_other_has_pushed(job):
     _, (first, second) = two_workers(job)
     waiting = first.begin("push", "weight", 1.0)
     first.init("bias", 0)  # answered after the push has reached the server
-    assert not waiting.is_set()
+    assert not waiting.is_known()
     answered(second.begin("push", "weight", 1.0), waiting)
 
 
@@ -134,10 +133,11 @@ def test_an_optimizer_updates_the_weights(job, mx):
 
 def test_drain_waits_for_all_that_was_begun(job):
     _, workers = two_workers(job)
-    events = [worker.begin("push", name, 1.0) for worker in workers for name in NAMES]
+    outcomes = [worker.begin("push", name, 1.0) for worker in workers for name in NAMES]
     for worker in workers:
         worker.client.drain(LIMIT_S)
-    assert all(event.is_set() for event in events)
+    assert all(outcome.is_known() for outcome in outcomes)
+    answered(*outcomes)
 
 
 def test_drain_with_nothing_begun_returns(job):
@@ -148,7 +148,7 @@ def test_drain_gives_up_at_its_limit_and_says_how_many_are_left(job):
     _, (first, second) = two_workers(job)
     for name in NAMES:
         first.begin("push", name, 1.0)
-    with pytest.raises(WaitTimeout, match="w0: 2 operations not answered in 0 s"):
+    with pytest.raises(WaitTimeout, match="2 operations were not answered in 0 s"):
         first.client.drain(0.01)
     first.client.raise_if_failed()  # nothing is broken
     for name in NAMES:
@@ -186,13 +186,13 @@ def test_disagreeing_shapes_reach_all_workers_and_the_caller(job):
     made = job(num_workers=2)
     first, second = made.worker(0), made.worker(1)
     first.key("weight", (3, 4))
-    first.begin("pull", "weight")  # waits for ever
+    early = first.begin("pull", "weight")  # waits for ever
     made.until(made.waits, "worker 0's pull")
     second.key("weight", (4, 3))
-    second.begin("pull", "weight")
+    late = second.begin("pull", "weight")
     says = r"key 'weight' is float32\(3, 4\) on worker 0 and float32\(4, 3\) on worker 1"
-    assert_fails(first, PeerError, says)
-    assert_fails(second, PeerError, says)
+    assert_fails(first, early, PeerError, says)
+    assert_fails(second, late, PeerError, says)
     assert "same network" in made.faults.get(timeout=LIMIT_S)
 
 
@@ -204,10 +204,11 @@ def test_an_optimizer_that_raises_reaches_all_workers_and_the_caller(job, mx, mo
     made, workers = two_workers(job)
     workers[0].store.set_optimizer(pickle.dumps(mx.optimizer.SGD()), [], [])
     workers[0].init("weight", 1.0)
-    for worker in workers:
-        worker.begin("push", "weight", 1.0)
-    for worker in workers:
-        assert_fails(worker, PeerError, "(?s)server 0 failed:.*ZeroDivisionError: a wonderful")
+    outcomes = [worker.begin("push", "weight", 1.0) for worker in workers]
+    for worker, outcome in zip(workers, outcomes):
+        assert_fails(
+            worker, outcome, PeerError, "(?s)server 0 failed:.*ZeroDivisionError: a wonderful"
+        )
     assert "a wonderful reason" in made.faults.get(timeout=LIMIT_S)
 
 
@@ -215,55 +216,71 @@ def test_an_optimizer_outside_the_allow_list_reaches_all_workers_and_the_caller(
     made, workers = two_workers(job)
     waiting = workers[1].begin("push", "weight", 1.0)
     made.until(made.waits, "worker 1's push")
-    workers[0].begin("push", "bias", 1.0)
+    pushed = workers[0].begin("push", "bias", 1.0)
     workers[0].store.set_optimizer(pickle.dumps(logging.Formatter()), [], [])
-    assert_fails(workers[0], PeerError, "logging.Formatter, which servers do not load")
+    assert_fails(workers[0], pushed, PeerError, "logging.Formatter, which servers do not load")
     assert "logging.Formatter" in made.faults.get(timeout=LIMIT_S)
-    assert_fails(workers[1], PeerError, "logging.Formatter")
-    assert waiting.is_set()
+    assert_fails(workers[1], waiting, PeerError, "logging.Formatter")
 
 
-def test_fail_completes_every_operation_and_is_raised(job):
-    made = job(num_workers=2)
-    worker = made.worker(0)
+def test_fail_ends_every_operation_with_the_reason(job):
+    worker = job(num_workers=2).worker(0)
     for name in ("weight", "bias", "early", "late"):
         worker.key(name, (2,))
-    sent = [worker.begin("push", "weight", 1.0), worker.begin("pull", "bias")]
+    under_way = [worker.begin("push", "weight", 1.0), worker.begin("pull", "bias")]
     late = Operation("push", worker.store.key("late"), want_value=True)
+    announced = Outcome(late)
     worker.store.announce(late)  # not ready, and so in the way of the next
-    held = worker.begin("push", "early", 1.0)
+    under_way.append(worker.begin("push", "early", 1.0))
     reason = UsageError("the scheduler says stop")
     worker.client.fail(reason)
-    answered(*sent, held)
+    assert [outcome.error() for outcome in under_way] == [str(reason)] * 3
     with pytest.raises(UsageError) as caught:
         worker.client.raise_if_failed()
     assert caught.value is reason
 
     worker.store.ready(late)
-    after = worker.begin("push", "weight", 1.0)
-    answered(after)
+    to_come = worker.begin("push", "weight", 1.0)
+    assert [announced.error(), to_come.error()] == [str(reason)] * 2
     with pytest.raises(UsageError, match="stop"):
         worker.client.drain(LIMIT_S)
     assert worker.loop.call(lambda: worker.client._unfinished) == 0
-    worker.client.fail(PeerError("later"))
-    worker.loop.call(lambda: None)
-    with pytest.raises(UsageError, match="stop"):
-        worker.client.raise_if_failed()
 
 
-def test_a_server_without_a_worker_for_a_message_names_what_is_wrong(job):
-    """What a client makes of a server that breaks the protocol."""
+def test_the_first_reason_to_fail_is_kept(job):
+    worker = job(num_workers=2).worker(0)
+    worker.client.fail(UsageError("the cause"))
+    worker.client.fail(PeerError("a consequence"))
+    with pytest.raises(UsageError, match="the cause"):
+        worker.client.drain(LIMIT_S)
+
+
+def test_a_worker_that_comes_after_the_failure_is_told_too(job):
+    made = job(num_workers=2)
+    made.in_server(made.servers[0]._fail, "the optimizer has failed")
+    late = made.peer(made.worker_keys[1])
+    late.rcvtimeo = 1000  # what passes for never, here
+    late.connect(made.servers[0].endpoint)
+    assert ask(late, [HELLO]) == wire.Fault("the optimizer has failed")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\xc1",
+        wire.DATA.encode(wire.Leave()),
+        wire.DATA.encode(wire.Answer(9, 0, 0, 1, False)),
+        wire.DATA.encode(wire.Answer(-1, 0, 0, 1, False)),
+        wire.DATA.encode(wire.Answer(0, 7, 0, 1, False)),
+        wire.DATA.encode(wire.Answer(0, 0, 0, 1, True)),
+    ],
+    ids=["noise", "a worker's", "store", "store below zero", "bucket", "no payload"],
+)
+def test_a_server_that_breaks_the_protocol_is_named(job, answer):
     _, (first, _) = two_workers(job)
-    for header in (wire.DATA.encode(wire.Answer(9, 0, 0, 1, False)), b"\xc1"):
-        frames = [Frame(header)]
-        first.loop.call(first.client._on_message, 0, frames)
-        with pytest.raises(BaryonError, match="server 0 sent what it must not"):
-            first.client.raise_if_failed()
-
-
-class Frame:
-    def __init__(self, data):
-        self.buffer = memoryview(data)
+    waiting = first.begin("push", "weight", 1.0)
+    first.loop.call(first.client._on_message, 0, [zmq.Frame(answer)])
+    assert_fails(first, waiting, ProtocolError, "server 0 sent what it must not")
 
 
 # -- malformed messages of a worker -------------------------------------------------------------
@@ -302,12 +319,12 @@ def test_a_malformed_message_is_answered_with_a_fault_and_others_are_served(job,
         worker.key("weight", (3, 4))
     waiting = workers[0].begin("push", "weight", 1.0, want_value=True)
     made.until(made.waits, "worker 0's push")
-    rogue = made.peer("w2", made.worker_keys[2])
+    rogue = made.peer(made.worker_keys[2])
     rogue.connect(made.servers[0].endpoint)
 
-    assert isinstance(ask(rogue, MALFORMED[which]), wire.Fault)
+    assert "server 0 refused a message" in ask(rogue, MALFORMED[which]).text
 
-    assert ask(rogue, [wire.DATA.encode(wire.Hello(wire.VERSION))]) == wire.Hello(wire.VERSION)
+    assert ask(rogue, [HELLO]) == wire.Hello(wire.VERSION)
     rogue.send_multipart([wire.DATA.encode(wire.Leave())])
     answered(waiting, workers[1].begin("push", "weight", 2.0, want_value=True))
     for worker in workers:

@@ -38,14 +38,20 @@ def test_a_gap_in_observing_still_counts(watch):
     assert seen(watch, 1000, WAIT) == [(0, 1000, True)]
 
 
-@pytest.mark.parametrize(
-    "moved", [WAIT._replace(round=8), WAIT._replace(missing=(3,)), WAIT._replace(key="fc")]
-)
+@pytest.mark.parametrize("moved", [WAIT._replace(round=8), WAIT._replace(key="fc")])
 def test_progress_starts_anew(watch, moved):
     seen(watch, 0, WAIT)
     assert seen(watch, 9, moved) == []
     assert seen(watch, 18.9, moved) == []
     assert seen(watch, 19, moved) == [(0, 10, False)]
+
+
+def test_another_missing_worker_is_the_same_wait(watch):
+    """A round that lasts too long does so however many of the missing have come meanwhile."""
+    seen(watch, 0, WAIT)
+    (stall,) = watch.observe([WAIT._replace(missing=(3,))], 10)
+    assert (stall.seconds, stall.wait.missing) == (10, (3,))
+    assert seen(watch, 30, WAIT._replace(missing=(2,))) == [(0, 30, True)]
 
 
 def test_a_wait_that_ended_and_came_back_starts_anew(watch):

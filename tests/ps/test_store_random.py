@@ -38,9 +38,7 @@ class StoreMachine(RuleBasedStateMachine):
         for rank in range(WORKERS):
             self.store.declare(rank, 0, [KeySpec(name, shape, "float32") for name, shape in KEYS])
         if with_update:
-            self.store.update = lambda slice_, round_, merged, value: np.add(
-                value, merged, out=value
-            )
+            self.store.update = lambda slice_, merged, value: np.add(value, merged, out=value)
         self.buckets = [
             [ModelSlice(slice_) for slice_ in bucket.slices] for bucket in self.store.plan.buckets
         ]
