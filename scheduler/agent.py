@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Tuple
 
 import msgspec
 import zmq
@@ -83,7 +83,7 @@ class Agent:
         self._reactor = Reactor()
         self._tasks: Dict[str, _Task] = {}
         self._run_dir = run_dir  # holds the tasks' credentials
-        self._paused: List[Callable[[], None]] = []
+        self._paused: List[Tuple[_Task, Callable[[], None]]] = []
         self._last_heard = time.monotonic()
         self._was_told = False  # to start its tasks
         self._context = zmq.Context()
@@ -199,7 +199,7 @@ class Agent:
         def take() -> None:
             if self._outbox:  # the scheduler is behind: let the task wait in its write
                 self._reactor.unwatch(pipe)
-                self._paused.append(lambda: self._reactor.watch(pipe, take))
+                self._paused.append((task, lambda: self._reactor.watch(pipe, take)))
                 self._reactor.call_later(0.05, self._resume)
                 return
             try:
@@ -220,8 +220,9 @@ class Agent:
             self._reactor.call_later(0.05, self._resume)
             return
         paused, self._paused = self._paused, []
-        for watch in paused:
-            watch()
+        for task, watch in paused:
+            if task.slug in self._tasks:  # or its pipes are closed
+                watch()
 
     def _stop(self, message: messages.StopTasks) -> None:
         tasks = [

@@ -222,7 +222,7 @@ class SchedulerCore:
     def _on_worker_done(self, state: TaskState, now: float) -> List[Action]:
         if all(s.ended for s in self._of_role("worker")):
             say: List[Action] = []
-            if self._gathering is None:
+            if self._gathering is None and self._of_role("server"):
                 say.append(
                     Say(
                         "no worker created a dist kvstore, so nothing was kept in step; "

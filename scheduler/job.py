@@ -105,6 +105,6 @@ def place(
         for rank, (host, local) in enumerate(local_ranks[:num_workers])
     ]
     used = workers[-1].host + 1
-    count = num_servers or used
+    count = used if num_servers is None else num_servers
     servers = [Task("server", rank, rank % used, rank // used) for rank in range(count)]
     return tuple(servers + workers)

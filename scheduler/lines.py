@@ -27,18 +27,19 @@ class LineCutter:
 
     def feed(self, data: bytes) -> List[Piece]:
         lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
+        rest = lines.pop()
         pieces = []
         if lines:
             pieces.append(Piece(False, b"".join(_visible(line) + b"\n" for line in lines)))
-        if len(self._rest) > MAX_LINE_NBYTES:
-            pieces.append(Piece(False, self._rest + b"\n"))
-            self._rest = b""
-        shown, ret, self._rest = self._rest.rpartition(b"\r")
-        if ret and shown:
-            pieces.append(Piece(True, _visible(shown)))
-        elif ret:
-            self._rest = ret + self._rest  # may be the first half of \r\n, or begin a line
+        # Of the line that is not over, only what is visible matters, and whether a return at its
+        # end waits for what overwrites it (or for a newline: Windows' end of line).
+        text = _visible(rest)
+        if text and b"\r" in rest:
+            pieces.append(Piece(True, text))
+        if len(text) > MAX_LINE_NBYTES:
+            pieces.append(Piece(False, text + b"\n"))
+            text = b""
+        self._rest = text + b"\r" if rest.endswith(b"\r") else text
         return pieces
 
     def end(self) -> List[Piece]:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import time
+import traceback
 from typing import Callable, List
 
 import psutil
@@ -102,10 +103,19 @@ def guarded(main: Callable[[], int]) -> int:
             become_subreaper()
             die_with_parent(signal.SIGTERM, parent)
             exit_code = main()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(exit_code)
+
+    def pass_on(signum: int, frame: object) -> None:
+        try:
+            os.kill(child, signum)
+        except ProcessLookupError:
+            pass  # it has ended, and everything below is being ended
+
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, lambda number, frame: os.kill(child, number))
+        signal.signal(signum, pass_on)
     while True:
         pid, status = os.wait()
         if pid == child:

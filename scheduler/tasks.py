@@ -33,7 +33,7 @@ def describe_exit(state: TaskState, message: Exited) -> str:
     if message.error:
         return f"{state.where} could not be started: {message.error}"
     if message.code < 0:
-        name = signal.Signals(-message.code).name
+        name = signal_name(-message.code)
         how = f"was killed by signal {-message.code} ({name})"
         if name == "SIGKILL":
             how += ", by somebody or because its host ran out of memory,"
@@ -44,6 +44,14 @@ def describe_exit(state: TaskState, message: Exited) -> str:
         return f"{text}; it wrote nothing"
     indented = "\n".join(f"    {line}" for line in state.tail)
     return f"{text}; its last lines were\n{indented}"
+
+
+def signal_name(signum: int) -> str:
+    """``SIGKILL`` and so on; real-time signals have no names of their own."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"real-time signal {signum}"
 
 
 def exit_code_of(code: int) -> int:

@@ -20,8 +20,11 @@ from baryon.scheduler import Job
             "--workers-per-host must be 1 or more, not 0",
         ),
         (["-n", 1, "--devices", 0, "train.py"], "--devices must be 1 or more, not 0"),
-        (["-n", 1, "--timeout", 0, "train.py"], "--timeout must be a number of seconds above 0, not 0"),
-        (["-n", 1, "--timeout", "nan", "x.py"], "--timeout must be a number of seconds above 0, not nan"),
+        (["-n", 1, "--timeout", 0, "x.py"], "--timeout must be a number of seconds above 0, not 0"),
+        (
+            ["-n", 1, "--timeout", "nan", "train.py"],
+            "--timeout must be a number of seconds above 0, not nan",
+        ),
         (
             ["-n", 1, "--heartbeat-timeout", -1, "train.py"],
             "--heartbeat-timeout must be a number of seconds above 0, not -1",

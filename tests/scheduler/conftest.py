@@ -21,15 +21,19 @@ from baryon.scheduler.actions import Action, Finish, Say, Send
 def _make_job(
     num_workers: int = 2, num_servers: int = 1, num_hosts: int = 1, **changes: Any
 ) -> Job:
-    """A job whose hosts are called a, b, c, ..., with the workers spread evenly over them."""
+    """A job whose hosts are called a, b, c, ..., with the workers spread evenly over them.
+
+    One without servers is none that a command line makes, but quick to start.
+    """
     slots = -(-num_workers // num_hosts)
     hosts = tuple(Host(name, slots) for name in "abcdefgh"[:num_hosts])
+    tasks = place(hosts, num_workers, num_servers or 1)
     values = {
         "id": "job-1",
         "command": ("train",),
         "cwd": "/",
         "hosts": hosts,
-        "tasks": place(hosts, num_workers, num_servers),
+        "tasks": tuple(task for task in tasks if task.role == "worker" or num_servers),
         "python": "python",
         "log_dir": "/logs/of/job-1",
         "timeout_s": 300.0,

@@ -70,12 +70,14 @@ def test_a_job_ends_well_servers_first_then_agents(make_scene, sent, finished):
     assert scene.core.phase == core.OVER
 
 
-def test_a_job_whose_workers_never_create_a_store_ends_well(make_scene, finished):
+def test_a_job_whose_workers_never_create_a_store_ends_well_with_a_hint(make_scene, said, finished):
     scene = make_scene(num_workers=2)
     scene.hello(0)
     scene.join("server-0")
     scene.exits("worker-0")
-    scene.exits("worker-1")
+    text = said(scene.exits("worker-1"))
+    assert "no worker created a dist kvstore" in text
+    assert "--kvstore" in text
     scene.exits("server-0")
     assert finished(scene.finish_agents()) == [0]
 

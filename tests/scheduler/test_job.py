@@ -32,8 +32,9 @@ def test_servers_stay_on_hosts_that_have_a_worker():
     assert {task.host for task in tasks} == {0, 1}
 
 
-def test_a_job_may_have_no_servers():
-    assert where(place(hosts(2), 2, 0), "server") == []
+def test_unless_told_otherwise_there_is_one_server_on_each_host_with_a_worker():
+    tasks = place(hosts(2, 2, 2, 2), num_workers=5, num_servers=None)
+    assert where(tasks, "server") == [(0, 0, 0), (1, 1, 0), (2, 2, 0)]
 
 
 def test_too_few_slots_are_an_error_with_the_numbers():
@@ -43,7 +44,7 @@ def test_too_few_slots_are_an_error_with_the_numbers():
 
 @given(
     slots=st.lists(st.integers(1, 5), min_size=1, max_size=6),
-    num_servers=st.integers(0, 9),
+    num_servers=st.integers(1, 9),
     data=st.data(),
 )
 def test_every_task_has_a_place_of_its_own(slots, num_servers, data):

@@ -24,11 +24,12 @@ LIMIT_MS = 10_000
 class Peer:
     """One that talks to the scheduler: an agent, a task, or whoever claims to be one."""
 
-    def __init__(self, context, endpoint, name, keys=None, scheduler_key=None):
+    def __init__(self, context, endpoint, keys=None, scheduler_key=None, name=""):
         self.socket = context.socket(zmq.DEALER)
         self.socket.linger = 1000
         self.socket.rcvtimeo = LIMIT_MS
-        self.socket.routing_id = name.encode()
+        if name:
+            self.socket.routing_id = name.encode()
         if keys is not None:
             secure_client(self.socket, keys, scheduler_key)
         self.socket.connect(endpoint)
@@ -52,27 +53,33 @@ class Agent(Peer):
         self.context, self.config = context, config
         keys = KeyPair(config.public_key, config.secret_key)
         self.peers = [self]  # so that none is closed before its thread is
-        name = f"agent-{config.host}"
-        super().__init__(context, config.endpoint, name, keys, config.scheduler_key)
+        super().__init__(context, config.endpoint, keys, config.scheduler_key)
         self.send(messages.AgentHello("1", "h", 1))
         self.specs = {spec.slug: spec for spec in self.receive(messages.StartTasks).tasks}
 
     def task(self, slug):
         """One of its tasks."""
         known = msgspec.json.decode(self.specs[slug].credentials, type=Credentials)
-        return self.peer(slug, KeyPair(known.public_key, known.secret_key))
+        return self.peer(KeyPair(known.public_key, known.secret_key))
 
-    def peer(self, name, keys=None):
-        """Somebody else on this host."""
+    def peer(self, keys=None, name=""):
+        """Somebody else on this host, who may give itself a name."""
         scheduler_key = None if keys is None else self.config.scheduler_key
-        peer = Peer(self.context, self.config.endpoint, name, keys, scheduler_key)
+        peer = Peer(self.context, self.config.endpoint, keys, scheduler_key, name)
         self.peers.append(peer)
         return peer
 
     def writes(self, slug, data, is_error=False):
         self.send(messages.Output(slug, is_error, False, data))
 
-    def ends(self, slug, code=0):
+    def works(self, slug="worker-0"):
+        """The only task of a job joins, and is told that all are there."""
+        task = self.task(slug)
+        task.send(messages.Join(7, ""))
+        task.receive(messages.Roster)
+        return task
+
+    def ends(self, slug="worker-0", code=0):
         self.send(messages.Exited(slug, code, 0.5, ""))
 
 
@@ -140,6 +147,7 @@ def play(make_job, tmp_path, capfdbinary):
 
 def test_output_is_shown_and_a_good_end_is_0(play, tmp_path):
     def script(agent):
+        agent.works()
         agent.writes("worker-0", b"hello\n")
         agent.writes("worker-0", b"careful\n", is_error=True)
         agent.ends("worker-0")
@@ -217,6 +225,7 @@ def test_sigusr1_shows_the_state(play):
         os.kill(os.getpid(), signal.SIGUSR1)
         for _ in range(2):  # the loop has come round after the signal
             agent.receive(messages.Alive)
+        agent.works()
         agent.ends("worker-0")
 
     code, _, err = play(script)

@@ -24,6 +24,10 @@ REFUSED = (
 )
 
 
+def keys_of(agent):
+    return KeyPair(agent.config.public_key, agent.config.secret_key)
+
+
 @contextlib.contextmanager
 def awaiting(peer, events):
     """Afterwards one of these events has come to the peer's connection."""
@@ -43,17 +47,17 @@ def wait_until_refused(stranger):
 
 
 def stranger_without_keys(agent):
-    wait_until_refused(agent.peer("agent-0"))
+    wait_until_refused(agent.peer(name="agent-0"))
 
 
 def stranger_with_keys_of_its_own(agent):
-    wait_until_refused(agent.peer("agent-0", new_key_pair()))
+    wait_until_refused(agent.peer(new_key_pair()))
 
 
 def stranger_with_half_a_key(agent):
     """It knows the public key of a task, which is no secret."""
     keys = KeyPair(agent.config.public_key, new_key_pair().secret)
-    wait_until_refused(agent.peer("agent-0", keys))
+    wait_until_refused(agent.peer(keys))
 
 
 def noise(agent):
@@ -71,6 +75,7 @@ def noise(agent):
 )
 def test_strangers_are_not_heard(play, stranger):  # noqa: F811
     def script(agent):
+        agent.works()
         stranger(agent)
         agent.writes("worker-0", b"still here\n")
         agent.ends("worker-0")
@@ -79,10 +84,10 @@ def test_strangers_are_not_heard(play, stranger):  # noqa: F811
 
 
 def test_nobody_can_speak_for_another(play):  # noqa: F811
-    """Who sends is known by its key; a frame that says otherwise is dropped."""
+    """Who sends is known by its key, whatever name it gives itself."""
 
     def script(agent):
-        liar = agent.peer("worker-0", KeyPair(agent.config.public_key, agent.config.secret_key))
+        liar = agent.peer(keys_of(agent), name="worker-0")
         for _ in range(20):
             liar.send(messages.Failed("a lie"))
         worker = agent.task("worker-1")
@@ -96,12 +101,10 @@ def test_nobody_can_speak_for_another(play):  # noqa: F811
 
 def test_nobody_can_shut_another_out_by_taking_its_name(play):  # noqa: F811
     def script(agent):
-        liar = agent.peer("worker-0", KeyPair(agent.config.public_key, agent.config.secret_key))
+        liar = agent.peer(keys_of(agent), name="worker-0")
         with awaiting(liar, zmq.EVENT_HANDSHAKE_SUCCEEDED):
             liar.send(messages.Alive())
-        worker = agent.task("worker-0")
-        worker.send(messages.Join(1, ""))
-        worker.receive(messages.Roster)
+        agent.works()
         agent.ends("worker-0")
 
     assert play(script)[0] == 0
@@ -112,8 +115,7 @@ def test_an_unreadable_message_is_reported_and_no_more(play):  # noqa: F811
         worker = agent.task("worker-0")
         worker.socket.send(b"\x92\xa4Left\xa1x")
         worker.socket.send(b"")
-        worker.send(messages.Join(1, ""))
-        worker.receive(messages.Roster)
+        agent.works()
         agent.socket.send(b"nonsense")
         agent.writes("worker-0", b"still here\n")
         agent.ends("worker-0")
