@@ -99,8 +99,7 @@ def test_a_pickle_that_calls_something_is_refused_before_it_does(mx, attack, say
 )
 def test_a_name_outside_the_allow_list_is_refused(mx, name):
     """Also what MXNet's optimizer modules merely import or define besides optimizers."""
-    with pytest.raises(UsageError):
-        load_optimizer(b"c" + name.encode() + b"\n.", [], [])
+    refused(b"c" + name.encode() + b"\n.", "servers do not load|cannot be read: No module named")
 
 
 def test_a_users_own_optimizer_is_refused_with_the_remedy(mx):
@@ -276,8 +275,8 @@ def test_float16_weights_may_have_a_float32_copy(mx):
     key = Plan(1).add(0, (4,), "float16")
     value = np.ones(4, "float16")
     update = SliceUpdater(optimizer)
-    for round_ in range(1, 9):  # each step alone is lost in float16 beside 1
-        update(key.slices[0], round_, np.full(4, -1e-4, "float16"), value)
+    for _ in range(8):  # each step alone is lost in float16 beside 1
+        update(key.slices[0], np.full(4, -1e-4, "float16"), value)
     assert (value > 1).all()
 
 
@@ -285,4 +284,4 @@ def test_what_an_operator_raises_is_raised(mx):
     update = SliceUpdater(load(mx.optimizer.SGD()))
     slice_ = Plan(1).add(0, (4,), "float32").slices[0]
     with pytest.raises(mx.base.MXNetError):
-        update(slice_, 1, np.ones(4, "float64"), np.ones(4, "float32"))
+        update(slice_, np.ones(4, "float64"), np.ones(4, "float32"))

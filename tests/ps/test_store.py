@@ -270,6 +270,15 @@ def test_neighbours_that_complete_together_are_answered_together():
     assert seen(replies)[:3] == [(0, 0, 11.0), (0, 1, 22.0), (0, 2, 33.0)]
 
 
+def test_neighbours_that_complete_together_for_different_askers_are_told_apart():
+    store = store_of(2)
+    push(store, 0, 1.0, first=0, want_value=True)
+    push(store, 0, 2.0, first=1, want_value=False)
+    assert seen(push(store, 1, (10.0, 20.0), want_value=False)) == [
+        (0, 0, 11.0), (0, 1, None), (1, 0, None), (1, 1, None),
+    ]  # fmt: skip
+
+
 # -- what waits ---------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ Whole jobs, through launch.py and with a store, are tests/jobs.
 """
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -117,3 +118,15 @@ def test_a_job_does_not_wait_for_what_a_worker_left_behind(start, marked, monkey
     code, out, _ = start("sh", "-c", "setsid sleep 1000 & echo done")
     assert (code, out) == (0, "worker 0 | done\n")
     assert marked.alive("sleep") == []
+
+
+def test_output_that_has_no_room_ends_the_job_in_words(tmp_path):
+    """As with a full disk under `launch.py ... > file`."""
+    with open("/dev/full", "wb") as full:
+        launched = subprocess.run(
+            [sys.executable, "-m", "baryon.launcher", "-n", "1", "--log-dir", os.fspath(tmp_path), "echo", "x"],
+            stdout=full, stderr=subprocess.PIPE, timeout=60,
+        )  # fmt: skip
+    assert launched.returncode != 0
+    assert b"No space left on device" in launched.stderr
+    assert b"Traceback" not in launched.stderr
