@@ -7,6 +7,7 @@ from .client import Client, ServerAddress, StoreClient
 from .departures import Operation
 from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
 from .mxnet_compat import array_over, import_mxnet
+from .optimizer import dump_optimizer
 from .outbox import Outbox
 from .reactor import Reactor, Timer
 from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server
@@ -32,6 +33,7 @@ __all__ = [
     "UsageError",
     "WaitTimeout",
     "array_over",
+    "dump_optimizer",
     "import_mxnet",
     "new_key_pair",
     "secure_client",

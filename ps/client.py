@@ -8,15 +8,16 @@ reads it. The engine's dependencies see to it that nobody else touches a key's p
 """
 
 import functools
+import os
 import threading
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import zmq
 
 from . import wire
 from .departures import Operation
-from .errors import BaryonError, PeerError, ProtocolError, WaitTimeout
+from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
 from .outbox import Outbox
 from .plan import Key, Plan
 from .reactor import Reactor
@@ -49,7 +50,7 @@ class _Link:
     ) -> None:
         self._reactor = reactor
         self._socket = context.socket(zmq.DEALER)
-        self._socket.linger = 1000  # milliseconds for a last Leave to get out
+        self._socket.linger = 1000  # milliseconds for the last messages to get out
         self._socket.sndhwm = _SEND_AHEAD
         self._socket.rcvhwm = 0
         self._socket.maxmsgsize = wire.MAX_PAYLOAD_NBYTES
@@ -86,6 +87,7 @@ class Client:
         timeout_s: float,
     ) -> None:
         self._reactor = reactor
+        self._pid = os.getpid()
         self._context = context
         self._keys = keys
         self._servers = servers
@@ -108,6 +110,11 @@ class Client:
 
     def raise_if_failed(self) -> None:
         """Raise what has made the stores useless, if anything has."""
+        if os.getpid() != self._pid:
+            raise UsageError(
+                "this process was forked from the one that created the dist kvstore, which alone "
+                "can use it; create the store after the fork, or in one process"
+            )
         if self._error is not None:
             raise self._error
 
@@ -124,10 +131,6 @@ class Client:
             count = self._unfinished
             raise WaitTimeout(f"{count} operations were not answered in {limit_s:.0f} s")
         self.raise_if_failed()
-
-    def leave(self) -> None:
-        """Tell the servers not to wait for this worker in rounds to come."""
-        self._reactor.post(self._to_all, wire.Leave())
 
     # -- in the reactor's thread --------------------------------------------------------------
 
@@ -189,7 +192,8 @@ class Client:
         if not 0 <= message.store < len(self._stores) or len(payloads) != message.has_value:
             raise ProtocolError(f"{message} with {len(payloads)} payload frames")
         store = self._stores[message.store]
-        for operation in store.answered(message, payloads):
+        payload = np.frombuffer(payloads[0].buffer, np.uint8) if payloads else None
+        for operation in store.answered(message, payload):
             self._finish(operation)
 
     def _finish(self, operation: Operation) -> None:
@@ -246,6 +250,16 @@ class StoreClient:
         wd_mult: List[Tuple[Union[int, str], float]],
     ) -> None:
         message = wire.SetOptimizer(self._store.number, pickled, lr_mult, wd_mult)
+        self._post(self._client._to_all, message)
+
+    def set_hyper(
+        self,
+        scalars: Dict[str, Union[bool, int, float, None]],
+        lr_mult: List[Tuple[Union[int, str], float]],
+        wd_mult: List[Tuple[Union[int, str], float]],
+    ) -> None:
+        """Change the optimizer's attributes; call when every push has been answered."""
+        message = wire.SetHyper(self._store.number, scalars, lr_mult, wd_mult)
         self._post(self._client._to_all, message)
 
     def announce(self, operation: Operation) -> None:

@@ -16,26 +16,42 @@ from .errors import UsageError
 from .mxnet_compat import array_over, import_mxnet
 from .plan import Slice
 
-__all__ = ["SliceUpdater", "load_optimizer"]
+__all__ = ["SliceUpdater", "dump_optimizer", "load_optimizer"]
 
 Multipliers = List[Tuple[Union[int, str], float]]
 
-# What a pickled optimizer consists of besides MXNet's own classes.
+# What a pickled optimizer consists of besides MXNet's own classes. NumPy is left out on purpose: a
+# made-up array of objects is a pointer of the sender's choice. `dump_optimizer` sends its scalars
+# as Python's.
 _PLAIN = {
-    ("builtins", "set"),
+    ("builtins", "bool"),
+    ("builtins", "complex"),
+    ("builtins", "float"),
     ("builtins", "frozenset"),
-    ("collections", "OrderedDict"),
-    ("collections", "defaultdict"),
-    ("copyreg", "_reconstructor"),
+    ("builtins", "int"),
     ("builtins", "object"),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy.core.multiarray", "_reconstruct"),
+    ("builtins", "set"),
+    ("collections", "OrderedDict"),
+    ("copyreg", "_reconstructor"),
 }
 # Norms over a parameter or its rows, of which a slice is only a part.
 _NEEDS_WHOLE_ARRAYS = ("LARS", "LBSGD", "LAMB", "GroupAdaGrad")
 _MXNET_MODULES = ("mxnet.optimizer", "mxnet.lr_scheduler")
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, np.generic):
+            plain = value.item()
+            return type(plain), (plain,)
+        return NotImplemented
+
+
+def dump_optimizer(optimizer: Any) -> bytes:
+    """``optimizer`` as `load_optimizer` takes it."""
+    file = io.BytesIO()
+    _Pickler(file, protocol=4).dump(optimizer)
+    return file.getvalue()
 
 
 class _AllowListUnpickler(pickle.Unpickler):
@@ -86,6 +102,12 @@ class SliceUpdater:
     def __init__(self, optimizer: Any) -> None:
         self._optimizer = optimizer
         self._slices: Dict[Slice, Tuple[Any, Any, Any]] = {}  # optimizer, weight, state
+
+    def set(self, attributes: Dict[str, Any]) -> None:
+        """Change hyper-parameters, for every slice from its next round on."""
+        for optimizer in [self._optimizer, *(entry[0] for entry in self._slices.values())]:
+            for name, value in attributes.items():
+                setattr(optimizer, name, value)
 
     def __call__(self, slice_: Slice, merged: np.ndarray, value: np.ndarray) -> None:
         """Update ``value`` in place by the gradient ``merged``; both are 1-D.

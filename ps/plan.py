@@ -23,6 +23,7 @@ BUCKET_NBYTES = 1 << 20
 ALIGNMENT = 64  # a cache line, and what SIMD loads like best
 DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int32", "int64")
 MAX_NDIM = 32  # NumPy's own limit
+MAX_KEY_NBYTES = 1 << 38  # far beyond any parameter; what is beyond is a mistake or an attack
 
 
 class Bucket:
@@ -125,6 +126,8 @@ class Plan:
         if len(shape) > MAX_NDIM or any(extent < 0 for extent in shape):
             raise UsageError(f"key {name!r} has the impossible shape {tuple(shape)}")
         key = Key(len(self.keys), name, tuple(shape), np.dtype(dtype))
+        if key.nbytes > MAX_KEY_NBYTES:
+            raise UsageError(f"key {name!r} of {key.nbytes} bytes is beyond {MAX_KEY_NBYTES}")
         self.keys.append(key)
         self._by_name[name] = key
         if key.nbytes <= self.bucket_nbytes:

@@ -76,18 +76,15 @@ class Server:
             wire.Push: self._push,
             wire.Pull: self._pull,
             wire.SetOptimizer: self._set_optimizer,
-            wire.Leave: lambda rank, message: self.worker_left(rank),
+            wire.SetHyper: self._set_hyper,
         }
 
     def __repr__(self) -> str:
         return f"Server({self._index}, {self.endpoint}, {list(self._stores.values())})"
 
-    def worker_left(self, rank: int) -> List[Reply]:
-        """Stop waiting for a worker; the answers that this completes are sent."""
-        self._left.add(rank)
-        for number, store in self._stores.items():
-            self._send(number, store.leave(rank))
-        return []
+    def worker_left(self, rank: int) -> None:
+        """Stop waiting for a worker that has ended well; what this completes is answered."""
+        self._guarded(rank, self._leave, rank)
 
     def close(self) -> None:
         self._socket.close()
@@ -103,8 +100,12 @@ class Server:
         if self._failure is not None:
             self._fault([rank], self._failure)
             return
+        self._guarded(rank, self._handle, rank, frames[1:])
+
+    def _guarded(self, rank: int, handle: Callable[..., None], *args: Any) -> None:
+        """Handle an event that worker ``rank`` has caused; whatever goes wrong is told."""
         try:
-            self._handle(rank, frames[1:])
+            handle(*args)
         except ProtocolError as error:
             log.error("worker %d: %s", rank, error)
             self._fault([rank], f"server {self._index} refused a message: {error}")
@@ -149,6 +150,11 @@ class Server:
             self._stores[message.store] = store
         return []
 
+    def _leave(self, rank: int) -> None:
+        self._left.add(rank)
+        for number, store in self._stores.items():
+            self._send(number, store.leave(rank))
+
     def _declare(self, rank: int, message: wire.Declare) -> List[Reply]:
         self._store(message).declare(rank, message.first, message.keys)
         return []
@@ -170,6 +176,14 @@ class Server:
             raise ProtocolError(f"worker {rank} sent an optimizer; only rank 0's counts")
         optimizer = load_optimizer(message.pickled, message.lr_mult, message.wd_mult)
         self._store(message).update = SliceUpdater(optimizer)
+        return []
+
+    def _set_hyper(self, rank: int, message: wire.SetHyper) -> List[Reply]:
+        update = self._store(message).update
+        if rank != 0 or not isinstance(update, SliceUpdater):
+            raise ProtocolError(f"worker {rank} changed an optimizer that is not its own")
+        multipliers = {"lr_mult": dict(message.lr_mult), "wd_mult": dict(message.wd_mult)}
+        update.set({**message.scalars, **multipliers})
         return []
 
     def _store(self, message: Any) -> SyncStore:

@@ -8,7 +8,6 @@ engine operation can fill them all.
 from typing import Dict, List, Optional, Tuple, Union
 
 import numpy as np
-import zmq
 
 from . import wire
 from .departures import Departures, Operation, Run
@@ -63,17 +62,17 @@ class WorkerStore:
         assert operation.round is not None
         return wire.Push(*where, operation.round, operation.want_value), payload
 
-    def answered(self, message: wire.Answer, payloads: List[zmq.Frame]) -> List[Operation]:
-        """Take an answer's values; returns the operations that it completes."""
+    def answered(self, message: wire.Answer, payload: Optional[np.ndarray]) -> List[Operation]:
+        """Take an answer's values (bytes); returns the operations that it completes."""
         try:
             run = self.plan.run(message.bucket, message.first, message.count)
         except IndexError as error:
             raise ProtocolError(str(error)) from error
-        if payloads:
+        if payload is not None:
             place = self._memory[message.bucket][run[0].offset : run[-1].end]
-            if len(payloads[0]) != place.nbytes:
-                raise ProtocolError(f"{len(payloads[0])} bytes for {place.nbytes} in {message}")
-            place[:] = np.frombuffer(payloads[0].buffer, np.uint8)
+            if payload.nbytes != place.nbytes:
+                raise ProtocolError(f"{payload.nbytes} bytes for {place.nbytes} in {message}")
+            place[:] = payload
         finished = []
         for slice_ in run:
             # A repeat of an answer finds nothing outstanding, which is fine.

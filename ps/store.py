@@ -171,6 +171,9 @@ class SyncStore:
         slots = self._run(bucket, first, count)
         if all(slot.initialised for slot in slots):
             return [self._value(rank, bucket, first, count)]
+        if 0 not in self._active:
+            name = slots[0].slice.key.name
+            raise UsageError(f"worker 0 has ended without initialising key {name!r}")
         replies = []
         for slot in slots:
             if slot.initialised:
@@ -183,6 +186,8 @@ class SyncStore:
         """The worker will push no more; rounds that waited only for it are complete."""
         if rank not in self._active:
             return []
+        if rank == 0 and any(s.pullers for slots in self._slots.values() for s in slots):
+            raise UsageError("worker 0 has ended without initialising a key that others pull")
         successor = self._after[rank]
         self._active.remove(rank)
         self._after = _successors(self._active)

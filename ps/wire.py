@@ -12,7 +12,7 @@ named by (sender, store, slice, round), so that a repeat is recognised.
 Nothing in this module does I/O.
 """
 
-from typing import Any, List, Tuple, Type, Union
+from typing import Any, Dict, List, Tuple, Type, Union
 
 import msgspec
 
@@ -29,10 +29,10 @@ __all__ = [
     "Hello",
     "Init",
     "KeySpec",
-    "Leave",
     "Open",
     "Pull",
     "Push",
+    "SetHyper",
     "SetOptimizer",
     "DATA",
 ]
@@ -122,8 +122,17 @@ class SetOptimizer(Message, frozen=True, tag=True):
     wd_mult: List[Tuple[Union[int, str], float]]
 
 
-class Leave(Message, frozen=True, tag=True):
-    """The sender is done: rounds to come do not wait for it."""
+class SetHyper(Message, frozen=True, tag=True):
+    """From rank 0: change attributes of the optimizer (``lr``, ``wd``, ``lr_mult``, ...).
+
+    Rank 0 sends it when all its pushes have been answered, so it applies to every later round of
+    every key and to none before.
+    """
+
+    store: int
+    scalars: Dict[str, Union[bool, int, float, None]]
+    lr_mult: List[Tuple[Union[int, str], float]]
+    wd_mult: List[Tuple[Union[int, str], float]]
 
 
 class Answer(Message, frozen=True, tag=True):
@@ -164,4 +173,4 @@ class Codec:
             raise ProtocolError(f"malformed header of {len(header)} bytes: {error}") from error
 
 
-DATA = Codec((Hello, Open, Declare, Init, Push, Pull, SetOptimizer, Leave, Answer, Fault))
+DATA = Codec((Hello, Open, Declare, Init, Push, Pull, SetOptimizer, SetHyper, Answer, Fault))

@@ -4,7 +4,9 @@ from typing import NamedTuple, Union
 
 from baryon.ps import Message
 
-__all__ = ["Action", "Finish", "Kill", "ReleaseAgent", "Say", "Send"]
+from .messages import Output
+
+__all__ = ["Action", "Finish", "Kill", "ReleaseAgent", "Say", "Send", "Show"]
 
 
 class Send(NamedTuple):
@@ -18,6 +20,12 @@ class Say(NamedTuple):
     """Tell the user."""
 
     text: str
+
+
+class Show(NamedTuple):
+    """Show what a task has written."""
+
+    output: Output
 
 
 class ReleaseAgent(NamedTuple):
@@ -36,4 +44,4 @@ class Finish(NamedTuple):
     exit_code: int
 
 
-Action = Union[Send, Say, ReleaseAgent, Kill, Finish]
+Action = Union[Send, Say, Show, ReleaseAgent, Kill, Finish]

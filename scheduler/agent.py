@@ -7,17 +7,16 @@ thread; signals only enqueue.
 """
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
 import msgspec
+import psutil
 import zmq
 
 import baryon
@@ -26,7 +25,8 @@ from baryon.ps import KeyPair, Message, Outbox, ProtocolError, Reactor, secure_c
 from . import messages
 from .credentials import TASK_VARIABLE
 from .lines import LineCutter, Piece
-from .processes import descendants, guarded, kill_all, spawn
+from .processes import descendants, guarded, kill_all, spawn, status_of
+from .specs import python_argv
 
 __all__ = ["AgentConfig", "agent_argv", "main"]
 
@@ -56,6 +56,7 @@ class _Task:
         self.code: Optional[int] = None
         self.seconds = 0.0
         self.open_pipes = 2
+        self.finishers: List[Callable[[], None]] = []  # pass on the rest of each pipe
 
     def signal(self, signum: int) -> None:
         """Signal the task and what it has started, as a terminal would."""
@@ -64,8 +65,13 @@ class _Task:
         except ProcessLookupError:
             pass
 
+    def is_stopped(self) -> bool:
+        """Whether a process of the task is stopped (SIGSTOP, Ctrl-Z, a debugger)."""
+        processes = [*descendants(self.process.pid), self.process.pid]
+        return any(status_of(process) == psutil.STATUS_STOPPED for process in processes)
+
     def kill(self) -> None:
-        """End the task, also those of its descendants that left its process group."""
+        """End the task, and while it runs also its descendants that left its process group."""
         tree = descendants(self.process.pid) if self.code is None else []
         self.signal(signal.SIGKILL)
         for process in tree:
@@ -78,11 +84,10 @@ class _Task:
 class Agent:
     """The loop: sockets, pipes, child processes."""
 
-    def __init__(self, config: AgentConfig, run_dir: str) -> None:
+    def __init__(self, config: AgentConfig) -> None:
         self._config = config
         self._reactor = Reactor()
         self._tasks: Dict[str, _Task] = {}
-        self._run_dir = run_dir  # holds the tasks' credentials
         self._paused: List[Tuple[_Task, Callable[[], None]]] = []
         self._last_heard = time.monotonic()
         self._was_told = False  # to start its tasks
@@ -111,7 +116,6 @@ class Agent:
             survivors = kill_all(os.getpid())
             if survivors:
                 self._complain(f"cannot end the processes {survivors}")
-            shutil.rmtree(self._run_dir, ignore_errors=True)
             self._context.destroy(linger=1000)
             reactor.close()
         return 0
@@ -148,7 +152,8 @@ class Agent:
         silent_s = time.monotonic() - self._last_heard
         if silent_s > self._config.silence_s:
             self._lose(f"the scheduler has not been heard for {silent_s:.0f} s")
-        self._send(messages.Alive())
+        stopped = tuple(slug for slug, task in self._tasks.items() if task.is_stopped())
+        self._send(messages.Alive(stopped))
 
     def _lose(self, why: str) -> None:
         running = [task.slug for task in self._tasks.values() if task.code is None]
@@ -167,16 +172,14 @@ class Agent:
     # -- tasks --------------------------------------------------------------------------------
 
     def _start(self, spec: messages.TaskSpec, num_workers: int) -> None:
-        path = os.path.join(self._run_dir, spec.slug)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(spec.credentials)
-        env = {**os.environ, **spec.env, TASK_VARIABLE: path}
+        env = {**os.environ, **spec.env, TASK_VARIABLE: self._keep(spec)}
         if _role(spec.slug) == "worker" and num_workers > 1:
             # Each would otherwise take every core, and they would fight for them.
             threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
             env.setdefault("OMP_NUM_THREADS", str(threads))
-        python_path = [str(_PACKAGE / spec.python_path), env.get("PYTHONPATH", "")]
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, python_path))
+        if spec.python_path:
+            python_path = [str(_PACKAGE / spec.python_path), env.get("PYTHONPATH", "")]
+            env["PYTHONPATH"] = os.pathsep.join(filter(None, python_path))
         try:
             process = spawn(list(spec.argv), spec.cwd, env)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
@@ -187,6 +190,17 @@ class Agent:
             assert pipe is not None
             self._follow(task, pipe.fileno(), is_error)
 
+    @staticmethod
+    def _keep(spec: messages.TaskSpec) -> str:
+        """The path of a file with a task's credentials that is gone when this process is.
+
+        In memory, readable by this user only; the descriptor stays open as long as the agent runs.
+        """
+        descriptor = os.memfd_create(spec.slug)
+        os.fchmod(descriptor, 0o600)
+        os.write(descriptor, spec.credentials)
+        return f"/proc/{os.getpid()}/fd/{descriptor}"
+
     def _follow(self, task: _Task, pipe: int, is_error: bool) -> None:
         """Pass on what the task writes to a pipe until it is closed."""
         cutter = LineCutter()
@@ -196,24 +210,33 @@ class Agent:
             for piece in pieces:
                 self._send(messages.Output(task.slug, is_error, piece.is_transient, piece.data))
 
-        def take() -> None:
-            if self._outbox:  # the scheduler is behind: let the task wait in its write
-                self._reactor.unwatch(pipe)
-                self._paused.append((task, lambda: self._reactor.watch(pipe, take)))
-                self._reactor.call_later(0.05, self._resume)
-                return
+        def take() -> bool:
+            """Pass on what is there; False at the end, or if nothing is there now."""
             try:
                 data = os.read(pipe, 1 << 16)
             except BlockingIOError:
-                return
+                return False
             send(cutter.feed(data))
-            if not data:
+            return bool(data)
+
+        def on_readable() -> None:
+            if self._outbox:  # the scheduler is behind: let the task wait in its write
                 self._reactor.unwatch(pipe)
-                send(cutter.end())
+                self._paused.append((task, lambda: self._reactor.watch(pipe, on_readable)))
+                self._reactor.call_later(0.05, self._resume)
+            elif not take():
+                self._reactor.unwatch(pipe)
                 task.open_pipes -= 1
                 self._report_if_over(task)
 
-        self._reactor.watch(pipe, take)
+        def finish() -> None:
+            """What is still in the pipe, which something that survives the task may hold open."""
+            while take():
+                pass
+            send(cutter.end())
+
+        task.finishers.append(finish)
+        self._reactor.watch(pipe, on_readable)
 
     def _resume(self) -> None:
         if self._outbox:
@@ -263,9 +286,10 @@ class Agent:
         if self._tasks.pop(task.slug, None) is None:
             return
         assert task.code is not None
-        for pipe in (task.process.stdout, task.process.stderr):
+        for pipe, finish in zip((task.process.stdout, task.process.stderr), task.finishers):
             assert pipe is not None
             self._reactor.unwatch(pipe.fileno())
+            finish()
             pipe.close()
         self._send(messages.Exited(task.slug, task.code, task.seconds, ""))
 
@@ -287,8 +311,7 @@ def _read_line(descriptor: int) -> bytes:
 
 def agent_argv(python: str) -> List[str]:
     """The command that starts an agent of this version, installed there or not."""
-    start = f"import sys; sys.path.insert(0, {str(_PACKAGE.parent)!r}); "
-    return [python, "-c", start + "from baryon.scheduler.agent import main; sys.exit(main())"]
+    return python_argv(python, "baryon.scheduler.agent")
 
 
 def main() -> int:
@@ -296,8 +319,4 @@ def main() -> int:
     if not line:
         return 1  # the scheduler went before it had said anything
     config = msgspec.json.decode(line, type=AgentConfig)
-    run_dir = tempfile.mkdtemp(prefix=f"baryon-{config.job}-")
-    try:
-        return guarded(lambda: Agent(config, run_dir).run())
-    finally:
-        shutil.rmtree(run_dir, ignore_errors=True)
+    return guarded(lambda: Agent(config).run())

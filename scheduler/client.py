@@ -7,6 +7,7 @@ whose tasks wait too long, and names whom they waited for.
 
 import os
 import threading
+import time
 from typing import Callable, Dict, List, Optional
 
 import zmq
@@ -62,6 +63,10 @@ class ControlClient:
         """Take part in the job; a server says where it listens."""
         self._reactor.post(self._send, messages.Join(os.getpid(), endpoint))
 
+    def gone(self) -> None:
+        """Say that this task needs nothing more; it will not be missed if it is silent."""
+        self._reactor.post(self._send, messages.Gone())
+
     def failed(self, text: str) -> None:
         """Tell the scheduler that this task cannot go on; it will end the job."""
         self._reactor.post(self._send, messages.Failed(text))
@@ -102,13 +107,29 @@ class ControlClient:
         self._socket.connect(credentials.endpoint)
         self._outbox = Outbox(self._reactor, self._socket)
         self._reactor.receive(self._socket, self._on_message)
-        self._reactor.call_every(credentials.silence_s / 5, lambda: self._send(messages.Alive()))
+        self._last_heard = self._last_look = time.monotonic()
+        self._reactor.call_every(credentials.silence_s / 5, self._keep_in_touch)
 
     def _send(self, message: Message) -> None:
         self._outbox.put([messages.CONTROL.encode(message)])
         self._outbox.flush()
 
+    def _keep_in_touch(self) -> None:
+        """Say that this task is alive, and end it if the scheduler no longer is.
+
+        Its agent does the same and does it first, unless it was killed together with its guard.
+        """
+        self._send(messages.Alive())
+        now, silence_s = time.monotonic(), self._credentials.silence_s
+        if now - self._last_look > silence_s / 2:
+            self._last_heard = now  # this process was stopped: nobody could be heard
+        self._last_look = now
+        if now - self._last_heard > 2 * silence_s:
+            os.write(2, b"baryon: the scheduler has not been heard for too long; ending\n")
+            os._exit(1)
+
     def _on_message(self, frames: List[zmq.Frame]) -> None:
+        self._last_heard = time.monotonic()
         try:
             message = messages.CONTROL.decode(frames[0].buffer)
         except ProtocolError:

@@ -1,11 +1,16 @@
 """What the user sees: the tasks' output, live and in whole lines, and what the scheduler says.
 
 Each task's output is also kept in a file of its own in the log directory, without the prefix.
+Those files are written at once. The terminal, or whatever reads our output, may be slow or paused
+(Ctrl-S, `less`), so a thread of its own ("baryon-console") writes to it; if more waits than fits
+into memory, lines are left out there, and it says how many.
 """
 
 import os
+import queue
 import sys
-from typing import BinaryIO, Dict, Optional
+import threading
+from typing import Any, BinaryIO, Callable, Dict, NamedTuple, Optional
 
 from baryon.ps import UsageError
 
@@ -16,24 +21,36 @@ __all__ = ["Console"]
 
 _COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # of terminals, none of them red
 _RED = 31
+_MAX_WAITING_NBYTES = 64 << 20
+
+
+class _Piece(NamedTuple):
+    """``label`` is painted in ``colour`` on a terminal and put before each line of ``data``."""
+
+    is_error: bool
+    label: str
+    colour: int
+    data: bytes
+    is_transient: bool = False
+    has_label_once: bool = False
 
 
 class Console:
     """Writes to standard output and error as they are; colours and progress on a terminal only.
 
-    Raises UsageError if the log directory cannot be made; `show` and `say` raise BrokenPipeError
-    when nobody reads any more.
+    ``on_broken_pipe()`` is called once, from the console's thread, when nobody reads any more.
+    Raises UsageError if the log directory cannot be made.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, on_broken_pipe: Callable[[], None]) -> None:
         self._job = job
         self._logs: Dict[str, BinaryIO] = {}
         self._logs_failed = False
-        self._transient_on: Optional[BinaryIO] = None  # the stream whose line is not finished
         width = max(len(task.name) for task in job.tasks)
-        self._prefixes = {}
+        self._labels = {}
         for index, task in enumerate(job.tasks):
-            self._prefixes[task.slug] = (task.name.rjust(width), _COLOURS[index % len(_COLOURS)])
+            label = f"{task.name.rjust(width)} | "
+            self._labels[task.slug] = (label, _COLOURS[index % len(_COLOURS)])
         try:
             os.makedirs(job.log_dir, exist_ok=True)
         except OSError as error:
@@ -41,41 +58,45 @@ class Console:
                 f"the log directory {job.log_dir} cannot be made ({error.strerror}); "
                 "choose another --log-dir"
             ) from error
+        self._waiting_nbytes = 0
+        self._left_out = 0
+        self._pieces: queue.SimpleQueue[Optional[_Piece]] = queue.SimpleQueue()
+        writer = _Writer(self._pieces, self._written, on_broken_pipe)
+        self._thread = threading.Thread(target=writer.run, name="baryon-console", daemon=True)
+        self._thread.start()
 
     def show(self, output: Output) -> None:
         """Show a task's output."""
-        stream = sys.stderr.buffer if output.is_error else sys.stdout.buffer
-        name, colour = self._prefixes[output.task]
-        prefix = self._paint(f"{name} | ", colour, stream).encode()
-        if output.is_transient:
-            if stream.isatty():
-                stream.write(b"\r\x1b[K" + prefix + output.data)
-                stream.flush()
-                self._transient_on = stream
+        label, colour = self._labels[output.task]
+        if not output.is_transient:
+            self._log(output.task, output.data)
+        if self._waiting_nbytes > _MAX_WAITING_NBYTES:
+            self._left_out += output.data.count(b"\n")
             return
-        self._log(output.task, output.data)
-        self._finish_transient()
-        stream.write(b"".join(prefix + line + b"\n" for line in output.data.split(b"\n")[:-1]))
-        stream.flush()
+        if self._left_out:
+            count, self._left_out = self._left_out, 0
+            self.say(f"{count} lines were not shown; they are in {self._job.log_dir}")
+        self._put(_Piece(output.is_error, label, colour, output.data, output.is_transient))
 
     def say(self, text: str) -> None:
         """Tell the user something on standard error."""
-        self._finish_transient()
-        stream = sys.stderr.buffer
-        first, *rest = text.split("\n")
-        line = self._paint("baryon:", _RED, stream) + " " + first
-        stream.write("\n".join([line, *rest, ""]).encode(errors="replace"))
-        stream.flush()
+        data = f"{text}\n".encode(errors="replace")
+        self._put(_Piece(True, "baryon: ", _RED, data, has_label_once=True))
 
     def close(self) -> None:
+        """Return when everything is written."""
+        self._pieces.put(None)
+        self._thread.join()
         for file in self._logs.values():
             file.close()
 
-    def _finish_transient(self) -> None:
-        if self._transient_on is not None:
-            self._transient_on.write(b"\r\x1b[K")
-            self._transient_on.flush()
-            self._transient_on = None
+    def _put(self, piece: _Piece) -> None:
+        self._waiting_nbytes += len(piece.data)
+        self._pieces.put(piece)
+
+    def _written(self, nbytes: int) -> None:
+        # From the writer's thread. A lost update would only make the limit a little wrong.
+        self._waiting_nbytes -= nbytes
 
     def _log(self, task: str, data: bytes) -> None:
         try:
@@ -88,8 +109,67 @@ class Console:
                 self._logs_failed = True
                 self.say(f"cannot write the logs in {self._job.log_dir}: {error}")
 
-    @staticmethod
-    def _paint(text: str, colour: int, stream: BinaryIO) -> str:
-        if not stream.isatty() or os.environ.get("NO_COLOR"):
-            return text
-        return f"\x1b[{colour}m{text}\x1b[0m"
+
+class _Writer:
+    """The console's thread: the only one that writes to the two streams."""
+
+    def __init__(
+        self,
+        pieces: "queue.SimpleQueue[Optional[_Piece]]",
+        on_written: Callable[[int], None],
+        on_broken_pipe: Callable[[], None],
+    ) -> None:
+        self._pieces = pieces
+        self._on_written = on_written
+        self._on_broken_pipe = on_broken_pipe
+        self._streams = [_stream(sys.stdout), _stream(sys.stderr)]
+        self._is_broken = False
+        self._has_transient = False  # the line that the cursor is in
+
+    def run(self) -> None:
+        while True:
+            piece = self._pieces.get()
+            if piece is None:
+                return
+            stream = self._streams[piece.is_error]
+            if stream is not None:
+                try:
+                    stream.write(self._render(piece, stream.isatty()))
+                    stream.flush()
+                except OSError as error:
+                    self._give_up(piece.is_error, error)
+            self._on_written(len(piece.data))
+
+    def _render(self, piece: _Piece, is_terminal: bool) -> bytes:
+        label = piece.label
+        if is_terminal and not os.environ.get("NO_COLOR"):
+            label = f"\x1b[{piece.colour}m{label}\x1b[0m"
+        prefix = label.encode()
+        if piece.is_transient:
+            if not is_terminal:
+                return b""
+            self._has_transient = True
+            return b"\r\x1b[K" + prefix + piece.data
+        start = b"\r\x1b[K" if self._has_transient else b""
+        self._has_transient = False
+        if piece.has_label_once:
+            return start + prefix + piece.data
+        lines = piece.data.split(b"\n")[:-1]
+        return start + b"".join(prefix + line + b"\n" for line in lines)
+
+    def _give_up(self, is_error: bool, error: OSError) -> None:
+        """Write no more to a stream. A full disk is no reason to end the training."""
+        self._streams[is_error] = None
+        if isinstance(error, BrokenPipeError):
+            if not self._is_broken:
+                self._is_broken = True
+                self._on_broken_pipe()
+            return
+        name = "standard error" if is_error else "standard output"
+        text = f"cannot write to {name} any more: {error.strerror}\n"
+        self._pieces.put(_Piece(not is_error, "baryon: ", _RED, text.encode()))
+
+
+def _stream(stream: Any) -> Optional[BinaryIO]:
+    """The bytes below a text stream; None if it was closed before Python started."""
+    return None if stream is None else stream.buffer

@@ -19,7 +19,7 @@ from typing import Callable, Dict, List, Optional, Set
 from baryon.ps import Message
 
 from . import messages
-from .actions import Action, Finish, Kill, ReleaseAgent, Say, Send
+from .actions import Action, Finish, Kill, ReleaseAgent, Say, Send, Show
 from .job import Job
 from .tasks import TaskState, describe_exit, exit_code_of
 
@@ -55,6 +55,7 @@ class SchedulerCore:
         self._public_keys = public_keys
         self._start = now
         self._last_tick = now
+        self._next_alive = now
         self._tasks = {task.slug: TaskState(task, job.hosts[task.host].name) for task in job.tasks}
         # Hosts that have no task have no agent.
         hosts = sorted({task.host for task in job.tasks})
@@ -82,10 +83,16 @@ class SchedulerCore:
                     return [Say(f"{peer} speaks of {message.task}, which is not its task")]
                 if isinstance(message, messages.Exited):
                     return self._on_exited(state, message, now)
-                self._on_output(state, message)
+                return self._on_output(state, message)
+            if isinstance(message, messages.Alive):
+                for state in self._of_host(host):
+                    state.is_stopped = state.task.slug in message.stopped
             return []
         state = self._tasks[peer]
         state.last_heard = now
+        state.was_warned = False
+        if isinstance(message, messages.Gone):
+            state.is_gone = True
         if isinstance(message, messages.Join):
             return self._on_join(state, message, now)
         if isinstance(message, messages.Barrier) and state.task.role == "worker":
@@ -118,7 +125,7 @@ class SchedulerCore:
             # Scripts know Ctrl-C as KeyboardInterrupt; everything else is a plain end to them.
             to_tasks = signum if signum == signal.SIGINT else signal.SIGTERM
             return [say, *self._stop(to_tasks, now)]
-        if self.phase == STOPPING:
+        if self.phase == STOPPING and signum != signal.SIGPIPE:
             return [Say(f"{name} while stopping: killing all tasks"), Kill()]
         return []
 
@@ -127,16 +134,17 @@ class SchedulerCore:
         self._forgive_own_absence(now)
         if self.phase == OVER:
             return []
-        alive: List[Action] = [
-            Send(f"agent-{host}", messages.Alive()) for host, heard in self._agents.items() if heard
-        ]
+        alive = self._keep_in_touch(now)
         if self.phase == STOPPING:
             return alive + self._look_for_late_enders(now)
-        return alive + (
-            self._look_for_silence(now)
-            or self._look_for_late_starters(now)
-            or self._look_for_late_arrivals(now)
-        )
+        for look in (
+            self._look_for_silence,
+            self._look_for_late_starters,
+            self._look_for_late_arrivals,
+        ):
+            if self.phase in (STARTING, RUNNING):  # or the one before has ended the job
+                alive += look(now)
+        return alive
 
     # -- what it knows ------------------------------------------------------------------------
 
@@ -206,10 +214,11 @@ class SchedulerCore:
     # -- running ------------------------------------------------------------------------------
 
     @staticmethod
-    def _on_output(state: TaskState, message: messages.Output) -> None:
+    def _on_output(state: TaskState, message: messages.Output) -> List[Action]:
         if not message.is_transient:
             lines = message.data.decode(errors="replace").splitlines()
             state.tail.extend(lines)
+        return [Show(message)]
 
     def _on_exited(self, state: TaskState, message: messages.Exited, now: float) -> List[Action]:
         state.ended = True
@@ -253,6 +262,15 @@ class SchedulerCore:
         del self._barriers[name]
         return [Send(s.task.slug, messages.BarrierDone(name)) for s in waited_for]
 
+    def _keep_in_touch(self, now: float) -> List[Action]:
+        """Agents and tasks end if they do not hear from the scheduler."""
+        if now < self._next_alive:
+            return []
+        self._next_alive = now + self.job.silence_s / 5
+        agents = [f"agent-{host}" for host, heard in self._agents.items() if heard]
+        tasks = [s.task.slug for s in self._tasks.values() if s.joined is not None and not s.ended]
+        return [Send(peer, messages.Alive()) for peer in agents + tasks]
+
     # -- late and silent ----------------------------------------------------------------------
 
     def _forgive_own_absence(self, now: float) -> None:
@@ -273,14 +291,21 @@ class SchedulerCore:
                 name = self.job.hosts[host].name
                 text = f"the agent on {name} has not been heard for {limit_s:.0f} s"
                 return self._fail(text, 1, now)
+        actions: List[Action] = []
         for state in self._tasks.values():
-            if state.joined is not None and not state.ended and now - state.last_heard > limit_s:
-                text = (
-                    f"{state.where} has not been heard for {limit_s:.0f} s, though its "
-                    f"process {state.pid} exists: it is stopped, or its host is overloaded"
-                )
-                return self._fail(text, 1, now)
-        return []
+            silent_s = now - state.last_heard
+            is_present = state.joined is not None and not state.ended and not state.is_gone
+            if not is_present or silent_s <= limit_s:
+                continue
+            text = f"{state.where} has not been heard for {silent_s:.0f} s"
+            if state.is_stopped:
+                return self._fail(f"{text}: its process {state.pid} is stopped", 1, now)
+            if silent_s > self.job.timeout_s:
+                return self._fail(f"{text}: its process {state.pid} hangs", 1, now)
+            if not state.was_warned:  # its Python may be in a long call that lets no thread run
+                state.was_warned = True
+                actions.append(Say(f"{text}; its process {state.pid} still runs"))
+        return actions
 
     def _look_for_late_starters(self, now: float) -> List[Action]:
         limit_s = min(AGENT_LIMIT_S, self.job.timeout_s)

@@ -1,7 +1,8 @@
 """What a task must know to take part in its job; secret, so it lies in a file of mode 0600.
 
-The file's path is in the environment variable BARYON_TASK, which every process that the task
-starts inherits: whichever of them creates a store is the worker.
+The file is in memory, kept by the agent, and gone when the agent is. Its path is in the
+environment variable BARYON_TASK, which every process that the task starts inherits: whichever of
+them creates a store is the worker.
 """
 
 import os

@@ -7,7 +7,7 @@ its actions into what they say. Everything runs in the thread that calls `run`.
 import os
 import signal
 import time
-from typing import Callable, Dict, List
+from typing import Dict, List
 
 import msgspec
 import zmq
@@ -59,8 +59,8 @@ class _Loop:
         self._core = SchedulerCore(job, self._specs, public_keys, time.monotonic())
         self._routes: Dict[str, bytes] = {}  # peer -> the ROUTER's name of its last connection
         self._exit_code = 0
-        self._console = Console(job)
         self._reactor = Reactor()
+        self._console = Console(job, self._nobody_reads)
         self._context = zmq.Context()
         peers = {public: peer for peer, public in public_keys.items()}
         self._authenticator: Authenticator[str] = Authenticator(self._context, peers)
@@ -76,10 +76,11 @@ class _Loop:
         try:
             self._endpoint = self._bind()
             self._reactor.receive(self._socket, self._on_message)
-            for signum in _SIGNALS:
-                signal.signal(
-                    signum, lambda number, frame: self._reactor.post(self._signal, number)
-                )
+            for signum, handler in handlers.items():
+                if handler != signal.SIG_IGN:  # as SIGHUP is under nohup
+                    signal.signal(
+                        signum, lambda number, frame: self._reactor.post(self._signal, number)
+                    )
             for host in self._hosts:
                 self._cluster.start(self._job, host, self._secrets(host))
             self._reactor.call_every(_TICK_S, self._tick)
@@ -138,12 +139,14 @@ class _Loop:
         except ProtocolError as error:
             self._do([actions.Say(f"{peer} sent something unreadable: {error}")])
             return
-        if isinstance(message, messages.Output) and message.task in self._keys:
-            self._print(lambda: self._console.show(message))
         self._do(self._core.on_message(peer, message, time.monotonic()))
 
     def _signal(self, signum: int) -> None:
         self._do(self._core.on_signal(signum, time.monotonic()))
+
+    def _nobody_reads(self) -> None:
+        """Whoever read our output has gone, as with `| head`: end as other programs do."""
+        self._reactor.post(self._signal, signal.SIGPIPE)
 
     def _tick(self) -> None:
         for host, how in self._cluster.ended():
@@ -157,8 +160,9 @@ class _Loop:
             if isinstance(action, actions.Send):
                 self._send(action)
             elif isinstance(action, actions.Say):
-                text = action.text
-                self._print(lambda text=text: self._console.say(text))  # type: ignore[misc]
+                self._console.say(action.text)
+            elif isinstance(action, actions.Show):
+                self._console.show(action.output)
             elif isinstance(action, actions.ReleaseAgent):
                 self._cluster.release(action.host)
             elif isinstance(action, actions.Kill):
@@ -173,10 +177,3 @@ class _Loop:
             self._socket.send_multipart([self._routes[action.peer], header])
         except (KeyError, zmq.ZMQError):
             pass  # it has gone; its agent, or its silence, will tell
-
-    def _print(self, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except BrokenPipeError:
-            # Whoever read our output has gone, as with `| head`: end as other programs do.
-            self._reactor.post(self._signal, signal.SIGPIPE)

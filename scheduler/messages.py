@@ -17,6 +17,7 @@ __all__ = [
     "BarrierDone",
     "Exited",
     "Failed",
+    "Gone",
     "Join",
     "Left",
     "Output",
@@ -86,11 +87,16 @@ class Exited(Message, frozen=True, tag=True):
     error: str
 
 
-# Agent or task to scheduler, and scheduler to agent
+# Agent or task to scheduler, and back
 
 
 class Alive(Message, frozen=True, tag=True):
-    """Sent regularly; silence means trouble."""
+    """Sent regularly; silence means trouble.
+
+    From an agent: ``stopped`` are its tasks of which a process is stopped (SIGSTOP).
+    """
+
+    stopped: Tuple[str, ...] = ()
 
 
 # Task to scheduler
@@ -107,6 +113,10 @@ class Barrier(Message, frozen=True, tag=True):
     """The task has reached barrier ``name``."""
 
     name: str
+
+
+class Gone(Message, frozen=True, tag=True):
+    """The task has nothing more to do with the job, though its process may still run."""
 
 
 class Failed(Message, frozen=True, tag=True):
@@ -165,6 +175,7 @@ CONTROL = Codec(
         Join,
         Barrier,
         Failed,
+        Gone,
         StartTasks,
         StopTasks,
         Roster,

@@ -11,11 +11,21 @@ import signal
 import subprocess
 import time
 import traceback
-from typing import Callable, List
+from typing import Callable, List, Optional, Union
 
 import psutil
 
-__all__ = ["become_subreaper", "descendants", "die_with_parent", "guarded", "kill_all", "spawn"]
+__all__ = [
+    "become_subreaper",
+    "descendants",
+    "die_with_parent",
+    "guarded",
+    "kill_all",
+    "spawn",
+    "status_of",
+]
+
+CHILD_LIMIT_S = 3  # for a guarded process to end when it is told to
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -76,7 +86,7 @@ def kill_all(pid: int, limit_s: float = 5.0) -> List[int]:
     while True:
         if pid == os.getpid():
             _reap()
-        alive = [p for p in descendants(pid) if _is_alive(p)]
+        alive = [p for p in descendants(pid) if status_of(p) not in (None, psutil.STATUS_ZOMBIE)]
         if not alive or time.monotonic() > deadline:
             return [p.pid for p in alive]
         for process in alive:
@@ -110,11 +120,13 @@ def guarded(main: Callable[[], int]) -> int:
 
     def pass_on(signum: int, frame: object) -> None:
         try:
-            os.kill(child, signum)
+            # If it does not end soon (it may be stopped, or hang), the alarm ends it.
+            os.kill(child, signal.SIGKILL if signum == signal.SIGALRM else signum)
+            signal.alarm(CHILD_LIMIT_S)
         except ProcessLookupError:
             pass  # it has ended, and everything below is being ended
 
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(signum, pass_on)
     while True:
         pid, status = os.wait()
@@ -128,11 +140,12 @@ def _exit_code(status: int) -> int:
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def _is_alive(process: psutil.Process) -> bool:
+def status_of(process: Union[int, psutil.Process]) -> Optional[str]:
+    """One of psutil's STATUS_ words, or None if the process (or pid) has gone."""
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return (psutil.Process(process) if isinstance(process, int) else process).status()
     except psutil.NoSuchProcess:
-        return False
+        return None
 
 
 def _reap() -> None:

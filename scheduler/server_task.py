@@ -1,9 +1,8 @@
-"""The process of a server: ``python -m baryon.scheduler.server_task``, started by an agent."""
+"""The process of a server, started by an agent."""
 
 import logging
 import os
 import signal
-import sys
 import threading
 
 import zmq
@@ -57,7 +56,3 @@ def _import_mxnet() -> None:
     except Exception as error:
         # Without an optimizer a server does not need it; with one, loading it will say the same.
         logging.getLogger("baryon.server").warning("mxnet cannot be imported: %s", error)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

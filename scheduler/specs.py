@@ -1,16 +1,18 @@
 """What each task of a job is started with: argv, environment, credentials. Pure."""
 
+from pathlib import Path
 from typing import Dict, List
 
 import msgspec
 
+import baryon
 from baryon.ps import KeyPair
 
 from .credentials import Credentials
 from .job import Job, Task
 from .messages import StartTasks, TaskSpec
 
-__all__ = ["start_tasks"]
+__all__ = ["python_argv", "start_tasks"]
 
 
 def start_tasks(
@@ -46,7 +48,7 @@ def start_tasks(
                 argv=tuple(_worker_argv(job) if is_worker else _server_argv(job)),
                 cwd=job.cwd,
                 env=worker_env(job, task) if is_worker else {**job.env, **job.env_server},
-                python_path="worker/hook" if is_worker else "..",
+                python_path="worker/hook" if is_worker else "",
                 credentials=msgspec.json.encode(credentials),
             )
         )
@@ -78,4 +80,15 @@ def _worker_argv(job: Job) -> List[str]:
 
 
 def _server_argv(job: Job) -> List[str]:
-    return [job.python, "-m", "baryon.scheduler.server_task"]
+    return python_argv(job.python, "baryon.scheduler.server_task")
+
+
+def python_argv(python: str, module: str) -> List[str]:
+    """The command that runs ``main()`` of a module of ours, installed there or not.
+
+    ``sys.path`` begins with our own folder instead of the working directory, whose files could
+    hide the standard library's.
+    """
+    home = str(Path(baryon.__file__).parent.parent)
+    run = f"from {module} import main; sys.exit(main())"
+    return [python, "-c", f"import sys; sys.path[:1] = [{home!r}]; {run}"]

@@ -15,7 +15,10 @@ TAIL_LINES = 20  # of a failed task's output, in the summary
 class TaskState:
     """``where`` is how people find it: ``worker 1 (node07)``; times are the loop's clock."""
 
-    __slots__ = ("ended", "endpoint", "joined", "last_heard", "pid", "tail", "task", "where")
+    __slots__ = (
+        "ended", "endpoint", "is_gone", "is_stopped", "joined", "last_heard", "pid", "tail",
+        "task", "was_warned", "where",
+    )  # fmt: skip
 
     def __init__(self, task: Task, host: str) -> None:
         self.task = task
@@ -24,6 +27,9 @@ class TaskState:
         self.endpoint = ""  # where a server listens
         self.pid = 0
         self.last_heard = 0.0
+        self.is_stopped = False  # says its agent
+        self.is_gone = False  # it has said that it needs nothing more
+        self.was_warned = False  # the user, of its silence
         self.ended = False
         self.tail: Deque[str] = deque(maxlen=TAIL_LINES)
 

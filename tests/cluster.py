@@ -88,7 +88,7 @@ class JobRun:
         role, rank = slug.split("-")
         for process in self.processes():
             path = process.environ().get("BARYON_TASK", "")
-            if os.path.basename(path) == slug:
+            if path and f"memfd:{slug} " in os.readlink(path):
                 return process
         raise LookupError(f"no process of {role} {rank}")
 

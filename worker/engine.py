@@ -12,7 +12,7 @@ which there may be one only: it must not wait for anything, least of all for ano
 import ctypes
 import functools
 import itertools
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from mxnet.base import _LIB, check_call
 
@@ -24,6 +24,7 @@ read the arrays it writes is skipped, and whoever waits for those gets an MXNetE
 """
 
 _COMPLETION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+_DELETER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _OPERATION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
@@ -47,7 +48,7 @@ _CPU = ctypes.byref(_Context(1, 0))
 _ASYNC = ctypes.byref(ctypes.c_int(4))  # engine.h: FnProperty::kAsync
 _NAME = b"baryon"
 
-_pending: Dict[int, Callable[[Done], None]] = {}
+_pending: Dict[int, Tuple[Callable[[Done], None], Callable[[], None]]] = {}
 _tokens = itertools.count(1)
 _errors: List[Any] = []  # the memory of what `_error` has made
 
@@ -63,10 +64,19 @@ def _run(_context: int, on_complete: int, token: int) -> None:
         _COMPLETION(call)(engine, param, None if error is None else _error(error))
 
     try:
-        _pending.pop(token)(done)
+        start, _ = _pending.pop(token)
+        start(done)
     except BaseException as error:
         # ctypes would print and drop it, and whoever waits for the arrays would wait for ever.
         done(f"{type(error).__name__}: {error}")
+
+
+@_DELETER
+def _delete(token: int) -> None:
+    """Called when the engine has done with an operation, also with one that it has skipped."""
+    _, on_skipped = _pending.pop(token, (None, None))
+    if on_skipped is not None:
+        on_skipped()
 
 
 @functools.lru_cache(maxsize=None)  # the engine copies the object; few texts, kept for good
@@ -84,19 +94,22 @@ def push_async(
     reads: Sequence[Any],
     writes: Sequence[Any],
     priority: int = 0,
+    on_skipped: Callable[[], None] = lambda: None,
 ) -> None:
     """Queue an operation over NDArrays; ``start(done)`` is called when its turn has come.
 
-    ``start`` must return soon; ``done`` must be called once, at any time.
+    ``start`` must return soon; ``done`` must be called once, at any time. ``on_skipped()`` is
+    called instead of ``start`` if one of the arrays could not be computed: the engine completes
+    such an operation without running it.
     An array that is both read and written belongs in ``writes`` only.
     """
     token = next(_tokens)
-    _pending[token] = start
+    _pending[token] = (start, on_skipped)
     check_call(
         _LIB.MXEnginePushAsyncND(
             _run,
             ctypes.c_void_p(token),
-            None,
+            _delete,
             _CPU,
             _handles(reads),
             len(reads),

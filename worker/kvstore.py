@@ -12,14 +12,14 @@ The gradients themselves are only read. Push and pull on their own are the same 
 out.
 """
 
-import pickle
-from typing import Any, Dict, Iterable, List, Tuple, Union
+import threading
+from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
 
 import mxnet as mx
 import numpy as np
 
 from baryon import __version__
-from baryon.ps import Operation, UsageError, array_over
+from baryon.ps import Operation, UsageError, array_over, dump_optimizer
 from baryon.scheduler import KVSTORE_TYPES
 
 from .engine import Done, push_async
@@ -28,6 +28,7 @@ from .session import session
 __all__ = ["KVStore", "create"]
 
 KeyName = Union[int, str]
+Multipliers = List[Tuple[KeyName, float]]
 
 
 def create(name: str) -> "KVStore":
@@ -54,6 +55,10 @@ class KVStore(mx.kvstore.KVStore):
         self._store = self._client.open("sync")
         self._number = self._store.number
         self._places: Dict[KeyName, Any] = {}  # NDArrays over the staging memory
+        self._lock = threading.Lock()  # held while a key's steps are queued, which belong together
+        self._optimizer: Any = None  # rank 0's, whose hyper-parameters are live
+        self._hyper: Any = None  # as the servers have them
+        self._first_pushed: Optional[KeyName] = None
         self._updater = None
         self._is_p3 = False
 
@@ -90,8 +95,9 @@ class KVStore(mx.kvstore.KVStore):
             place = self._store.add_key(name, array.shape, np.dtype(array.dtype).name)
             self._places[name] = array_over(place)
             if self.rank == 0:
-                array.copyto(self._places[name])
-                self._enqueue("init", name, False, 0)
+                with self._lock:
+                    array.copyto(self._places[name])
+                    self._enqueue("init", name, False, 0)
 
     def push(self, key: Any, value: Any, priority: int = 0) -> None:
         """Contribute the sum over the devices to each key's next round.
@@ -101,8 +107,11 @@ class KVStore(mx.kvstore.KVStore):
         """
         self._client.raise_if_failed()
         for name, arrays in _pairs(key, value):
-            self._fill(name, arrays)
-            self._enqueue("push", name, False, priority)
+            arrays = self._checked(name, arrays)
+            self._update_hyper(name)
+            with self._lock:
+                self._fill(name, arrays)
+                self._enqueue("push", name, False, priority)
 
     def pull(
         self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True
@@ -113,18 +122,21 @@ class KVStore(mx.kvstore.KVStore):
             raise UsageError("pull needs the arrays to write to: pull(key, out=...)")
         for name, arrays in _pairs(key, out):
             arrays = self._checked(name, arrays)
-            self._enqueue("pull", name, True, priority)
-            self._empty(name, arrays)
+            with self._lock:
+                self._enqueue("pull", name, True, priority)
+                self._empty(name, arrays)
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         """`push` and then `pull` to ``out`` (by default to ``value``) in one round trip."""
         self._client.raise_if_failed()
         outs = dict(_pairs(key, value if out is None else out))
         for name, arrays in _pairs(key, value):
-            targets = self._checked(name, outs[name])
-            self._fill(name, arrays)
-            self._enqueue("push", name, True, priority)
-            self._empty(name, targets)
+            arrays, targets = self._checked(name, arrays), self._checked(name, outs[name])
+            self._update_hyper(name)
+            with self._lock:
+                self._fill(name, arrays)
+                self._enqueue("push", name, True, priority)
+                self._empty(name, targets)
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
         """`init`, then `pull` to ``out``."""
@@ -136,20 +148,33 @@ class KVStore(mx.kvstore.KVStore):
     def set_optimizer(self, optimizer: Any) -> None:
         """Have the servers update the values with ``optimizer``; rank 0's counts.
 
-        It applies to every push after this call, and to none before.
+        It applies to every push after this call, and to none before. Its hyper-parameters stay
+        live: what the script changes in ``optimizer`` later (or through Trainer) on rank 0, also
+        a parameter's ``lr_mult``, takes effect with the next step.
         """
         self._client.raise_if_failed()
         if not isinstance(optimizer, mx.optimizer.Optimizer):
             raise UsageError(f"set_optimizer needs an optimizer, not a {type(optimizer).__name__}")
         if self.rank == 0:
             self._client.drain()
-            # Gluon's own multipliers are in param_dict, which MXNet drops from the pickle.
-            parameters = optimizer.param_dict.items()
-            self._store.set_optimizer(
-                pickle.dumps(optimizer),
-                lr_mult=[(index, parameter.lr_mult) for index, parameter in parameters],
-                wd_mult=[(index, parameter.wd_mult) for index, parameter in parameters],
-            )
+            self._optimizer, self._hyper = optimizer, _hyper_parameters(optimizer)
+            self._store.set_optimizer(dump_optimizer(optimizer), *self._hyper[1:])
+
+    def _update_hyper(self, name: KeyName) -> None:
+        """Tell the servers, once a step, what the script has changed in its optimizer.
+
+        When all that was pushed is answered, so that it applies to every later round of every key
+        on every server, and to none before.
+        """
+        if self._first_pushed is None:
+            self._first_pushed = name
+        if self._optimizer is None or name != self._first_pushed:
+            return
+        hyper = _hyper_parameters(self._optimizer)
+        if hyper != self._hyper:
+            self._client.drain()
+            self._hyper = hyper
+            self._store.set_hyper(*hyper)
 
     def _barrier(self) -> None:
         """Wait until every worker has called this."""
@@ -174,7 +199,6 @@ class KVStore(mx.kvstore.KVStore):
 
     def _fill(self, name: KeyName, arrays: List[Any]) -> None:
         """Sum the devices' arrays into the key's place (level 0)."""
-        arrays = self._checked(name, arrays)
         place = self._places[name]
         if len(arrays) == 1:
             arrays[0].copyto(place)
@@ -194,7 +218,12 @@ class KVStore(mx.kvstore.KVStore):
             operation.done = done
             store.ready(operation)
 
-        push_async(start, (), (self._places[name],), priority)
+        def skipped() -> None:
+            # The gradient could not be computed, which the script learns where it reads what
+            # depends on it. The others' round cannot be completed without it.
+            self._client.fail(UsageError(f"the value given for key {name!r} failed to compute"))
+
+        push_async(start, (), (self._places[name],), priority, skipped)
 
     def _empty(self, name: KeyName, arrays: Iterable[Any]) -> None:
         """Copy the key's place to the devices."""
@@ -223,6 +252,25 @@ class KVStore(mx.kvstore.KVStore):
 
     def _send_command_to_servers(self, head: int, body: str) -> None:
         raise _not_yet("_send_command_to_servers")
+
+
+def _hyper_parameters(optimizer: Any) -> Tuple[Dict[str, Any], Multipliers, Multipliers]:
+    """What may change between steps: scalars, and the multipliers of Gluon's parameters.
+
+    MXNet leaves the latter out when it pickles an optimizer. Counts of updates are the servers'
+    own.
+    """
+    scalars = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in vars(optimizer).items()
+        if (value is None or isinstance(value, (bool, int, float, np.number)))
+        and not name.startswith("_")
+        and name not in ("num_update", "begin_num_update", "lr_scheduler")
+    }
+    lr_mult, wd_mult = dict(optimizer.lr_mult), dict(optimizer.wd_mult)
+    for index, parameter in optimizer.param_dict.items():
+        lr_mult[index], wd_mult[index] = parameter.lr_mult, parameter.wd_mult
+    return scalars, list(lr_mult.items()), list(wd_mult.items())
 
 
 def _not_yet(what: str) -> UsageError:

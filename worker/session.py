@@ -76,6 +76,7 @@ class Session:
             servers=[ServerAddress(peer.endpoint, peer.public_key) for peer in servers],
             timeout_s=credentials.timeout_s,
         )
+        self._prepare_forks()
         atexit.register(self._leave)
 
     def _serve(self) -> None:
@@ -90,6 +91,26 @@ class Session:
     def _fail_client(self, error: BaryonError) -> None:
         if hasattr(self, "client"):
             self.client.fail(error)
+
+    def _prepare_forks(self) -> None:
+        """Wait for the store before a fork.
+
+        MXNet stops its engine before a fork and waits for operations that need Python to go on,
+        while the thread that forks holds Python's lock: with an operation under way, both would
+        wait for ever. `subprocess` forks without Python's own hooks before 3.10.
+        """
+        os.register_at_fork(before=self._drain_quietly)
+        if sys.version_info < (3, 10):
+            sys.addaudithook(
+                lambda event, args: self._drain_quietly() if event == "subprocess.Popen" else None
+            )
+
+    def _drain_quietly(self) -> None:
+        if os.getpid() == self.pid and threading.current_thread() is not self._thread:
+            try:
+                self.client.drain()
+            except BaryonError:
+                pass  # the script's next call of the store raises it
 
     def _watch_exceptions(self) -> None:
         """An exception that ends the script is no reason to wait for answers to come."""
@@ -114,7 +135,7 @@ class Session:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(1)
-            self.client.leave()
+        self.control.gone()
         self._reactor.post(self.client.close)
         self._reactor.post(self.control.close)
         self._reactor.post(self._reactor.stop)

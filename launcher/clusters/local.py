@@ -8,7 +8,7 @@ from baryon.scheduler import Job, agent_argv
 
 __all__ = ["LocalCluster"]
 
-_KILL_LIMIT_S = 5.0
+_KILL_LIMIT_S = 10.0
 
 
 class LocalCluster:
@@ -47,7 +47,7 @@ class LocalCluster:
     def kill(self) -> None:
         for agent in self._agents.values():
             self._close_input(agent)
-            agent.terminate()
+            agent.terminate()  # its guard sees to it that everything below ends, in time
         deadline = time.monotonic() + _KILL_LIMIT_S
         for agent in self._agents.values():
             try:

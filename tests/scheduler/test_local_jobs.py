@@ -124,8 +124,8 @@ def test_output_that_has_no_room_ends_the_job_in_words(tmp_path):
     """As with a full disk under `launch.py ... > file`."""
     with open("/dev/full", "wb") as full:
         launched = subprocess.run(
-            [sys.executable, "-m", "baryon.launcher", "-n", "1", "--log-dir", os.fspath(tmp_path), "echo", "x"],
-            stdout=full, stderr=subprocess.PIPE, timeout=60,
+            [sys.executable, "-m", "baryon.launcher", "-n", "1", "echo", "x"],
+            cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, timeout=60,
         )  # fmt: skip
     assert launched.returncode != 0
     assert b"No space left on device" in launched.stderr
