@@ -4,7 +4,6 @@ Every fault is collected before anything is said, so that one run shows them all
 """
 
 import argparse
-import math
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from .hostfile import HostLine, parse_hosts
 
 __all__ = ["Options", "parse"]
 
+_MAX_SECONDS = 1e7  # four months; clocks and poll(2) have limits
 _LAUNCHERS = ("local", "ssh", "slurm", "sge", "mpi", "kubernetes", "yarn")
 _DESCRIPTION = """\
 Run a data-parallel MXNet script on many machines, its parameters kept in step by Baryon's own
@@ -73,22 +73,14 @@ def parse(argv: List[str]) -> Tuple[Job, Options]:
     env_server = _variables(options.env_server, ":", "--env-server", faults)
     env_worker = _variables(options.env_worker, ":", "--env-worker", faults)
     command = _command(options.command, faults)
-    for flag, value in (
-        ("-n", options.num_workers),
-        ("-s", options.num_servers),
-        ("--workers-per-host", options.workers_per_host),
-        ("--devices", options.devices),
-    ):
-        if value is not None and value < 1:
-            faults.append(f"{flag} must be 1 or more, not {value}")
-    for flag, seconds in (
-        ("--timeout", options.timeout),
-        ("--heartbeat-timeout", options.heartbeat_timeout),
-    ):
-        if not (seconds > 0 and math.isfinite(seconds)):
-            faults.append(f"{flag} must be a number of seconds above 0, not {seconds:g}")
-    if not 0 <= options.port < 65536:
-        faults.append(f"--port must be between 1 and 65535, not {options.port}")
+    _check_numbers(options, faults)
+    for what, text in [
+        ("working directory", os.getcwd()),
+        *(("argument", word) for word in command),
+        *((f"value of --env {name}", value) for name, value in env.items()),
+    ]:
+        if not _is_utf8(text):
+            faults.append(f"the {what} {text!r} is not UTF-8, so it cannot reach other hosts")
     launcher = options.launcher or ("ssh" if options.hostfile else "local")
     if launcher not in CLUSTERS:
         known = ", ".join(sorted(CLUSTERS))
@@ -123,6 +115,34 @@ def parse(argv: List[str]) -> Tuple[Job, Options]:
         is_terminal=sys.stdout.isatty(),
     )
     return job, options
+
+
+def _check_numbers(options: Options, faults: List[str]) -> None:
+    for flag, value in (
+        ("-n", options.num_workers),
+        ("-s", options.num_servers),
+        ("--workers-per-host", options.workers_per_host),
+        ("--devices", options.devices),
+    ):
+        if value is not None and value < 1:
+            faults.append(f"{flag} must be 1 or more, not {value}")
+    for flag, seconds in (
+        ("--timeout", options.timeout),
+        ("--heartbeat-timeout", options.heartbeat_timeout),
+    ):
+        if not 0 < seconds <= _MAX_SECONDS:
+            faults.append(f"{flag} must be a number of seconds above 0, not {seconds:g}")
+    if not 0 <= options.port < 65536:
+        faults.append(f"--port must be between 1 and 65535, not {options.port}")
+
+
+def _is_utf8(text: str) -> bool:
+    """False for what Python has kept of bytes that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -229,11 +249,6 @@ def _command(command: List[str], faults: List[str]) -> Tuple[str, ...]:
     if not command:
         faults.append("no command is given: launch.py -n 2 train.py")
         return ()
-    for word in command:
-        try:
-            word.encode()
-        except UnicodeEncodeError:
-            faults.append(f"the argument {word!r} is not UTF-8, so it cannot reach other hosts")
     program = command[0]
     if program.endswith(".py"):
         if not os.path.isfile(program):

@@ -172,7 +172,7 @@ class SyncStore:
         if all(slot.initialised for slot in slots):
             return [self._value(rank, bucket, first, count)]
         if 0 not in self._active:
-            name = slots[0].slice.key.name
+            name = next(slot.slice.key.name for slot in slots if not slot.initialised)
             raise UsageError(f"worker 0 has ended without initialising key {name!r}")
         replies = []
         for slot in slots:

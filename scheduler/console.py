@@ -124,7 +124,7 @@ class _Writer:
         self._on_broken_pipe = on_broken_pipe
         self._streams = [_stream(sys.stdout), _stream(sys.stderr)]
         self._is_broken = False
-        self._has_transient = False  # the line that the cursor is in
+        self._transient_on: Optional[BinaryIO] = None  # the stream whose line is not over
 
     def run(self) -> None:
         while True:
@@ -134,28 +134,31 @@ class _Writer:
             stream = self._streams[piece.is_error]
             if stream is not None:
                 try:
-                    stream.write(self._render(piece, stream.isatty()))
+                    self._write(stream, piece)
                     stream.flush()
                 except OSError as error:
                     self._give_up(piece.is_error, error)
             self._on_written(len(piece.data))
 
-    def _render(self, piece: _Piece, is_terminal: bool) -> bytes:
+    def _write(self, stream: BinaryIO, piece: _Piece) -> None:
+        is_terminal = stream.isatty()
+        if self._transient_on is not None:  # wipe it away
+            self._transient_on.write(b"\r\x1b[K")
+            self._transient_on.flush()
+            self._transient_on = None
         label = piece.label
         if is_terminal and not os.environ.get("NO_COLOR"):
             label = f"\x1b[{piece.colour}m{label}\x1b[0m"
         prefix = label.encode()
         if piece.is_transient:
-            if not is_terminal:
-                return b""
-            self._has_transient = True
-            return b"\r\x1b[K" + prefix + piece.data
-        start = b"\r\x1b[K" if self._has_transient else b""
-        self._has_transient = False
-        if piece.has_label_once:
-            return start + prefix + piece.data
-        lines = piece.data.split(b"\n")[:-1]
-        return start + b"".join(prefix + line + b"\n" for line in lines)
+            if is_terminal:
+                self._transient_on = stream
+                stream.write(prefix + piece.data)
+        elif piece.has_label_once:
+            stream.write(prefix + piece.data)
+        else:
+            lines = piece.data.split(b"\n")[:-1]
+            stream.write(b"".join(prefix + line + b"\n" for line in lines))
 
     def _give_up(self, is_error: bool, error: OSError) -> None:
         """Write no more to a stream. A full disk is no reason to end the training."""

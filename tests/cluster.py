@@ -29,7 +29,9 @@ def wait_until(condition: Callable[[], object], what: str, limit_s: float = LIMI
 class JobRun:
     """A ``launch.py`` that is running, with what it has written so far."""
 
-    def __init__(self, args: List[str], cwd: Path, env: Dict[str, str]) -> None:
+    def __init__(
+        self, args: List[str], cwd: Path, env: Dict[str, str], ignore: Optional[int]
+    ) -> None:
         self.tag = f"test-{os.getpid()}-{time.monotonic_ns()}"
         self._process = subprocess.Popen(
             [sys.executable, "-m", "baryon.launcher", *args],
@@ -38,6 +40,7 @@ class JobRun:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            preexec_fn=(lambda: signal.signal(ignore, signal.SIG_IGN)) if ignore else None,
         )
         self.pid = self._process.pid
         self._parts: Dict[str, List[str]] = {"out": [], "err": []}
@@ -126,8 +129,11 @@ class Cluster:
         self._runs: List[JobRun] = []
         self._before = _leftovers()
 
-    def start(self, *args: object, env: Optional[Dict[str, str]] = None) -> JobRun:
-        run = JobRun([str(arg) for arg in args], self.cwd, env or {})
+    def start(
+        self, *args: object, env: Optional[Dict[str, str]] = None, ignore: Optional[int] = None
+    ) -> JobRun:
+        """Start a job; it ignores the signal ``ignore``, as under nohup."""
+        run = JobRun([str(arg) for arg in args], self.cwd, env or {}, ignore)
         self._runs.append(run)
         return run
 

@@ -169,6 +169,81 @@ def test_task_that_is_frozen(cluster: Cluster) -> None:
     )
 
 
+def test_gradient_that_could_not_be_computed_is_not_sent(cluster: Cluster) -> None:
+    """The script's own exit code counts, and nobody gets a made-up sum."""
+    script = cluster.script(
+        "import mxnet as mx, sys\n"
+        "kv = mx.kv.create('dist_sync')\n"
+        "kv.init('w', mx.nd.ones(3))\n"
+        "out = mx.nd.zeros(3)\n"
+        "bad = mx.nd.random.normal(0, -1, shape=3) if kv.rank else mx.nd.ones(3)\n"
+        "kv.pushpull('w', bad, out=out)\n"
+        "try:\n"
+        "    out.wait_to_read()\n"
+        "    print('GOT', out.asnumpy())\n"
+        "except Exception as error:\n"
+        "    print('CAUGHT', error)\n"
+        "    sys.exit(3)\n"
+    )
+    run = cluster.run("-n", 2, script, code=3)
+    assert "GOT" not in run.out
+    assert "worker 1 | CAUGHT" in run.out
+
+
+def test_launcher_guard_and_agent_killed_at_once(cluster: Cluster) -> None:
+    """Nobody is left to end the tasks: they do it themselves."""
+    cluster.script(LOOP.format(failure="pass"), "train.py")
+    shell = f"{sys.executable} train.py; echo done"  # the worker is not the agent's own child
+    run = cluster.start("-n", 2, "--heartbeat-timeout", 2, "sh", "-c", shell)
+    run.wait_for_output("READY", 2)
+    for process in [*run.processes("baryon.scheduler.agent"), *run.processes("baryon.launcher")]:
+        process.kill()
+    assert run.end() == -signal.SIGKILL
+    run.wait_until_gone()
+
+
+def test_agent_stopped(cluster: Cluster) -> None:
+    script = cluster.script(LOOP.format(failure="pass"))
+    run = cluster.start("-n", 2, "--heartbeat-timeout", 2, script)
+    run.wait_for_output("READY", 2)
+    for agent in run.processes("baryon.scheduler.agent"):
+        agent.suspend()
+    assert run.end() == 1
+    run.wait_until_gone()
+
+
+def test_long_call_that_lets_no_thread_run_is_no_failure(cluster: Cluster) -> None:
+    script = cluster.script(
+        "import mxnet as mx, time\n"
+        "kv = mx.kv.create('dist_sync')\n"
+        "start = time.monotonic()\n"
+        "n = 10**7\n"
+        "while time.monotonic() - start < 4: sum(range(n)); n *= 3\n"
+        "kv._barrier()\n"
+    )
+    run = cluster.run("-n", 2, "--heartbeat-timeout", 2, script)
+    assert "still runs" in run.err
+
+
+def test_command_may_go_on_after_its_training(cluster: Cluster) -> None:
+    cluster.script("import mxnet as mx\nmx.kv.create('dist_sync')\n", "train.py")
+    shell = f"{sys.executable} train.py && sleep 4 && echo uploaded"
+    run = cluster.run("-n", 1, "--heartbeat-timeout", 1, "sh", "-c", shell)
+    assert "uploaded" in run.out
+
+
+def test_nohup_is_respected(cluster: Cluster) -> None:
+    script = cluster.script(LOOP.format(failure="pass"))
+    run = cluster.start("-n", 2, script, ignore=signal.SIGHUP)
+    run.wait_for_output("READY", 2)
+    run.signal(signal.SIGHUP)
+    run.signal(signal.SIGUSR1)
+    run.wait_for_output("is running")
+    run.signal(signal.SIGTERM)
+    assert run.end() == 128 + signal.SIGTERM
+    assert "SIGHUP" not in run.err
+
+
 def test_port_that_is_taken(cluster: Cluster) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

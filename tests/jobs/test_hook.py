@@ -130,6 +130,45 @@ def test_data_loader_processes_and_forks(cluster: Cluster) -> None:
     assert run.out.count("FORKED this process was forked") == 2
 
 
+@pytest.mark.parametrize(
+    "fork",
+    [
+        "pid = os.fork(); os._exit(0) if not pid else os.waitpid(pid, 0)",
+        "subprocess.run(['true'], check=True)",
+        "subprocess.run(['true'], check=True, preexec_fn=os.getpid)",
+        "os.system('true')",
+    ],
+    ids=["fork", "subprocess", "preexec_fn", "system"],
+)
+def test_forks_while_operations_are_under_way(cluster: Cluster, fork: str) -> None:
+    """MXNet waits for its engine before a fork, and the engine for us."""
+    script = cluster.script(
+        "import mxnet as mx, os, subprocess\n"
+        "kv = mx.kv.create('dist_sync')\n"
+        "kv.init(0, mx.nd.zeros(1000000))\n"
+        "out = mx.nd.zeros(1000000)\n"
+        "for step in range(20):\n"
+        "    kv.pushpull(0, mx.nd.ones(1000000), out=out)\n"
+        f"    {fork}\n"
+        "print('SUM', out[0].asscalar())\n"
+    )
+    assert cluster.run("-n", 2, script).out.count("SUM 2.0") == 2
+
+
+def test_forked_process_that_uses_the_store_is_told(cluster: Cluster) -> None:
+    script = cluster.script(
+        "import mxnet as mx, os\n"
+        "kv = mx.kv.create('dist_sync')\n"
+        "kv.init(0, mx.nd.zeros(3))\n"
+        "if os.fork() == 0:\n"
+        "    try: kv.pull(0, out=mx.nd.zeros(3))\n"
+        "    except Exception as error: print('FORKED', error, flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+    )
+    assert cluster.run("-n", 2, script).out.count("FORKED this process was forked") == 2
+
+
 def test_output_is_live_whole_and_kept(cluster: Cluster) -> None:
     script = cluster.script(
         "import os, sys, signal\n"

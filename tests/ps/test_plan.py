@@ -161,6 +161,7 @@ def test_empty_and_0d_keys_have_one_slice(shape, size):
         ((2,), "float", "supported are float32"),
         ((2, -1), "float32", "(2, -1)"),
         ((1,) * (MAX_NDIM + 1), "float32", "impossible shape"),
+        ((1 << 20, 1 << 20), "float32", "beyond"),
     ],
 )
 def test_what_cannot_be_served_is_refused_by_name_and_leaves_the_plan_alone(shape, dtype, says):

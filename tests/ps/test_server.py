@@ -1,6 +1,7 @@
 """A real server and real clients, over TCP loopback with CURVE."""
 
 import logging
+import os
 import pickle
 import re
 
@@ -8,7 +9,15 @@ import numpy as np
 import pytest
 import zmq
 
-from baryon.ps import Operation, PeerError, ProtocolError, UsageError, WaitTimeout, wire
+from baryon.ps import (
+    Operation,
+    PeerError,
+    ProtocolError,
+    UsageError,
+    WaitTimeout,
+    dump_optimizer,
+    wire,
+)
 
 from .conftest import LIMIT_S, Outcome, answered, ask
 
@@ -128,6 +137,23 @@ def test_an_optimizer_updates_the_weights(job, mx):
         assert all((worker.places["weight"] == expected).all() for worker in workers)
 
 
+def test_hyper_parameters_change_for_rounds_to_come(job, mx):
+    _, workers = two_workers(job, num_servers=2)
+    for name in NAMES:
+        workers[0].init(name, 1.0)
+    store = workers[0].store
+    store.set_optimizer(dump_optimizer(mx.optimizer.SGD(learning_rate=0.5)), [], [])
+    for expected in (0.0, -0.5):
+        outcomes = [
+            worker.begin("push", n, 1.0, want_value=True) for worker in workers for n in NAMES
+        ]
+        answered(*outcomes)
+        for worker in workers:
+            assert (worker.places["weight"] == expected).all()
+            assert (worker.places["bias"] == (0.0 if expected == 0.0 else -1.5)).all()
+        store.set_hyper({"lr": 0.25}, [("bias", 3.0)], [])
+
+
 # -- waiting ------------------------------------------------------------------------------------
 
 
@@ -156,21 +182,15 @@ def test_drain_gives_up_at_its_limit_and_says_how_many_are_left(job):
     first.client.drain(LIMIT_S)
 
 
-def test_leave_ends_the_rounds_that_wait_for_the_leaver(job):
-    _, (first, second) = two_workers(job)
+def test_a_worker_that_has_ended_is_left_out_from_now_on(job):
+    """The scheduler says so; the server's own loop is told."""
+    made, (first, _) = two_workers(job)
     waiting = first.begin("push", "weight", 3.0, want_value=True)
-    second.client.leave()
+    made.until(made.waits, "worker 0's push")
+    made.in_server(made.servers[0].worker_left, 1)
     answered(waiting)
     assert (first.places["weight"] == 3.0).all()
     answered(first.begin("push", "bias", 4.0))
-
-
-def test_a_worker_that_has_died_is_left_out_from_now_on(job):
-    """The scheduler says so; the server's own loop is told."""
-    made, (first, _) = two_workers(job)
-    waiting = first.begin("push", "weight", 3.0)
-    made.in_server(made.servers[0].worker_left, 1)
-    answered(waiting, first.begin("push", "bias", 4.0))
     store = first.client.open("sync")  # also in stores to come
     store.add_key("late", (2,), "float32")
     operation = Operation("push", store.key("late"), want_value=False)
@@ -268,7 +288,7 @@ def test_a_worker_that_comes_after_the_failure_is_told_too(job):
     "answer",
     [
         b"\xc1",
-        wire.DATA.encode(wire.Leave()),
+        wire.DATA.encode(wire.Pull(0, 0, 0, 1)),
         wire.DATA.encode(wire.Answer(9, 0, 0, 1, False)),
         wire.DATA.encode(wire.Answer(-1, 0, 0, 1, False)),
         wire.DATA.encode(wire.Answer(0, 7, 0, 1, False)),
@@ -281,6 +301,24 @@ def test_a_server_that_breaks_the_protocol_is_named(job, answer):
     waiting = first.begin("push", "weight", 1.0)
     first.loop.call(first.client._on_message, 0, [zmq.Frame(answer)])
     assert_fails(first, waiting, ProtocolError, "server 0 sent what it must not")
+
+
+def test_a_rank_0_that_ends_without_a_first_value_reaches_who_waits_for_it(job):
+    made, (_, second) = two_workers(job)
+    waiting = second.begin("pull", "weight")
+    made.until(made.waits, "worker 1's pull")
+    made.in_server(made.servers[0].worker_left, 0)
+    assert_fails(second, waiting, PeerError, "worker 0 has ended without initialising")
+    assert "worker 0 has ended" in made.faults.get(timeout=LIMIT_S)
+
+
+def test_a_forked_process_cannot_use_its_parents_stores(job, monkeypatch):
+    worker = job(num_workers=1).worker(0)
+    worker.client.raise_if_failed()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(UsageError, match="was forked"):
+        worker.client.raise_if_failed()
+    monkeypatch.undo()
 
 
 # -- malformed messages of a worker -------------------------------------------------------------
@@ -306,6 +344,7 @@ MALFORMED = {
     "a round to come": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 9, True)), WEIGHT],
     "a value not from rank 0": [wire.DATA.encode(wire.Init(0, 0, 0, 1)), WEIGHT],
     "an optimizer not from rank 0": [wire.DATA.encode(wire.SetOptimizer(0, b"", [], []))],
+    "hyper-parameters not from rank 0": [wire.DATA.encode(wire.SetHyper(0, {"lr": 1.0}, [], []))],
     "a key out of turn": [wire.DATA.encode(wire.Declare(0, 5, ()))],
     "a header nested without end": [b"\x93\xa5Hello\x01" + b"\x91" * 100_000 + b"\x01"],
 }
@@ -325,7 +364,7 @@ def test_a_malformed_message_is_answered_with_a_fault_and_others_are_served(job,
     assert "server 0 refused a message" in ask(rogue, MALFORMED[which]).text
 
     assert ask(rogue, [HELLO]) == wire.Hello(wire.VERSION)
-    rogue.send_multipart([wire.DATA.encode(wire.Leave())])
+    made.in_server(made.servers[0].worker_left, 2)
     answered(waiting, workers[1].begin("push", "weight", 2.0, want_value=True))
     for worker in workers:
         worker.client.raise_if_failed()

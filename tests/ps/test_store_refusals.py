@@ -244,3 +244,25 @@ def test_a_leave_that_ends_a_round_hands_the_sum_to_the_updater():
     store.init(0, 0, 0, 1, payload(1.0))
     push(store, 0, 5.0)
     assert seen(store.leave(1)) == [(0, 0, 6.0)]
+
+
+def test_pulls_of_a_key_that_rank_0_left_without_a_value_are_refused():
+    """Whether they came before or after; nobody else can give it one."""
+    store = store_of(2)
+    assert store.pull(1, 0, 0, 1) == []
+    with pytest.raises(UsageError, match="worker 0 has ended without initialising"):
+        store.leave(0)
+    store = store_of(2)
+    store.leave(0)
+    with pytest.raises(UsageError, match="worker 0 has ended without initialising key"):
+        store.pull(1, 0, 0, 1)
+
+
+def test_the_message_names_the_key_without_a_value_not_just_the_first_of_the_run():
+    store = store_of(2)
+    store.init(0, 0, 0, 1, payload(1.0))
+    assert store.leave(0) == []
+    assert pulled(store, 1) == [(1, 0, 1.0)]
+    with pytest.raises(UsageError, match="worker 0 has ended without initialising key 'b'"):
+        store.pull(1, 0, 0, 2)
+    assert store.waits() == []

@@ -31,7 +31,13 @@ STRATEGIES = [
         lr_mult=MULTIPLIERS,
         wd_mult=MULTIPLIERS,
     ),
-    st.builds(wire.Leave),
+    st.builds(
+        wire.SetHyper,
+        NUMBER,
+        st.dictionaries(TEXT, st.none() | st.booleans() | st.floats(allow_nan=False)),
+        MULTIPLIERS,
+        MULTIPLIERS,
+    ),
     st.builds(wire.Answer, has_value=st.booleans(), **WHERE),
     st.builds(wire.Fault, text=TEXT),
 ]
@@ -44,7 +50,7 @@ SAMPLES = [
     wire.Push(0, 1, 2, 3, 4, True),
     wire.Pull(0, 1, 2, 3),
     wire.SetOptimizer(0, b"\x80", [("w", 0.5)], [(1, 0.0)]),
-    wire.Leave(),
+    wire.SetHyper(1, {"lr": 0.5, "clip_gradient": None}, [(0, 2.0)], [("w", 0.0)]),
     wire.Answer(0, 1, 2, 3, False),
     wire.Fault("no"),
 ]

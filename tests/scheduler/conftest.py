@@ -123,13 +123,17 @@ class Scene:
             self.join(slug)
         return self
 
-    def pass_time(self, seconds: float, silent: tuple = ()) -> List[Action]:
-        """Second by second, with a sign of life from all that have spoken before but ``silent``."""
+    def pass_time(self, seconds: float, silent: tuple = (), stopped: tuple = ()) -> List[Action]:
+        """Second by second, with a sign of life from all that have spoken before but ``silent``.
+
+        The agents say of the tasks in ``stopped`` that they are.
+        """
         actions: List[Action] = []
         for _ in range(int(seconds)):
             for peer in [*(f"agent-{host}" for host in self.hosts), *self.slugs]:
                 if peer not in silent and self._has_spoken(peer):
-                    actions += self.message(peer, messages.Alive())
+                    is_agent = peer.startswith("agent")
+                    actions += self.message(peer, messages.Alive(stopped if is_agent else ()))
             actions += self.tick(1.0)
         return actions
 

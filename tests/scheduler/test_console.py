@@ -1,7 +1,10 @@
 """What the user sees of a job, and what is kept of it."""
 
+import errno
 import io
 import os
+import threading
+import time
 import types
 
 import pytest
@@ -10,6 +13,8 @@ from baryon.ps import UsageError
 from baryon.scheduler import Host, Task
 from baryon.scheduler.console import Console
 from baryon.scheduler.messages import Output
+
+LIMIT_S = 20.0
 
 
 class Stream(io.BytesIO):
@@ -29,13 +34,44 @@ class Stream(io.BytesIO):
 
 
 class Broken(Stream):
-    """Whoever read this has gone."""
+    """Every write to it fails in the same way."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
 
     def write(self, data):
-        raise BrokenPipeError
+        raise self.error
 
-    def flush(self):
-        raise BrokenPipeError
+
+class Paused(Stream):
+    """Whoever reads this has pressed Ctrl-S."""
+
+    def __init__(self):
+        super().__init__()
+        self.goes_on = threading.Event()
+
+    def write(self, data):
+        assert self.goes_on.wait(LIMIT_S)
+        return super().write(data)
+
+
+class Prompt(Console):
+    """Returns when what it was given has been written."""
+
+    def __init__(self, job, on_broken_pipe=lambda: None):
+        super().__init__(job, on_broken_pipe)
+
+    def _put(self, piece):
+        super()._put(piece)
+        wait_until_written(self)
+
+
+def wait_until_written(console):
+    deadline = time.monotonic() + LIMIT_S
+    while console._waiting_nbytes > 0:
+        assert time.monotonic() < deadline, "not written"
+        time.sleep(0)
 
 
 def fake_sys(out, err):
@@ -63,7 +99,7 @@ def terminal(streams):
 def console(streams, make_job, tmp_path):
     tasks = (Task("server", 0, 0, 0), Task("worker", 0, 0, 0), Task("worker", 10, 0, 1))
     job = make_job(hosts=(Host("a", 2),), tasks=tasks, log_dir=str(tmp_path / "new" / "logs"))
-    console = Console(job)
+    console = Prompt(job)
     yield console
     console.close()
 
@@ -138,11 +174,11 @@ def test_logs_that_cannot_be_written_are_mentioned_once(console, streams, tmp_pa
 def test_a_log_folder_that_cannot_be_made_is_a_usage_error(streams, make_job, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"file/logs cannot be made.*--log-dir"):
-        Console(make_job(log_dir=str(tmp_path / "file" / "logs")))
+        Prompt(make_job(log_dir=str(tmp_path / "file" / "logs")))
 
 
 def test_a_log_folder_may_exist(streams, make_job, tmp_path):
-    Console(make_job(log_dir=str(tmp_path))).close()
+    Prompt(make_job(log_dir=str(tmp_path))).close()
 
 
 # -- terminals --------------------------------------------------------------------------------
@@ -156,11 +192,11 @@ def test_on_a_terminal_tasks_have_colours_of_their_own(console, terminal):
     assert first.endswith(b" worker 0 | \x1b[0ma")
     assert first[:5] != second[:5]
     console.say("oh")
-    assert terminal.err.take() == b"\x1b[31mbaryon:\x1b[0m oh\n"
+    assert terminal.err.take() == b"\x1b[31mbaryon: \x1b[0moh\n"
 
 
 def test_no_task_is_red(make_job, terminal, tmp_path):
-    console = Console(make_job(num_workers=20, log_dir=str(tmp_path)))
+    console = Prompt(make_job(num_workers=20, log_dir=str(tmp_path)))
     for rank in range(20):
         console.show(out(b"a\n", f"worker-{rank}"))
     console.close()
@@ -187,7 +223,7 @@ def test_progress_is_shown_on_a_terminal_and_gives_way_to_lines(console, termina
     monkeypatch.setenv("NO_COLOR", "1")
     console.show(passing(b"10%"))
     console.show(passing(b"20%"))
-    assert terminal.out.take() == b"\r\x1b[K worker 0 | 10%\r\x1b[K worker 0 | 20%"
+    assert terminal.out.take() == b" worker 0 | 10%\r\x1b[K worker 0 | 20%"
     console.show(out(b"a\n", "worker-10"))
     assert terminal.out.take() == b"\r\x1b[Kworker 10 | a\n"
     console.show(out(b"b\n", "worker-10"))
@@ -198,15 +234,18 @@ def test_progress_is_shown_on_a_terminal_and_gives_way_to_lines(console, termina
 def test_progress_on_one_stream_gives_way_to_lines_on_the_other(
     console, terminal, monkeypatch, interrupt
 ):
+    """Both are the same terminal."""
     monkeypatch.setenv("NO_COLOR", "1")
+    terminal.err.write = terminal.out.write
     console.show(passing(b"10%"))
     terminal.out.take()
     if interrupt == "say":
         console.say("oh")
     else:
         console.show(err(b"oh\n"))
-    assert terminal.out.take() == b"\r\x1b[K"
-    assert terminal.err.take().endswith(b"oh\n")
+    written = terminal.out.take()
+    assert written.startswith(b"\r\x1b[K")
+    assert written.endswith(b"oh\n")
 
 
 def test_progress_is_not_shown_elsewhere(console, streams):
@@ -215,11 +254,104 @@ def test_progress_is_not_shown_elsewhere(console, streams):
     assert (streams.out.take(), streams.err.take()) == (b"", b"")
 
 
-# -- readers that have gone -------------------------------------------------------------------
+# -- readers that are slow, or have gone, or have no room --------------------------------------
 
 
-def test_a_reader_that_has_gone_is_the_callers_to_deal_with(console, monkeypatch, tmp_path):
-    monkeypatch.setattr("baryon.scheduler.console.sys", fake_sys(Broken(), Broken()))
-    with pytest.raises(BrokenPipeError):
+@pytest.fixture
+def start(make_job, tmp_path, monkeypatch):
+    """Make a console that writes to these streams."""
+    consoles = []
+
+    def start(out, err, on_broken_pipe=None):
+        monkeypatch.setattr("baryon.scheduler.console.sys", fake_sys(out, err))
+        job = make_job(num_workers=2, num_servers=0, log_dir=str(tmp_path))
+        consoles.append(Console(job, on_broken_pipe or (lambda: None)))
+        return consoles[-1]
+
+    yield start
+    for console in consoles:
+        console.close()
+
+
+def test_a_paused_terminal_holds_up_nothing_but_itself(start, tmp_path):
+    stream = Paused()
+    console = start(stream, Stream())
+    for number in range(1000):
+        console.show(out(b"%d\n" % number))
+    assert (tmp_path / "worker-0.log").read_bytes().count(b"\n") == 1000
+    assert stream.getvalue() == b""
+    stream.goes_on.set()
+    console.close()
+    assert stream.take() == b"".join(b"worker 0 | %d\n" % number for number in range(1000))
+
+
+def test_what_a_paused_terminal_cannot_show_is_counted(start, tmp_path, monkeypatch):
+    monkeypatch.setattr("baryon.scheduler.console._MAX_WAITING_NBYTES", 100)
+    stream, errors = Paused(), Stream()
+    console = start(stream, errors)
+    for _ in range(50):
+        console.show(out(b"123456789\n"))
+    console.say("what the scheduler says is never left out")
+    stream.goes_on.set()
+    wait_until_written(console)
+    shown = stream.take().count(b"\n")
+    assert 10 <= shown < 50
+    console.show(out(b"last\n"))
+    console.close()
+    assert stream.take() == b"worker 0 | last\n"
+    assert f"{50 - shown} lines were not shown; they are in {tmp_path}".encode() in errors.take()
+    assert (tmp_path / "worker-0.log").read_bytes().count(b"\n") == 51
+
+
+def test_a_reader_that_has_gone_is_told_of_once(start, tmp_path):
+    told = []
+    console = start(Broken(BrokenPipeError()), Broken(BrokenPipeError()), lambda: told.append(1))
+    for _ in range(3):
         console.show(out(b"a\n"))
-    assert (tmp_path / "new" / "logs" / "worker-0.log").read_bytes() == b"a\n", "kept nevertheless"
+        console.show(err(b"a\n"))
+    console.close()
+    assert told == [1]
+    assert (tmp_path / "worker-0.log").read_bytes() == b"a\n" * 6, "kept nevertheless"
+
+
+def test_a_full_disk_is_mentioned_once_and_nothing_is_lost_but_what_had_no_room(start, tmp_path):
+    told, errors = [], Stream()
+    full = Broken(OSError(errno.ENOSPC, "No space left on device"))
+    console = start(full, errors, lambda: told.append(1))
+    console.show(out(b"a\n"))
+    wait_until_written(console)
+    console.show(out(b"b\n"))
+    console.show(err(b"c\n"))
+    console.close()
+    assert told == []
+    said, rest = errors.take().split(b"\n", 1)
+    assert said.startswith(b"baryon: cannot write to standard output any more: No space left")
+    assert rest == b"worker 0 | c\n"
+    assert (tmp_path / "worker-0.log").read_bytes() == b"a\nb\nc\n"
+
+
+def test_it_is_mentioned_also_if_the_job_ends_meanwhile(start):
+    stream, errors = Paused(), Stream()
+    stream.write = lambda data: stream.goes_on.wait(LIMIT_S) and Broken.write(full, data)
+    full = Broken(OSError(errno.ENOSPC, "No space left on device"))
+    console = start(stream, errors)
+    console.show(out(b"a\n"))
+    closing = threading.Thread(target=console.close)
+    closing.start()
+    deadline = time.monotonic() + LIMIT_S
+    while console._pieces.empty() and time.monotonic() < deadline:
+        time.sleep(0.001)  # until close() has put its own end into the queue
+    stream.goes_on.set()
+    closing.join(LIMIT_S)
+    assert b"No space left" in errors.take()
+
+
+def test_streams_that_were_closed_before_the_start_are_left_alone(make_job, monkeypatch, tmp_path):
+    """As with `launch.py ... >&-`."""
+    none = types.SimpleNamespace(stdout=None, stderr=None)
+    monkeypatch.setattr("baryon.scheduler.console.sys", none)
+    console = Prompt(make_job(log_dir=str(tmp_path)))
+    console.show(out(b"a\n"))
+    console.say("oh")
+    console.close()
+    assert (tmp_path / "worker-0.log").read_bytes() == b"a\n"

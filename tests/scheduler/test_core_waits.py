@@ -152,13 +152,48 @@ def test_workers_may_take_their_time_before_they_create_a_store(make_scene, said
 
 
 @pytest.mark.parametrize("slug", ["worker-1", "server-0"])
-def test_a_silent_task_is_given_up_and_named(make_scene, said, slug):
+def test_a_silent_task_that_is_stopped_is_given_up_and_named(make_scene, said, slug):
     scene = make_scene(num_workers=2, silence_s=20.0).begin()
-    assert said(scene.pass_time(20, silent=(slug,))) == ""
-    text = said(scene.pass_time(1, silent=(slug,)))
-    assert f"{slug.replace('-', ' ')} (a) has not been heard for 20 s" in text
-    assert "process 7" in text
+    assert said(scene.pass_time(20, silent=(slug,), stopped=(slug,))) == ""
+    text = said(scene.pass_time(1, silent=(slug,), stopped=(slug,)))
+    name = slug.replace("-", " ")
+    assert f"{name} (a) has not been heard for 21 s: its process 7 is stopped" in text
     assert scene.core.phase == core.STOPPING
+
+
+@pytest.mark.parametrize("slug", ["worker-1", "server-0"])
+def test_a_silent_task_that_still_runs_is_mentioned_and_given_up_later(make_scene, said, slug):
+    """It may be in a long call that lets no other thread of Python run."""
+    scene = make_scene(num_workers=2, silence_s=20.0, timeout_s=300.0).begin()
+    text = said(scene.pass_time(300, silent=(slug,)))
+    assert (
+        text
+        == f"{slug.replace('-', ' ')} (a) has not been heard for 21 s; its process 7 still runs"
+    )
+    text = said(scene.pass_time(1, silent=(slug,)))
+    assert "has not been heard for 301 s: its process 7 hangs" in text
+    assert scene.core.phase == core.STOPPING
+
+
+def test_it_is_mentioned_again_if_it_is_silent_again(make_scene, said):
+    scene = make_scene(num_workers=2, silence_s=20.0).begin()
+    for _ in range(2):
+        assert said(scene.pass_time(30, silent=("worker-1",))).count("still runs") == 1
+        assert said(scene.pass_time(5)) == ""
+
+
+def test_a_stopped_task_that_goes_on_in_time_is_not_given_up(make_scene, said):
+    scene = make_scene(num_workers=2, silence_s=20.0).begin()
+    scene.pass_time(15, silent=("worker-1",), stopped=("worker-1",))
+    scene.pass_time(15)
+    assert said(scene.pass_time(15, silent=("worker-1",))) == ""
+    assert scene.core.phase == core.RUNNING
+
+
+def test_a_task_that_has_said_goodbye_is_not_missed(make_scene, said):
+    scene = make_scene(num_workers=2, silence_s=20.0).begin()
+    scene.message("worker-1", messages.Gone())
+    assert said(scene.pass_time(50, silent=("worker-1",), stopped=("worker-1",))) == ""
 
 
 def test_a_silent_agent_is_given_up_and_named(make_scene, said):
@@ -187,19 +222,21 @@ def test_the_schedulers_own_suspension_is_forgiven(make_scene, said):
     scene.pass_time(5)
     assert said(scene.tick(3600.0)) == ""
     assert said(scene.pass_time(5)) == ""
-    text = said(scene.pass_time(21, silent=("worker-1",)))
-    assert "worker 1 (b) has not been heard" in text, "forgiven once, not for ever"
+    text = said(scene.pass_time(21, silent=("agent-1",)))
+    assert "the agent on b has not been heard" in text, "forgiven once, not for ever"
 
 
-def test_agents_are_told_regularly_that_the_scheduler_lives(make_scene, sent):
+def test_whoever_has_come_is_told_regularly_that_the_scheduler_lives(make_scene, sent):
     scene = make_scene(num_hosts=2)
     scene.hello(1)
-    assert sent(scene.tick(), messages.Alive) == [("agent-1", messages.Alive())]
+    scene.join("worker-1")
+    told = {peer for peer, _ in sent(scene.pass_time(5), messages.Alive)}
+    assert told == {"agent-1", "worker-1"}
 
 
-def test_agents_hear_of_the_scheduler_also_while_it_stops(make_scene, sent):
+def test_they_hear_of_it_also_while_it_stops(make_scene, sent):
     """Or an agent whose tasks need long to save their work would take it for lost."""
     scene = make_scene(num_hosts=2, silence_s=5.0, grace_s=60.0).begin()
     scene.exits("worker-0", 3)
     told = {peer for peer, _ in sent(scene.pass_time(5), messages.Alive)}
-    assert told == {"agent-0", "agent-1"}
+    assert told == {"agent-0", "agent-1", "worker-1", "server-0"}

@@ -120,13 +120,13 @@ def test_a_job_does_not_wait_for_what_a_worker_left_behind(start, marked, monkey
     assert marked.alive("sleep") == []
 
 
-def test_output_that_has_no_room_ends_the_job_in_words(tmp_path):
+def test_output_that_has_no_room_is_no_reason_to_end_the_job(tmp_path):
     """As with a full disk under `launch.py ... > file`."""
     with open("/dev/full", "wb") as full:
         launched = subprocess.run(
-            [sys.executable, "-m", "baryon.launcher", "-n", "1", "echo", "x"],
+            [sys.executable, "-m", "baryon.launcher", "-n", "1", "sh", "-c", "echo x; exit 3"],
             cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, timeout=60,
         )  # fmt: skip
-    assert launched.returncode != 0
+    assert launched.returncode == 3
     assert b"No space left on device" in launched.stderr
     assert b"Traceback" not in launched.stderr

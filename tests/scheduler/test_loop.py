@@ -227,7 +227,7 @@ def test_sigusr1_shows_the_state(play):
         agent.works()
         agent.ends("worker-0")
 
-    code, _, err = play(script)
+    code, _, err = play(script, silence_s=1.0)
     assert code == 0
     assert "job job-1 is starting" in err
     assert "worker 0 (a) has not joined" in err

@@ -17,6 +17,8 @@ EXAMPLES = [
     messages.Exited("worker-0", -9, 1.25, ""),
     messages.Exited("worker-0", 127, 0.0, "no such file: 'ü'"),
     messages.Alive(),
+    messages.Alive(("worker-0", "server-1")),
+    messages.Gone(),
     messages.Join(7, "tcp://127.0.0.1:5000"),
     messages.Barrier("the end of epoch 3\n"),
     messages.Failed("why\nwhere"),

@@ -43,7 +43,9 @@ def test_a_worker_runs_the_users_command_as_it_is(start):
 
 def test_a_server_runs_ours_under_the_same_python(start):
     spec = start(0, python="/opt/python")["server-0"]
-    assert spec.argv == ("/opt/python", "-m", "baryon.scheduler.server_task")
+    python, flag, code = spec.argv
+    assert (python, flag) == ("/opt/python", "-c")
+    assert "from baryon.scheduler.server_task import main" in code
 
 
 def test_the_environment_of_a_worker_is_exactly_this(start):

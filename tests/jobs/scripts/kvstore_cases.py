@@ -4,6 +4,7 @@ Prints ``PASSED name`` or a traceback and ``FAILED name``; all workers run all c
 """
 
 import gc
+import threading
 import traceback
 
 import mxnet as mx
@@ -174,6 +175,48 @@ def case_optimizer_updates_from_rank_0s_value():
     for step in (1, 2):
         kv.pushpull("w", mx.nd.full((4,), 2), out=out)
         same(out, 100 - step * kv.num_workers)
+
+
+def case_hyper_parameters_are_live():
+    """What rank 0 changes takes effect with the next step, for every key."""
+    net = gluon.nn.Dense(1, in_units=2, use_bias=True)
+    net.initialize(mx.init.One())
+    optimizer = mx.optimizer.SGD(learning_rate=1.0)
+    trainer = gluon.Trainer(net.collect_params(), optimizer, kvstore="dist_sync")
+    size = mx.kv.create("dist").num_workers
+
+    def step():
+        with autograd.record():
+            loss = net(mx.nd.ones((1, 2))).sum()
+        loss.backward()
+        trainer.step(size)
+        return net.weight.data().asnumpy()[0, 0], net.bias.data().asnumpy()[0]
+
+    assert step() == (0, -1)
+    trainer.set_learning_rate(0.5)
+    assert step() == (-0.5, -1.5)
+    net.bias.lr_mult = 0
+    assert step() == (-1, -1.5)
+    optimizer.wd = 0.5
+    assert step() == (-1 - 0.5 * (1 - 0.5), -1.5)
+
+
+def case_threads_may_share_a_store():
+    kv = mx.kv.create("dist_sync")
+    kv.init(0, mx.nd.zeros((50,)))
+
+    def push():
+        for _ in range(50):
+            kv.push(0, mx.nd.ones((50,)))
+
+    threads = [threading.Thread(target=push) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    out = mx.nd.zeros((50,))
+    kv.pull(0, out=out)
+    same(out, kv.num_workers)
 
 
 def case_optimizer_set_after_pushes_leaves_them_alone():
