@@ -125,8 +125,10 @@ class ControlClient:
             self._last_heard = now  # this process was stopped: nobody could be heard
         self._last_look = now
         if now - self._last_heard > 2 * silence_s:
-            os.write(2, b"baryon: the scheduler has not been heard for too long; ending\n")
-            os._exit(1)
+            try:
+                os.write(2, b"baryon: the scheduler has not been heard for too long; ending\n")
+            finally:  # whoever read our output has gone as well
+                os._exit(1)
 
     def _on_message(self, frames: List[zmq.Frame]) -> None:
         self._last_heard = time.monotonic()

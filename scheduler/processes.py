@@ -120,8 +120,9 @@ def guarded(main: Callable[[], int]) -> int:
 
     def pass_on(signum: int, frame: object) -> None:
         try:
-            # If it does not end soon (it may be stopped, or hang), the alarm ends it.
+            # It may be stopped; and if it does not end soon, the alarm ends it.
             os.kill(child, signal.SIGKILL if signum == signal.SIGALRM else signum)
+            os.kill(child, signal.SIGCONT)
             signal.alarm(CHILD_LIMIT_S)
         except ProcessLookupError:
             pass  # it has ended, and everything below is being ended

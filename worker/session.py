@@ -85,8 +85,10 @@ class Session:
         except BaseException:
             # A bug of ours. Nothing would be sent or received from here on, and the script may
             # wait inside MXNet, where no exception reaches it.
-            traceback.print_exc()
-            os._exit(1)
+            try:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
 
     def _fail_client(self, error: BaryonError) -> None:
         if hasattr(self, "client"):

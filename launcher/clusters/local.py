@@ -1,5 +1,6 @@
 """All hosts on this machine: one agent process each, sharing nothing but the loopback address."""
 
+import signal
 import subprocess
 import time
 from typing import Dict, List, Tuple
@@ -48,6 +49,7 @@ class LocalCluster:
         for agent in self._agents.values():
             self._close_input(agent)
             agent.terminate()  # its guard sees to it that everything below ends, in time
+            agent.send_signal(signal.SIGCONT)  # it may be stopped
         deadline = time.monotonic() + _KILL_LIMIT_S
         for agent in self._agents.values():
             try:
