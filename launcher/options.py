@@ -81,11 +81,13 @@ def parse(argv: List[str]) -> Tuple[Job, Options]:
     ]:
         if not _is_utf8(text):
             faults.append(f"the {what} {text!r} is not UTF-8, so it cannot reach other hosts")
-    launcher = options.launcher or ("ssh" if options.hostfile else "local")
+    launcher = options.launcher or ("local" if options.hostfile is None else "ssh")
     if launcher not in CLUSTERS:
         known = ", ".join(sorted(CLUSTERS))
+        why = "" if options.launcher else " (which -H alone asks for)"
         faults.append(
-            f"--launcher {launcher} is not in version {__version__} yet; there is {known}"
+            f"--launcher {launcher}{why} is not in version {__version__} yet; there is {known}, "
+            "which simulates the hosts of a file on this machine"
         )
     tasks: Tuple[Task, ...] = ()
     if not faults:
@@ -132,6 +134,8 @@ def _check_numbers(options: Options, faults: List[str]) -> None:
     ):
         if not 0 < seconds <= _MAX_SECONDS:
             faults.append(f"{flag} must be a number of seconds above 0, not {seconds:g}")
+    if 0 < options.heartbeat_timeout < 1:
+        faults.append("--heartbeat-timeout must be at least 1 second; less is shorter than a pause")
     if not 0 <= options.port < 65536:
         faults.append(f"--port must be between 1 and 65535, not {options.port}")
 
@@ -207,9 +211,9 @@ def _parser() -> argparse.ArgumentParser:
 def _hosts(options: Options, faults: List[str]) -> Tuple[Host, ...]:
     per_host = options.workers_per_host
     lines: Tuple[HostLine, ...] = ()
-    if options.hostfile:
+    if options.hostfile is not None:
         try:
-            with open(options.hostfile, encoding="utf-8") as file:
+            with open(options.hostfile, encoding="utf-8-sig") as file:
                 lines = parse_hosts(file.read(), options.hostfile)
         except OSError as error:
             faults.append(f"host file {options.hostfile}: {error.strerror}")

@@ -25,12 +25,13 @@ from baryon.ps import KeyPair, Message, Outbox, ProtocolError, Reactor, secure_c
 from . import messages
 from .credentials import TASK_VARIABLE
 from .lines import LineCutter, Piece
-from .processes import descendants, guarded, kill_all, spawn, status_of
+from .processes import descendants, guarded, kill_all, raise_descriptor_limit, spawn, status_of
 from .specs import python_argv
 
 __all__ = ["AgentConfig", "agent_argv", "main"]
 
 _PACKAGE = Path(baryon.__file__).parent
+_PIPE_READS = 16  # of 64 KiB: as much as a pipe holds (pipe(7)) unless somebody enlarged it
 _DRAIN_S = 1.0  # for the last output of a task whose pipe something else still holds
 
 
@@ -102,6 +103,7 @@ class Agent:
     def run(self) -> int:
         """Serve until the scheduler lets go of this agent or is lost."""
         reactor, silence_s = self._reactor, self._config.silence_s
+        self._descriptor_limit = raise_descriptor_limit()
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signum, lambda number, frame: reactor.post(self._on_signal, number))
         signal.signal(signal.SIGCHLD, lambda number, frame: reactor.post(self._reap))
@@ -181,7 +183,7 @@ class Agent:
             python_path = [str(_PACKAGE / spec.python_path), env.get("PYTHONPATH", "")]
             env["PYTHONPATH"] = os.pathsep.join(filter(None, python_path))
         try:
-            process = spawn(list(spec.argv), spec.cwd, env)
+            process = spawn(list(spec.argv), spec.cwd, env, self._descriptor_limit)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             self._send(messages.Exited(spec.slug, 127, 0.0, str(error)))
             return
@@ -210,29 +212,31 @@ class Agent:
             for piece in pieces:
                 self._send(messages.Output(task.slug, is_error, piece.is_transient, piece.data))
 
-        def take() -> bool:
-            """Pass on what is there; False at the end, or if nothing is there now."""
+        def read() -> Optional[bytes]:
+            """What is there; None if that is nothing, b"" at the end."""
             try:
-                data = os.read(pipe, 1 << 16)
+                return os.read(pipe, 1 << 16)
             except BlockingIOError:
-                return False
-            send(cutter.feed(data))
-            return bool(data)
+                return None
 
         def on_readable() -> None:
             if self._outbox:  # the scheduler is behind: let the task wait in its write
                 self._reactor.unwatch(pipe)
                 self._paused.append((task, lambda: self._reactor.watch(pipe, on_readable)))
                 self._reactor.call_later(0.05, self._resume)
-            elif not take():
+                return
+            data = read()
+            if data:
+                send(cutter.feed(data))
+            elif data is not None:
                 self._reactor.unwatch(pipe)
                 task.open_pipes -= 1
                 self._report_if_over(task)
 
         def finish() -> None:
-            """What is still in the pipe, which something that survives the task may hold open."""
-            while take():
-                pass
+            """What the task has left in the pipe; something that survives it may write on."""
+            for _ in range(_PIPE_READS):
+                send(cutter.feed(read() or b""))
             send(cutter.end())
 
         task.finishers.append(finish)

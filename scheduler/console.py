@@ -58,7 +58,8 @@ class Console:
                 f"the log directory {job.log_dir} cannot be made ({error.strerror}); "
                 "choose another --log-dir"
             ) from error
-        self._waiting_nbytes = 0
+        self._put_nbytes = 0
+        self._written_nbytes = 0  # counted by the writer's thread alone
         self._left_out = 0
         self._pieces: queue.SimpleQueue[Optional[_Piece]] = queue.SimpleQueue()
         writer = _Writer(self._pieces, self._written, on_broken_pipe)
@@ -91,12 +92,15 @@ class Console:
             file.close()
 
     def _put(self, piece: _Piece) -> None:
-        self._waiting_nbytes += len(piece.data)
+        self._put_nbytes += len(piece.data)
         self._pieces.put(piece)
 
     def _written(self, nbytes: int) -> None:
-        # From the writer's thread. A lost update would only make the limit a little wrong.
-        self._waiting_nbytes -= nbytes
+        self._written_nbytes += nbytes
+
+    @property
+    def _waiting_nbytes(self) -> int:
+        return self._put_nbytes - self._written_nbytes
 
     def _log(self, task: str, data: bytes) -> None:
         try:
@@ -131,16 +135,19 @@ class _Writer:
             piece = self._pieces.get()
             if piece is None:
                 return
-            stream = self._streams[piece.is_error]
-            if stream is not None:
-                try:
-                    self._write(stream, piece)
-                    stream.flush()
-                except OSError as error:
-                    self._give_up(piece.is_error, error)
+            self._write(piece)
             self._on_written(len(piece.data))
 
-    def _write(self, stream: BinaryIO, piece: _Piece) -> None:
+    def _write(self, piece: _Piece) -> None:
+        stream = self._streams[piece.is_error]
+        if stream is not None:
+            try:
+                self._render(stream, piece)
+                stream.flush()
+            except OSError as error:
+                self._give_up(piece.is_error, error)
+
+    def _render(self, stream: BinaryIO, piece: _Piece) -> None:
         is_terminal = stream.isatty()
         if self._transient_on is not None:  # wipe it away
             self._transient_on.write(b"\r\x1b[K")
@@ -162,7 +169,7 @@ class _Writer:
 
     def _give_up(self, is_error: bool, error: OSError) -> None:
         """Write no more to a stream. A full disk is no reason to end the training."""
-        self._streams[is_error] = None
+        self._streams[is_error] = self._transient_on = None
         if isinstance(error, BrokenPipeError):
             if not self._is_broken:
                 self._is_broken = True
@@ -170,7 +177,7 @@ class _Writer:
             return
         name = "standard error" if is_error else "standard output"
         text = f"cannot write to {name} any more: {error.strerror}\n"
-        self._pieces.put(_Piece(not is_error, "baryon: ", _RED, text.encode()))
+        self._write(_Piece(not is_error, "baryon: ", _RED, text.encode()))
 
 
 def _stream(stream: Any) -> Optional[BinaryIO]:

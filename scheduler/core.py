@@ -209,7 +209,8 @@ class SchedulerCore:
             messages.Peer(s.endpoint, self._public_keys[s.task.slug])
             for s in self._of_role("server")
         )
-        return [Send(slug, messages.Roster(peers)) for slug in self._tasks]
+        begin: List[Action] = [Send(slug, messages.Roster(peers)) for slug in self._tasks]
+        return begin + [left for s in workers if s.ended for left in self._say_left(s)]
 
     # -- running ------------------------------------------------------------------------------
 
@@ -239,14 +240,14 @@ class SchedulerCore:
                     )
                 )
             return say + self._stop(signal.SIGTERM, now)
-        actions: List[Action] = [
-            Send(s.task.slug, messages.Left(state.task.rank))
-            for s in self._of_role("server")
-            if self.phase == RUNNING
-        ]
+        actions = self._say_left(state) if self.phase == RUNNING else []
         for name in list(self._barriers):
             actions += self._check_barrier(name)
         return actions + self._gather(now)
+
+    def _say_left(self, state: TaskState) -> List[Action]:
+        left = messages.Left(state.task.rank)
+        return [Send(s.task.slug, left) for s in self._of_role("server")]
 
     def _on_barrier(self, state: TaskState, name: str, now: float) -> List[Action]:
         wait = self._barriers.setdefault(name, _Wait(now))
@@ -357,7 +358,7 @@ class SchedulerCore:
             return []
         self._exit_code = exit_code
         others = sum(not s.ended for s in self._tasks.values())
-        what = f"; stopping {others} other tasks" if others else ""
+        what = f"; stopping {others} other task{'s' * (others > 1)}" if others else ""
         end = f"exit code {exit_code}{what}; logs are in {self.job.log_dir}"
         return [Say(text), Say(end), *self._stop(signal.SIGTERM, now)]
 

@@ -28,6 +28,7 @@ from .cluster import Cluster
 from .console import Console
 from .core import SchedulerCore
 from .job import Job
+from .processes import raise_descriptor_limit
 from .specs import start_tasks
 
 __all__ = ["run"]
@@ -73,6 +74,7 @@ class _Loop:
 
     def run(self) -> int:
         handlers = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+        raise_descriptor_limit()
         try:
             self._endpoint = self._bind()
             self._reactor.receive(self._socket, self._on_message)

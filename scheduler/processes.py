@@ -7,6 +7,7 @@ it ends.
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -21,6 +22,7 @@ __all__ = [
     "die_with_parent",
     "guarded",
     "kill_all",
+    "raise_descriptor_limit",
     "spawn",
     "status_of",
 ]
@@ -50,13 +52,26 @@ def die_with_parent(signum: int, parent: int) -> None:
         os.kill(os.getpid(), signum)
 
 
-def spawn(argv: List[str], cwd: str, env: dict) -> "subprocess.Popen[bytes]":
+def raise_descriptor_limit() -> int:
+    """Allow this process as many open files as it may have; returns what it was allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft
+
+
+def spawn(argv: List[str], cwd: str, env: dict, descriptor_limit: int) -> "subprocess.Popen[bytes]":
     """Start a process in a session of its own, with pipes for its output and no input.
 
     It gets SIGKILL when this process ends. Call from the main thread only: the kernel watches
     the thread that forked. Raises OSError if it cannot be started.
     """
     parent = os.getpid()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def prepare() -> None:
+        die_with_parent(signal.SIGKILL, parent)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor_limit or soft, hard))
+
     return subprocess.Popen(
         argv,
         cwd=cwd,
@@ -65,7 +80,7 @@ def spawn(argv: List[str], cwd: str, env: dict) -> "subprocess.Popen[bytes]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=lambda: die_with_parent(signal.SIGKILL, parent),
+        preexec_fn=prepare,
     )
 
 

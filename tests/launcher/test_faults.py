@@ -77,7 +77,7 @@ def test_too_few_slots(faults, folder):
 def test_hosts_without_a_launcher_mean_ssh_which_is_still_to_come(faults, folder):
     (folder / "hosts").write_text("a\n")
     (fault,) = faults("-n", 1, "-H", "hosts", "train.py")
-    assert fault.startswith("--launcher ssh is not in version")
+    assert fault.startswith("--launcher ssh (which -H alone asks for) is not in version")
 
 
 @pytest.mark.parametrize(

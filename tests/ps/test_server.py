@@ -154,6 +154,15 @@ def test_hyper_parameters_change_for_rounds_to_come(job, mx):
         store.set_hyper({"lr": 0.25}, [("bias", 3.0)], [])
 
 
+def test_only_rank_0_changes_hyper_parameters(job, mx):
+    _, workers = two_workers(job)
+    workers[0].store.set_optimizer(dump_optimizer(mx.optimizer.SGD()), [], [])
+    workers[0].init("weight", 1.0)  # so that the optimizer has arrived
+    waiting = workers[1].begin("push", "weight", 1.0)
+    workers[1].store.set_hyper({"lr": 9.0}, [], [])
+    assert_fails(workers[1], waiting, PeerError, "worker 1 changed an optimizer that is not its")
+
+
 # -- waiting ------------------------------------------------------------------------------------
 
 

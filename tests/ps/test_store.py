@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baryon.ps.errors import ProtocolError, UsageError
+from baryon.ps.errors import ProtocolError
 from baryon.ps.plan import Plan
 from baryon.ps.store import SyncStore, Wait
 from baryon.ps.wire import KeySpec

@@ -1,0 +1,153 @@
+"""A worker's side of a store: where keys lie in its memory, what is sent, and what answers do."""
+
+import numpy as np
+import pytest
+
+from baryon.ps import wire
+from baryon.ps.departures import Operation, Run
+from baryon.ps.errors import ProtocolError
+from baryon.ps.plan import Plan
+from baryon.ps.staging import WorkerStore
+
+STRIDE = 64  # bytes from one small key to the next
+
+
+@pytest.fixture
+def store():
+    """Keys a and b share bucket 0; big spans buckets 1, 2 and 3."""
+    made = WorkerStore(5, Plan(num_servers=2, bucket_nbytes=256))
+    for name, shape in [("a", (2, 2)), ("b", (3,)), ("big", (10, 15))]:
+        made.add_key(name, shape, "float32")
+    return made
+
+
+def places(store):
+    """The keys' memory as the worker sees it, in the plan's order."""
+    found = []
+    for key in store.plan.keys:
+        parts = []
+        for slice_ in key.slices:
+            run = Run((Operation("init", key, False),), (slice_,))
+            parts.append(store.message(run)[1].view("float32"))
+        found.append(np.concatenate(parts))
+    return found
+
+
+def under_way(store, kind, name, want_value=True):
+    """An operation all of whose slices have been sent."""
+    operation = Operation(kind, store.plan[name], want_value)
+    for slice_ in operation.key.slices:
+        store.outstanding[slice_.bucket.index, slice_.position] = operation
+    return operation
+
+
+def run_of(store, kind, *names):
+    operations = tuple(Operation(kind, store.plan[name], want_value=True) for name in names)
+    for operation in operations:
+        operation.round = 7
+    return Run(operations, tuple(operation.key.slices[0] for operation in operations))
+
+
+def answer(store, slice_, has_value, count=1):
+    return wire.Answer(store.number, slice_.bucket.index, slice_.position, count, has_value)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 4), (100, 3)])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_key_has_a_place_of_its_shape_that_starts_at_zero(shape, dtype):
+    place = WorkerStore(0, Plan(2, bucket_nbytes=256)).add_key("w", shape, dtype)
+    assert (place.shape, place.dtype, place.flags["C_CONTIGUOUS"]) == (shape, dtype, True)
+    assert not place.any()
+
+
+def test_what_is_written_to_a_place_is_what_is_sent_and_places_do_not_overlap():
+    store = WorkerStore(0, Plan(2, bucket_nbytes=256))
+    made = [store.add_key(n, (size,), "float32") for n, size in enumerate([3, 100, 1, 64, 16, 200])]
+    for number, place in enumerate(made):
+        place[:] = number
+    for number, sent in enumerate(places(store)):
+        assert sent.tolist() == [number] * made[number].size
+
+
+@pytest.mark.parametrize(
+    ("kind", "header", "has_payload"),
+    [
+        ("init", wire.Init(5, 0, 0, 2), True),
+        ("push", wire.Push(5, 0, 0, 2, 7, True), True),
+        ("pull", wire.Pull(5, 0, 0, 2), False),
+    ],
+)
+def test_a_run_is_one_message(store, kind, header, has_payload):
+    message, payload = store.message(run_of(store, kind, "a", "b"))
+    assert message == header
+    assert (payload is not None) == has_payload
+    assert payload is None or payload.nbytes == STRIDE + 12
+
+
+def test_rounds_are_counted_per_key(store):
+    a, b = store.plan["a"], store.plan["b"]
+    assert [store.next_round(key) for key in (a, a, b, a)] == [1, 2, 1, 3]
+
+
+def test_an_answer_with_a_value_fills_the_slices_that_it_names_and_no_other(store):
+    done = [under_way(store, "pull", name) for name in "ab"]
+    payload = np.zeros(STRIDE + 12, np.uint8)
+    payload[:16].view("float32")[:] = 1.5
+    payload[STRIDE:].view("float32")[:] = 2.5
+    first = store.plan["a"].slices[0]
+    assert store.answered(answer(store, first, True, count=2), payload) == done
+    assert [values.tolist() for values in places(store)] == [[1.5] * 4, [2.5] * 3, [0.0] * 150]
+
+
+def test_an_answer_without_a_value_leaves_the_memory_alone(store):
+    operation = under_way(store, "push", "b", want_value=False)
+    assert store.answered(answer(store, store.plan["b"].slices[0], False), None) == [operation]
+    assert not places(store)[1].any()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_a_split_key_is_answered_with_its_last_slice(store, order):
+    operation = under_way(store, "push", "big")
+    slices = [operation.key.slices[number] for number in order]
+    finished = []
+    for slice_ in slices:
+        assert finished == []
+        payload = np.full(slice_.stop - slice_.start, slice_.start, "float32").view("u1")
+        finished = store.answered(answer(store, slice_, True), payload)
+    assert finished == [operation] and store.outstanding == {}
+    assert places(store)[2].tolist() == [0.0] * 64 + [64.0] * 64 + [128.0] * 22
+
+
+def test_a_repeat_of_an_answer_ends_nothing_twice(store):
+    operation = under_way(store, "push", "big")
+    first, *others = operation.key.slices
+    for _ in range(5):
+        assert store.answered(answer(store, first, False), None) == []
+    assert store.answered(answer(store, others[0], False), None) == []
+    assert store.answered(answer(store, others[1], False), None) == [operation]
+    assert store.answered(answer(store, others[1], False), None) == []
+
+
+@pytest.mark.parametrize("nbytes", [0, 15, 17, STRIDE + 12])
+def test_a_value_of_another_size_is_refused_and_nothing_is_written(store, nbytes):
+    under_way(store, "pull", "a")
+    message = answer(store, store.plan["a"].slices[0], True)
+    with pytest.raises(ProtocolError, match=f"{nbytes} bytes for 16"):
+        store.answered(message, np.ones(nbytes, np.uint8))
+    assert not places(store)[0].any() and len(store.outstanding) == 1
+
+
+@pytest.mark.parametrize("where", [(9, 0, 1), (-1, 0, 1), (0, 1, 2), (0, 0, 0)])
+def test_an_answer_for_slices_that_are_not_there_is_refused(store, where):
+    with pytest.raises(ProtocolError, match="no "):
+        store.answered(wire.Answer(5, *where, False), None)
+
+
+def test_giving_up_names_every_operation_once_sent_or_ready(store):
+    sent = under_way(store, "push", "big")
+    ready, not_ready = (Operation("push", store.plan[name], True) for name in "ab")
+    store.departures.announce(ready)
+    store.departures.announce(not_ready)
+    store.departures.ready(ready)
+    assert store.forget_all() == [sent, ready]
+    assert store.forget_all() == []
