@@ -59,8 +59,12 @@ def raise_descriptor_limit() -> int:
     return soft
 
 
-def spawn(argv: List[str], cwd: str, env: dict, descriptor_limit: int) -> "subprocess.Popen[bytes]":
+def spawn(
+    argv: List[str], cwd: str, env: dict, descriptor_limit: Optional[int] = None
+) -> "subprocess.Popen[bytes]":
     """Start a process in a session of its own, with pipes for its output and no input.
+
+    ``descriptor_limit`` is how many files it may have open; by default as many as this process.
 
     It gets SIGKILL when this process ends. Call from the main thread only: the kernel watches
     the thread that forked. Raises OSError if it cannot be started.
