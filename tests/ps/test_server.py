@@ -1,33 +1,15 @@
 """A real server and real clients, over TCP loopback with CURVE."""
 
-import logging
-import os
 import pickle
-import re
 
 import numpy as np
 import pytest
-import zmq
 
-from baryon.ps import (
-    Operation,
-    PeerError,
-    ProtocolError,
-    UsageError,
-    WaitTimeout,
-    dump_optimizer,
-    wire,
-)
+from baryon.ps import Operation, WaitTimeout, dump_optimizer
 
-from .conftest import LIMIT_S, Outcome, answered, ask
+from .conftest import LIMIT_S, answered
 
 NAMES = ("weight", "bias")
-HELLO = wire.DATA.encode(wire.Hello(wire.VERSION))
-
-
-@pytest.fixture(autouse=True)
-def quiet_log(caplog):
-    caplog.set_level(logging.CRITICAL, "baryon.server")
 
 
 def two_workers(job, num_servers=1, shape=(3, 4)):
@@ -37,15 +19,6 @@ def two_workers(job, num_servers=1, shape=(3, 4)):
         for name in NAMES:
             worker.key(name, shape)
     return made, workers
-
-
-def assert_fails(worker, outcome, kind, says):
-    """An operation of the worker ends with the reason, which is raised from then on."""
-    assert re.search(says, outcome.error())
-    with pytest.raises(kind, match=says):
-        worker.client.drain(LIMIT_S)
-    with pytest.raises(kind, match=says):
-        worker.client.raise_if_failed()
 
 
 # -- operations ---------------------------------------------------------------------------------
@@ -154,15 +127,6 @@ def test_hyper_parameters_change_for_rounds_to_come(job, mx):
         store.set_hyper({"lr": 0.25}, [("bias", 3.0)], [])
 
 
-def test_only_rank_0_changes_hyper_parameters(job, mx):
-    _, workers = two_workers(job)
-    workers[0].store.set_optimizer(dump_optimizer(mx.optimizer.SGD()), [], [])
-    workers[0].init("weight", 1.0)  # so that the optimizer has arrived
-    waiting = workers[1].begin("push", "weight", 1.0)
-    workers[1].store.set_hyper({"lr": 9.0}, [], [])
-    assert_fails(workers[1], waiting, PeerError, "worker 1 changed an optimizer that is not its")
-
-
 # -- waiting ------------------------------------------------------------------------------------
 
 
@@ -206,176 +170,3 @@ def test_a_worker_that_has_ended_is_left_out_from_now_on(job):
     store.announce(operation)
     store.ready(operation)
     first.client.drain(LIMIT_S)
-
-
-# -- what makes a store useless -----------------------------------------------------------------
-
-
-def test_disagreeing_shapes_reach_all_workers_and_the_caller(job):
-    made = job(num_workers=2)
-    first, second = made.worker(0), made.worker(1)
-    first.key("weight", (3, 4))
-    early = first.begin("pull", "weight")  # waits for ever
-    made.until(made.waits, "worker 0's pull")
-    second.key("weight", (4, 3))
-    late = second.begin("pull", "weight")
-    says = r"key 'weight' is float32\(3, 4\) on worker 0 and float32\(4, 3\) on worker 1"
-    assert_fails(first, early, PeerError, says)
-    assert_fails(second, late, PeerError, says)
-    assert "same network" in made.faults.get(timeout=LIMIT_S)
-
-
-def test_an_optimizer_that_raises_reaches_all_workers_and_the_caller(job, mx, monkeypatch):
-    def raise_it(*args):
-        raise ZeroDivisionError("a wonderful reason")
-
-    monkeypatch.setattr(mx.optimizer.SGD, "update_multi_precision", raise_it)
-    made, workers = two_workers(job)
-    workers[0].store.set_optimizer(pickle.dumps(mx.optimizer.SGD()), [], [])
-    workers[0].init("weight", 1.0)
-    outcomes = [worker.begin("push", "weight", 1.0) for worker in workers]
-    for worker, outcome in zip(workers, outcomes):
-        assert_fails(
-            worker, outcome, PeerError, "(?s)server 0 failed:.*ZeroDivisionError: a wonderful"
-        )
-    assert "a wonderful reason" in made.faults.get(timeout=LIMIT_S)
-
-
-def test_an_optimizer_outside_the_allow_list_reaches_all_workers_and_the_caller(job, mx):
-    made, workers = two_workers(job)
-    waiting = workers[1].begin("push", "weight", 1.0)
-    made.until(made.waits, "worker 1's push")
-    pushed = workers[0].begin("push", "bias", 1.0)
-    workers[0].store.set_optimizer(pickle.dumps(logging.Formatter()), [], [])
-    assert_fails(workers[0], pushed, PeerError, "logging.Formatter, which servers do not load")
-    assert "logging.Formatter" in made.faults.get(timeout=LIMIT_S)
-    assert_fails(workers[1], waiting, PeerError, "logging.Formatter")
-
-
-def test_fail_ends_every_operation_with_the_reason(job):
-    worker = job(num_workers=2).worker(0)
-    for name in ("weight", "bias", "early", "late"):
-        worker.key(name, (2,))
-    under_way = [worker.begin("push", "weight", 1.0), worker.begin("pull", "bias")]
-    late = Operation("push", worker.store.key("late"), want_value=True)
-    announced = Outcome(late)
-    worker.store.announce(late)  # not ready, and so in the way of the next
-    under_way.append(worker.begin("push", "early", 1.0))
-    reason = UsageError("the scheduler says stop")
-    worker.client.fail(reason)
-    assert [outcome.error() for outcome in under_way] == [str(reason)] * 3
-    with pytest.raises(UsageError) as caught:
-        worker.client.raise_if_failed()
-    assert caught.value is reason
-
-    worker.store.ready(late)
-    to_come = worker.begin("push", "weight", 1.0)
-    assert [announced.error(), to_come.error()] == [str(reason)] * 2
-    with pytest.raises(UsageError, match="stop"):
-        worker.client.drain(LIMIT_S)
-    assert worker.loop.call(lambda: worker.client._unfinished) == 0
-
-
-def test_the_first_reason_to_fail_is_kept(job):
-    worker = job(num_workers=2).worker(0)
-    worker.client.fail(UsageError("the cause"))
-    worker.client.fail(PeerError("a consequence"))
-    with pytest.raises(UsageError, match="the cause"):
-        worker.client.drain(LIMIT_S)
-
-
-def test_a_worker_that_comes_after_the_failure_is_told_too(job):
-    made = job(num_workers=2)
-    made.in_server(made.servers[0]._fail, "the optimizer has failed")
-    late = made.peer(made.worker_keys[1])
-    late.rcvtimeo = 1000  # what passes for never, here
-    late.connect(made.servers[0].endpoint)
-    assert ask(late, [HELLO]) == wire.Fault("the optimizer has failed")
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"\xc1",
-        wire.DATA.encode(wire.Pull(0, 0, 0, 1)),
-        wire.DATA.encode(wire.Answer(9, 0, 0, 1, False)),
-        wire.DATA.encode(wire.Answer(-1, 0, 0, 1, False)),
-        wire.DATA.encode(wire.Answer(0, 7, 0, 1, False)),
-        wire.DATA.encode(wire.Answer(0, 0, 0, 1, True)),
-    ],
-    ids=["noise", "a worker's", "store", "store below zero", "bucket", "no payload"],
-)
-def test_a_server_that_breaks_the_protocol_is_named(job, answer):
-    _, (first, _) = two_workers(job)
-    waiting = first.begin("push", "weight", 1.0)
-    first.loop.call(first.client._on_message, 0, [zmq.Frame(answer)])
-    assert_fails(first, waiting, ProtocolError, "server 0 sent what it must not")
-
-
-def test_a_rank_0_that_ends_without_a_first_value_reaches_who_waits_for_it(job):
-    made, (_, second) = two_workers(job)
-    waiting = second.begin("pull", "weight")
-    made.until(made.waits, "worker 1's pull")
-    made.in_server(made.servers[0].worker_left, 0)
-    assert_fails(second, waiting, PeerError, "worker 0 has ended without initialising")
-    assert "worker 0 has ended" in made.faults.get(timeout=LIMIT_S)
-
-
-def test_a_forked_process_cannot_use_its_parents_stores(job, monkeypatch):
-    worker = job(num_workers=1).worker(0)
-    worker.client.raise_if_failed()
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    with pytest.raises(UsageError, match="was forked"):
-        worker.client.raise_if_failed()
-    monkeypatch.undo()
-
-
-# -- malformed messages of a worker -------------------------------------------------------------
-
-WEIGHT = np.ones(12, "float32").tobytes()
-MALFORMED = {
-    "an empty header": [b""],
-    "noise": [b"\xff\x00\x13noise"],
-    "no field": [b"\x91\xa5Hello"],
-    "another version": [wire.DATA.encode(wire.Hello(99))],
-    "a server's message": [wire.DATA.encode(wire.Answer(0, 0, 0, 1, False))],
-    "a fault": [wire.DATA.encode(wire.Fault("you are"))],
-    "an unknown store": [wire.DATA.encode(wire.Pull(7, 0, 0, 1))],
-    "a store below zero": [wire.DATA.encode(wire.Pull(-1, 0, 0, 1))],
-    "an unknown bucket": [wire.DATA.encode(wire.Pull(0, 5, 0, 1))],
-    "a bucket below zero": [wire.DATA.encode(wire.Pull(0, -1, 0, 1))],
-    "too many slices": [wire.DATA.encode(wire.Pull(0, 0, 1, 2**60))],
-    "a push without payload": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 1, True))],
-    "a pull with payload": [wire.DATA.encode(wire.Pull(0, 0, 0, 1)), WEIGHT],
-    "a payload too short": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 1, True)), WEIGHT[:-1]],
-    "a payload too long": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 1, True)), WEIGHT + b"x"],
-    "three frames": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 1, True)), WEIGHT, WEIGHT],
-    "a round to come": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 9, True)), WEIGHT],
-    "a value not from rank 0": [wire.DATA.encode(wire.Init(0, 0, 0, 1)), WEIGHT],
-    "an optimizer not from rank 0": [wire.DATA.encode(wire.SetOptimizer(0, b"", [], []))],
-    "hyper-parameters not from rank 0": [wire.DATA.encode(wire.SetHyper(0, {"lr": 1.0}, [], []))],
-    "a key out of turn": [wire.DATA.encode(wire.Declare(0, 5, ()))],
-    "a header nested without end": [b"\x93\xa5Hello\x01" + b"\x91" * 100_000 + b"\x01"],
-}
-
-
-@pytest.mark.parametrize("which", MALFORMED)
-def test_a_malformed_message_is_answered_with_a_fault_and_others_are_served(job, which):
-    made = job(num_workers=3)
-    workers = [made.worker(0), made.worker(1)]
-    for worker in workers:
-        worker.key("weight", (3, 4))
-    waiting = workers[0].begin("push", "weight", 1.0, want_value=True)
-    made.until(made.waits, "worker 0's push")
-    rogue = made.peer(made.worker_keys[2])
-    rogue.connect(made.servers[0].endpoint)
-
-    assert "server 0 refused a message" in ask(rogue, MALFORMED[which]).text
-
-    assert ask(rogue, [HELLO]) == wire.Hello(wire.VERSION)
-    made.in_server(made.servers[0].worker_left, 2)
-    answered(waiting, workers[1].begin("push", "weight", 2.0, want_value=True))
-    for worker in workers:
-        worker.client.raise_if_failed()
-        assert (worker.places["weight"] == 3.0).all()
-    assert made.faults.empty()
