@@ -67,7 +67,7 @@ class _Task:
             pass
 
     def is_stopped(self) -> bool:
-        """Whether a process of the task is stopped (SIGSTOP, Ctrl-Z, a debugger)."""
+        """Whether a process of the task is stopped (SIGSTOP, Ctrl-Z)."""
         processes = [*descendants(self.process.pid), self.process.pid]
         return any(status_of(process) == psutil.STATUS_STOPPED for process in processes)
 

@@ -227,7 +227,8 @@ class SchedulerCore:
             return self._release_workers(state) + self._continue_stopping(now)
         if message.code == 0 and state.task.role == "worker":
             return self._on_worker_done(state, now)
-        return self._fail(describe_exit(state, message), exit_code_of(message.code), now)
+        text, code = describe_exit(state, message), exit_code_of(message.code)
+        return self._fail(text, code, now) + self._release_workers(state)
 
     def _on_worker_done(self, state: TaskState, now: float) -> List[Action]:
         if all(s.ended for s in self._of_role("worker")):
@@ -393,12 +394,10 @@ class SchedulerCore:
         return [ReleaseAgent(host) for host in self._agents]
 
     def _release_workers(self, ended: TaskState) -> List[Action]:
-        """A worker has ended on being told to: nothing that the others wait for will come now.
+        """A task has ended in a job that stops: nothing that workers wait for will come now.
 
         One that waits inside MXNet would not even notice a signal.
         """
-        if ended.task.role != "worker":
-            return []
         abort = messages.Abort(f"the job is stopping, and {ended.task.name} has ended")
         return [
             Send(s.task.slug, abort)
