@@ -169,7 +169,14 @@ class _Writer:
 
     def _give_up(self, is_error: bool, error: OSError) -> None:
         """Write no more to a stream. A full disk is no reason to end the training."""
+        broken = self._streams[is_error]
         self._streams[is_error] = self._transient_on = None
+        try:
+            # What the stream has buffered must go somewhere, or Python fails at its end.
+            assert broken is not None
+            os.dup2(os.open(os.devnull, os.O_WRONLY), broken.fileno())
+        except OSError:
+            pass  # it was closed
         if isinstance(error, BrokenPipeError):
             if not self._is_broken:
                 self._is_broken = True
