@@ -123,7 +123,7 @@ class Client:
         self._reactor.post(self._fail, error)
 
     def drain(self, limit_s: Optional[float] = None) -> None:
-        """Wait until every operation is answered; raises WaitTimeout, or why they never will."""
+        """Wait until everything is answered; raises WaitTimeout, or why it never will be."""
         limit_s = self._timeout_s if limit_s is None else limit_s
         idle = threading.Event()
         self._reactor.post(self._call_when_idle, idle)
@@ -149,6 +149,11 @@ class Client:
         for link in self._links:
             link.send(message)
             link.flush()
+
+    def _request(self, message: wire.Message) -> None:
+        """Send what every server accepts or fails at; `drain` waits for that, too."""
+        self._unfinished += len(self._links)
+        self._to_all(message)
 
     def _announce(self, store: WorkerStore, operation: Operation) -> None:
         self._unfinished += 1
@@ -181,6 +186,8 @@ class Client:
             message = wire.DATA.decode(frames[0].buffer)
             if isinstance(message, wire.Answer):
                 self._on_answer(message, frames[1:])
+            elif isinstance(message, wire.Accepted):
+                self._count_down()
             elif isinstance(message, wire.Fault):
                 self._fail(PeerError(message.text))
             elif not isinstance(message, wire.Hello):
@@ -197,8 +204,11 @@ class Client:
             self._finish(operation)
 
     def _finish(self, operation: Operation) -> None:
-        self._unfinished -= 1
         operation.done(None if self._error is None else str(self._error))
+        self._count_down()
+
+    def _count_down(self) -> None:
+        self._unfinished -= 1
         if not self._unfinished:
             self._release_waiters()
 
@@ -250,7 +260,7 @@ class StoreClient:
         wd_mult: List[Tuple[Union[int, str], float]],
     ) -> None:
         message = wire.SetOptimizer(self._store.number, pickled, lr_mult, wd_mult)
-        self._post(self._client._to_all, message)
+        self._post(self._client._request, message)
 
     def set_hyper(
         self,
@@ -260,7 +270,7 @@ class StoreClient:
     ) -> None:
         """Change the optimizer's attributes; call when every push has been answered."""
         message = wire.SetHyper(self._store.number, scalars, lr_mult, wd_mult)
-        self._post(self._client._to_all, message)
+        self._post(self._client._request, message)
 
     def announce(self, operation: Operation) -> None:
         """Say, in program order, that ``operation`` will become ready."""

@@ -176,6 +176,7 @@ class Server:
             raise ProtocolError(f"worker {rank} sent an optimizer; only rank 0's counts")
         optimizer = load_optimizer(message.pickled, message.lr_mult, message.wd_mult)
         self._store(message).update = SliceUpdater(optimizer)
+        self._reply(rank, wire.Accepted(message.store))
         return []
 
     def _set_hyper(self, rank: int, message: wire.SetHyper) -> List[Reply]:
@@ -184,6 +185,7 @@ class Server:
             raise ProtocolError(f"worker {rank} changed an optimizer that is not its own")
         multipliers = {"lr_mult": dict(message.lr_mult), "wd_mult": dict(message.wd_mult)}
         update.set({**message.scalars, **multipliers})
+        self._reply(rank, wire.Accepted(message.store))
         return []
 
     def _store(self, message: Any) -> SyncStore:

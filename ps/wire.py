@@ -22,6 +22,7 @@ __all__ = [
     "VERSION",
     "MAX_HEADER_NBYTES",
     "MAX_PAYLOAD_NBYTES",
+    "Accepted",
     "Answer",
     "Codec",
     "Declare",
@@ -135,6 +136,12 @@ class SetHyper(Message, frozen=True, tag=True):
     wd_mult: List[Tuple[Union[int, str], float]]
 
 
+class Accepted(Message, frozen=True, tag=True):
+    """The server has carried out the sender's SetOptimizer or SetHyper."""
+
+    store: int
+
+
 class Answer(Message, frozen=True, tag=True):
     """Completes Init, Push or Pull for a run of slices. Payload: the values, if ``has_value``."""
 
@@ -173,4 +180,6 @@ class Codec:
             raise ProtocolError(f"malformed header of {len(header)} bytes: {error}") from error
 
 
-DATA = Codec((Hello, Open, Declare, Init, Push, Pull, SetOptimizer, SetHyper, Answer, Fault))
+DATA = Codec(
+    (Hello, Open, Declare, Init, Push, Pull, SetOptimizer, SetHyper, Accepted, Answer, Fault)
+)

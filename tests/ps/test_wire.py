@@ -38,6 +38,7 @@ STRATEGIES = [
         MULTIPLIERS,
         MULTIPLIERS,
     ),
+    st.builds(wire.Accepted, store=NUMBER),
     st.builds(wire.Answer, has_value=st.booleans(), **WHERE),
     st.builds(wire.Fault, text=TEXT),
 ]
@@ -50,6 +51,7 @@ SAMPLES = [
     wire.Push(0, 1, 2, 3, 4, True),
     wire.Pull(0, 1, 2, 3),
     wire.SetOptimizer(0, b"\x80", [("w", 0.5)], [(1, 0.0)]),
+    wire.Accepted(2),
     wire.SetHyper(1, {"lr": 0.5, "clip_gradient": None}, [(0, 2.0)], [("w", 0.0)]),
     wire.Answer(0, 1, 2, 3, False),
     wire.Fault("no"),
