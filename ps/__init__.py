@@ -12,7 +12,7 @@ from .outbox import Outbox
 from .reactor import Reactor, Timer
 from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server
 from .server import Server
-from .wire import Codec, Message
+from .wire import Codec, Message, Multipliers
 
 __all__ = [
     "Authenticator",
@@ -21,6 +21,7 @@ __all__ = [
     "Codec",
     "KeyPair",
     "Message",
+    "Multipliers",
     "Operation",
     "Outbox",
     "PeerError",

@@ -110,13 +110,17 @@ class Client:
 
     def raise_if_failed(self) -> None:
         """Raise what has made the stores useless, if anything has."""
+        self.raise_if_forked()
+        if self._error is not None:
+            raise self._error
+
+    def raise_if_forked(self) -> None:
+        """Raise UsageError in a process forked from the one whose connections these are."""
         if os.getpid() != self._pid:
             raise UsageError(
                 "this process was forked from the one that created the dist kvstore, which alone "
                 "can use it; create the store after the fork, or in one process"
             )
-        if self._error is not None:
-            raise self._error
 
     def fail(self, error: BaryonError) -> None:
         """Fail every operation under way or to come; `raise_if_failed` raises ``error``."""
@@ -256,8 +260,8 @@ class StoreClient:
     def set_optimizer(
         self,
         pickled: bytes,
-        lr_mult: List[Tuple[Union[int, str], float]],
-        wd_mult: List[Tuple[Union[int, str], float]],
+        lr_mult: wire.Multipliers,
+        wd_mult: wire.Multipliers,
     ) -> None:
         message = wire.SetOptimizer(self._store.number, pickled, lr_mult, wd_mult)
         self._post(self._client._request, message)
@@ -265,8 +269,8 @@ class StoreClient:
     def set_hyper(
         self,
         scalars: Dict[str, Union[bool, int, float, None]],
-        lr_mult: List[Tuple[Union[int, str], float]],
-        wd_mult: List[Tuple[Union[int, str], float]],
+        lr_mult: wire.Multipliers,
+        wd_mult: wire.Multipliers,
     ) -> None:
         """Change the optimizer's attributes; call when every push has been answered."""
         message = wire.SetHyper(self._store.number, scalars, lr_mult, wd_mult)

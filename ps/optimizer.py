@@ -8,17 +8,16 @@ import copy
 import importlib
 import io
 import pickle
-from typing import Any, Dict, List, Tuple, Union
+from typing import Any, Dict, Tuple
 
 import numpy as np
 
 from .errors import UsageError
 from .mxnet_compat import array_over, import_mxnet
 from .plan import Slice
+from .wire import Multipliers
 
 __all__ = ["SliceUpdater", "dump_optimizer", "load_optimizer"]
-
-Multipliers = List[Tuple[Union[int, str], float]]
 
 # What a pickled optimizer consists of besides MXNet's own classes. NumPy is left out on purpose: a
 # made-up array of objects is a pointer of the sender's choice. `dump_optimizer` sends its scalars

@@ -30,6 +30,7 @@ __all__ = [
     "Hello",
     "Init",
     "KeySpec",
+    "Multipliers",
     "Open",
     "Pull",
     "Push",
@@ -43,6 +44,9 @@ VERSION = 1
 MAX_HEADER_NBYTES = 16 << 20
 # A payload is a run of slices of one bucket (about 1 MiB).
 MAX_PAYLOAD_NBYTES = 64 << 20
+
+Multipliers = List[Tuple[Union[int, str], float]]
+"""Factors of the learning rate or the weight decay, by key."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -119,8 +123,8 @@ class SetOptimizer(Message, frozen=True, tag=True):
 
     store: int
     pickled: bytes
-    lr_mult: List[Tuple[Union[int, str], float]]
-    wd_mult: List[Tuple[Union[int, str], float]]
+    lr_mult: Multipliers
+    wd_mult: Multipliers
 
 
 class SetHyper(Message, frozen=True, tag=True):
@@ -132,8 +136,8 @@ class SetHyper(Message, frozen=True, tag=True):
 
     store: int
     scalars: Dict[str, Union[bool, int, float, None]]
-    lr_mult: List[Tuple[Union[int, str], float]]
-    wd_mult: List[Tuple[Union[int, str], float]]
+    lr_mult: Multipliers
+    wd_mult: Multipliers
 
 
 class Accepted(Message, frozen=True, tag=True):

@@ -19,7 +19,7 @@ import mxnet as mx
 import numpy as np
 
 from baryon import __version__
-from baryon.ps import Operation, UsageError, array_over, dump_optimizer
+from baryon.ps import Multipliers, Operation, UsageError, array_over, dump_optimizer
 from baryon.scheduler import KVSTORE_TYPES
 
 from .engine import Done, push_async
@@ -28,7 +28,6 @@ from .session import session
 __all__ = ["KVStore", "create"]
 
 KeyName = Union[int, str]
-Multipliers = List[Tuple[KeyName, float]]
 
 
 def create(name: str) -> "KVStore":
@@ -53,7 +52,6 @@ class KVStore(mx.kvstore.KVStore):
         self._session = session()
         self._client = self._session.client
         self._store = self._client.open("sync")
-        self._number = self._store.number
         self._places: Dict[KeyName, Any] = {}  # NDArrays over the staging memory
         self._lock = threading.Lock()  # held while a key's steps are queued, which belong together
         self._optimizer: Any = None  # rank 0's, whose hyper-parameters are live
@@ -66,7 +64,7 @@ class KVStore(mx.kvstore.KVStore):
         pass  # there is no native handle to free
 
     def __repr__(self) -> str:
-        return f"<baryon KVStore {self._type} {self._number}: {len(self._places)} keys>"
+        return f"<baryon KVStore {self._type} {self._store.number}: {len(self._places)} keys>"
 
     # -- what it is ---------------------------------------------------------------------------
 
@@ -179,7 +177,7 @@ class KVStore(mx.kvstore.KVStore):
     def _barrier(self) -> None:
         """Wait until every worker has called this."""
         self._client.raise_if_failed()
-        self._session.control.barrier(f"kvstore {self._number}")
+        self._session.control.barrier(f"kvstore {self._store.number}")
 
     # -- one key's steps ----------------------------------------------------------------------
 

@@ -43,11 +43,7 @@ def session() -> "Session":
                     "a dist kvstore exists only in a job; start the script by launch.py"
                 )
             _session = Session(credentials)
-        elif _session.pid != os.getpid():
-            raise UsageError(
-                "this process was forked after its parent had created a dist kvstore, which "
-                "belongs to the parent alone; create the store after the fork, or in one process"
-            )
+        _session.client.raise_if_forked()
         return _session
 
 
