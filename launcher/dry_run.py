@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from baryon.scheduler import Job
+from baryon.scheduler import Job, Task
 
 __all__ = ["show"]
 
@@ -18,13 +18,20 @@ def show(job: Job) -> None:
     table = Table(title=f"{job.launcher}: {job.num_workers} workers, {job.num_servers} servers")
     for column in ("host", "task", "devices", "command"):
         table.add_column(column, overflow="fold")
-    command = " ".join(shlex.quote(word) for word in job.command)
+    argv = [job.python, *job.command] if job.is_script else job.command
+    command = " ".join(shlex.quote(word) for word in argv)
     for index, host in enumerate(job.hosts):
         for task in (task for task in job.tasks if task.host == index):
             is_worker = task.role == "worker"
-            devices = str(job.devices) if is_worker else "-"
+            devices = _devices(job, task) if is_worker else "-"
             row = (host.name, task.name, devices, command if is_worker else "baryon's server")
             table.add_row(*map(Text, row))
     Console(stderr=True).print(table)
     sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(job), indent=2) + b"\n")
     sys.stdout.flush()
+
+
+def _devices(job: Job, task: Task) -> str:
+    first, gpus = task.local_rank * job.devices, job.hosts[task.host].gpus
+    mine = ",".join(gpus[first : first + job.devices])
+    return f"{job.devices} (GPU {mine})" if mine else str(job.devices)

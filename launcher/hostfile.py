@@ -15,7 +15,10 @@ class HostLine(NamedTuple):
     """``slots`` is None where the line leaves it to --workers-per-host."""
 
     name: str
-    slots: Optional[int]
+    slots: Optional[int] = None
+    user: Optional[str] = None
+    port: Optional[int] = None
+    gpus: Tuple[str, ...] = ()
 
 
 def parse_hosts(text: str, source: str) -> Tuple[HostLine, ...]:
@@ -52,3 +55,7 @@ def parse_hosts(text: str, source: str) -> Tuple[HostLine, ...]:
     if faults:
         raise UsageError("\n".join(faults))
     return tuple(hosts)
+
+
+def parse_host_list(text):
+    return tuple(HostLine(n) for n in text.split(",") if n)

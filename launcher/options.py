@@ -1,63 +1,30 @@
-"""The command line: flags, host file and environment in, a `Job` out.
+"""From flags, host file and environment to a `Job`.
 
 Every fault is collected before anything is said, so that one run shows them all.
 """
 
-import argparse
 import os
 import re
 import shutil
 import sys
 import time
-from typing import Dict, List, NoReturn, Optional, Tuple
+from typing import Dict, List, Mapping, Tuple
 
 from baryon import __version__
 from baryon.ps import UsageError
-from baryon.scheduler import KVSTORE_TYPES, Host, Job, Task, place
+from baryon.scheduler import Host, Job, Task, place
 
-from .clusters import CLUSTERS
-from .hostfile import HostLine, parse_hosts
+from .flags import Options, parse_flags
+from .hostfile import HostLine, parse_host_list, parse_hosts
 
-__all__ = ["Options", "parse"]
+__all__ = ["LAUNCHERS", "parse", "parse_doctor"]
+
+LAUNCHERS = ("local", "ssh")
+"""Those that exist so far."""
 
 _MAX_SECONDS = 1e7  # four months; clocks and poll(2) have limits
-_LAUNCHERS = ("local", "ssh", "slurm", "sge", "mpi", "kubernetes", "yarn")
-_DESCRIPTION = """\
-Run a data-parallel MXNet script on many machines, its parameters kept in step by Baryon's own
-servers. The script does not change: mx.kv.create('dist_sync') is served by this job."""
-_EPILOG = """\
-The command may be a Python file, run by this interpreter, or any program with its arguments; all
-that follows it belongs to it. The exit code is 0 if every worker ended well, otherwise that of the
-first task to fail (128 + N if signal N ended it), 1 if the job itself failed, 2 for a wrong
-command line. SIGUSR1 prints the job's state."""
-
-
-class Options(argparse.Namespace):
-    """What the command line said, before it is looked at more closely."""
-
-    num_workers: int
-    num_servers: Optional[int]
-    hostfile: Optional[str]
-    launcher: Optional[str]
-    sync_dst_dir: Optional[str]
-    env: List[str]
-    env_server: List[str]
-    env_worker: List[str]
-    p3: bool
-    dry_run: bool
-    workers_per_host: Optional[int]
-    devices: int
-    kvstore: Optional[str]
-    log_dir: Optional[str]
-    timeout: float
-    heartbeat_timeout: float
-    port: int
-    command: List[str]
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see launch.py --help")
+# Of the environment here, ssh passes nothing on; these steer MXNet and the libraries below it.
+_PASSED_ON = ("MXNET_", "OMP_", "KMP_", "MKL_", "NCCL_")
 
 
 def parse(argv: List[str]) -> Tuple[Job, Options]:
@@ -65,14 +32,29 @@ def parse(argv: List[str]) -> Tuple[Job, Options]:
 
     Raises UsageError with every fault found, one a line.
     """
-    options = _parser().parse_args(argv, namespace=Options())
+    return _job(parse_flags(argv))
+
+
+def parse_doctor(argv: List[str]) -> Tuple[Job, Options]:
+    """The same for ``baryon doctor``, which needs neither -n nor a command."""
+    options = parse_flags(argv, is_doctor=True)
+    if options.hostfile is None:
+        raise UsageError("name the hosts to look at: baryon doctor -H FILE")
+    return _job(options, is_doctor=True)
+
+
+def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
     faults: List[str] = []
-    hosts = _hosts(options, faults)
+    launcher = options.launcher or ("local" if options.hostfile is None else "ssh")
+    hosts = _hosts(options, launcher, faults)
     job_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     env = _variables(options.env, "=", "--env", faults, inherit=True)
     env_server = _variables(options.env_server, ":", "--env-server", faults)
     env_worker = _variables(options.env_worker, ":", "--env-worker", faults)
-    command = _command(options.command, faults)
+    if launcher != "local":
+        env = {**_passed_on(os.environ), **env}
+    is_here = launcher != "ssh" or options.sync_dst_dir is not None
+    command = () if is_doctor and not options.command else _command(options, is_here, faults)
     _check_numbers(options, faults)
     for what, text in [
         ("working directory", os.getcwd()),
@@ -81,26 +63,27 @@ def parse(argv: List[str]) -> Tuple[Job, Options]:
     ]:
         if not _is_utf8(text):
             faults.append(f"the {what} {text!r} is not UTF-8, so it cannot reach other hosts")
-    launcher = options.launcher or ("local" if options.hostfile is None else "ssh")
-    if launcher not in CLUSTERS:
-        known = ", ".join(sorted(CLUSTERS))
-        why = "" if options.launcher else " (which -H alone asks for)"
-        faults.append(
-            f"--launcher {launcher}{why} is not in version {__version__} yet; there is {known}, "
-            "which simulates the hosts of a file on this machine"
-        )
+    if launcher not in LAUNCHERS:
+        known = " and ".join(LAUNCHERS)
+        faults.append(f"--launcher {launcher} is not in version {__version__} yet; {known} are")
+    if launcher == "ssh" and options.hostfile is None:
+        faults.append("--launcher ssh needs hosts: -H FILE, or -H node1,node2")
     tasks: Tuple[Task, ...] = ()
     if not faults:
         try:
-            tasks = place(hosts, options.num_workers, options.num_servers)
+            count = options.num_workers or sum(host.slots for host in hosts)
+            tasks = place(hosts, count, options.num_servers)
+            faults += _too_few_gpus(hosts, tasks, options.devices)
         except UsageError as error:
             faults.append(str(error))
     if faults:
         raise UsageError("\n".join(faults))
+    interface = options.interface or os.environ.get("DMLC_INTERFACE", "")
     job = Job(
         id=job_id,
         command=command,
-        cwd=os.getcwd(),
+        is_script=bool(command) and command[0].endswith(".py"),
+        cwd=options.sync_dst_dir if launcher != "local" and options.sync_dst_dir else os.getcwd(),
         hosts=hosts,
         tasks=tasks,
         python=sys.executable,
@@ -109,6 +92,7 @@ def parse(argv: List[str]) -> Tuple[Job, Options]:
         devices=options.devices,
         kvstore=options.kvstore,
         port=options.port,
+        interfaces=tuple(filter(None, interface.split(","))),
         env=env,
         env_worker=env_worker,
         env_server=env_server,
@@ -149,84 +133,68 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="launch.py",
-        usage="launch.py -n WORKERS [options] command [its arguments]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("-n", "--num-workers", type=int, required=True, metavar="N", help="worker processes")
-    add(
-        "-s",
-        "--num-servers",
-        type=int,
-        metavar="N",
-        help="servers (default: one on each host with a worker)",
-    )
-    add("-H", "--hostfile", metavar="FILE", help="the hosts, one a line: name [slots=N]")
-    add(
-        "--launcher", choices=_LAUNCHERS,
-        help="how tasks are started (default: ssh with -H, local without); local with -H "
-        "simulates those hosts on this machine",
-    )  # fmt: skip
-    add("--sync-dst-dir", metavar="DIR", help="copy the working directory there (not with local)")
-    add(
-        "--env", action="append", default=[], metavar="NAME[=VALUE]",
-        help="pass a variable on to all tasks",
-    )  # fmt: skip
-    add("--env-server", action="append", default=[], metavar="K:V", help="for servers only")
-    add("--env-worker", action="append", default=[], metavar="K:V", help="for workers only")
-    add("--p3", action="store_true", help="accepted; big arrays are always sliced and prioritised")
-    add("--dry-run", action="store_true", help="print what would run where, and run nothing")
-    add(
-        "--workers-per-host", type=int, metavar="N",
-        help="workers on each host (default: its slots; all on one host with local)",
-    )  # fmt: skip
-    add("--devices", type=int, default=1, metavar="N", help="devices per worker (default: 1)")
-    add(
-        "--kvstore", choices=KVSTORE_TYPES, metavar="TYPE",
-        help="override the kvstore type that the script asks for: " + ", ".join(KVSTORE_TYPES),
-    )  # fmt: skip
-    add(
-        "--log-dir", metavar="DIR",
-        help="where each task's output is kept (default: baryon-logs/JOB)",
-    )  # fmt: skip
-    add(
-        "--timeout", type=float, default=1800.0, metavar="S",
-        help="longest wait of one task for another that is alive (default: %(default)g)",
-    )  # fmt: skip
-    add(
-        "--heartbeat-timeout", type=float, default=20.0, metavar="S",
-        help="longest silence of a task before it is given up (default: %(default)g)",
-    )  # fmt: skip
-    add("--port", type=int, default=0, metavar="P", help="the scheduler's (default: a free one)")
-    add("--version", action="version", version=f"baryon {__version__}")
-    add("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    return parser
-
-
-def _hosts(options: Options, faults: List[str]) -> Tuple[Host, ...]:
+def _hosts(options: Options, launcher: str, faults: List[str]) -> Tuple[Host, ...]:
     per_host = options.workers_per_host
     lines: Tuple[HostLine, ...] = ()
     if options.hostfile is not None:
         try:
-            with open(options.hostfile, encoding="utf-8-sig") as file:
-                lines = parse_hosts(file.read(), options.hostfile)
-        except OSError as error:
-            faults.append(f"host file {options.hostfile}: {error.strerror}")
-        except UnicodeDecodeError as error:
-            faults.append(f"host file {options.hostfile} is not UTF-8 text: {error.reason}")
+            lines = _host_lines(options.hostfile)
         except UsageError as error:
             faults.append(str(error))
     if lines:
-        return tuple(Host(line.name, per_host or line.slots or 1) for line in lines)
+        options.lines = lines
+        names = _display_names(lines)
+        devices = max(1, options.devices)
+        return tuple(
+            Host(name, per_host or line.slots or len(line.gpus) // devices or 1, line.gpus)
+            for name, line in zip(names, lines)
+        )
+    count = max(1, options.num_workers or 1)
     if per_host is None or per_host < 1:
-        return (Host("localhost", max(1, options.num_workers)),)
-    count = -(-max(1, options.num_workers) // per_host)
-    return tuple(Host(f"local{index}", per_host) for index in range(count))
+        return (Host("localhost", count),)
+    return tuple(Host(f"local{index}", per_host) for index in range(-(-count // per_host)))
+
+
+def _host_lines(hostfile: str) -> Tuple[HostLine, ...]:
+    """Of a file, or of a list with a comma in it. Raises UsageError."""
+    if "," in hostfile and not os.path.exists(hostfile):
+        return parse_host_list(hostfile)
+    try:
+        with open(hostfile, encoding="utf-8-sig") as file:
+            return parse_hosts(file.read(), hostfile)
+    except OSError as error:
+        hint = f"; a list needs a comma: -H {hostfile}," if "/" not in hostfile else ""
+        raise UsageError(f"host file {hostfile}: {error.strerror}{hint}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"host file {hostfile} is not UTF-8 text: {error.reason}") from error
+
+
+def _display_names(lines: Tuple[HostLine, ...]) -> List[str]:
+    """What hosts are called: their names, or more where that is not enough to tell them apart."""
+    names = [line.name for line in lines]
+    full = [
+        (f"{line.user}@" if line.user else "")
+        + (f"[{line.name}]" if ":" in line.name and line.port else line.name)
+        + (f":{line.port}" if line.port else "")
+        for line in lines
+    ]
+    return [name if names.count(name) == 1 else long for name, long in zip(names, full)]
+
+
+def _too_few_gpus(hosts: Tuple[Host, ...], tasks: Tuple[Task, ...], devices: int) -> List[str]:
+    faults = []
+    for index, host in enumerate(hosts):
+        workers = sum(task.host == index and task.role == "worker" for task in tasks)
+        if host.gpus and workers * devices > len(host.gpus):
+            faults.append(
+                f"host {host.name}: gpus={','.join(host.gpus)} are too few for {workers} workers "
+                f"with --devices {devices} each; name more GPUs or fewer slots"
+            )
+    return faults
+
+
+def _passed_on(environ: Mapping[str, str]) -> Dict[str, str]:
+    return {name: value for name, value in environ.items() if name.startswith(_PASSED_ON)}
 
 
 def _variables(
@@ -247,18 +215,19 @@ def _variables(
     return variables
 
 
-def _command(command: List[str], faults: List[str]) -> Tuple[str, ...]:
-    if command[:1] == ["--"]:
-        command = command[1:]
+def _command(options: Options, is_here: bool, faults: List[str]) -> Tuple[str, ...]:
+    """The workers' argv. ``is_here``: the hosts see the files of this machine as they are."""
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         faults.append("no command is given: launch.py -n 2 train.py")
         return ()
     program = command[0]
+    if not is_here:
+        return tuple(command)  # each host is asked whether it has the command
     if program.endswith(".py"):
         if not os.path.isfile(program):
             faults.append(f"the script {program!r} does not exist in {os.getcwd()}")
-        return (sys.executable, *command)
-    if shutil.which(program) is None:
+    elif shutil.which(program) is None and (options.sync_dst_dir is None or "/" in program):
         is_file = os.path.isfile(program)
         problem = "is not executable (chmod +x it)" if is_file else "does not exist"
         faults.append(f"the command {program!r} {problem}")

@@ -11,7 +11,7 @@ from typing import Dict, Generic, NamedTuple, Optional, TypeVar
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-__all__ = ["Authenticator", "KeyPair", "new_key_pair", "secure_client", "secure_server"]
+__all__ = ["Authenticator", "KeyPair", "endpoint_of", "new_key_pair", "secure_client", "secure_server"]
 
 
 _DOMAIN = "baryon"
@@ -82,3 +82,8 @@ class Authenticator(Generic[Peer]):
 
     def stop(self) -> None:
         self._thread.stop()
+
+
+def endpoint_of(address: str, port: object) -> str:
+    """stub"""
+    return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"

@@ -6,13 +6,14 @@ Imports `baryon.ps` and no other sibling.
 from .agent import agent_argv
 from .client import ControlClient
 from .cluster import Cluster
-from .credentials import TASK_VARIABLE, Credentials, read_credentials
+from .credentials import TASK_VARIABLE, AgentConfig, Credentials, read_credentials
 from .job import KVSTORE_TYPES, Host, Job, Task, place
 from .loop import run
 
 __all__ = [
     "KVSTORE_TYPES",
     "TASK_VARIABLE",
+    "AgentConfig",
     "Cluster",
     "ControlClient",
     "Credentials",

@@ -1,6 +1,6 @@
 """What the scheduler's core asks its loop to do."""
 
-from typing import NamedTuple, Union
+from typing import FrozenSet, NamedTuple, Union
 
 from baryon.ps import Message
 
@@ -35,7 +35,9 @@ class ReleaseAgent(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """End all agents, and thereby all tasks, at once."""
+    """End all agents, and thereby all tasks, at once; do not wait for those of hosts ``lost``."""
+
+    lost: FrozenSet[int] = frozenset()
 
 
 class Finish(NamedTuple):

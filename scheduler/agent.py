@@ -1,9 +1,10 @@
 """The agent: one per host; starts, watches and stops the tasks on it.
 
 `agent_argv` is its command. It reads one line from its standard input, an `AgentConfig`, and
-keeps the input open: its end means that the scheduler has gone. Whatever happens to the scheduler,
-to this process or to its guard (processes.py), no task outlives them. Everything runs in the main
-thread; signals only enqueue.
+keeps the input open: its end means that the scheduler has gone. What it has to say when nobody
+can be told any more goes to its standard error, which its cluster keeps. Whatever happens to the
+scheduler, to this process or to its guard (processes.py), no task outlives them. Everything runs in
+the main thread; signals only enqueue.
 """
 
 import os
@@ -14,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
+from urllib.parse import urlsplit
 
 import msgspec
 import psutil
@@ -23,28 +25,25 @@ import baryon
 from baryon.ps import KeyPair, Message, Outbox, ProtocolError, Reactor, secure_client
 
 from . import messages
-from .credentials import TASK_VARIABLE
+from .addresses import own_address
+from .credentials import TASK_VARIABLE, AgentConfig
 from .lines import LineCutter, Piece
-from .processes import descendants, guarded, kill_all, raise_descriptor_limit, spawn, status_of
-from .specs import python_argv
+from .processes import (
+    count_oom_kills,
+    descendants,
+    guarded,
+    kill_all,
+    raise_descriptor_limit,
+    spawn,
+    status_of,
+)
 
-__all__ = ["AgentConfig", "agent_argv", "main"]
+__all__ = ["agent_argv", "main"]
 
 _PACKAGE = Path(baryon.__file__).parent
+_HOOK = _PACKAGE / "worker" / "hook"
 _PIPE_READS = 16  # of 64 KiB: as much as a pipe holds (pipe(7)) unless somebody enlarged it
 _DRAIN_S = 1.0  # for the last output of a task whose pipe something else still holds
-
-
-class AgentConfig(msgspec.Struct, frozen=True):
-    """What an agent must know to reach its scheduler; secret."""
-
-    job: str
-    host: int
-    endpoint: str
-    scheduler_key: str
-    public_key: str
-    secret_key: str
-    silence_s: float
 
 
 class _Task:
@@ -54,6 +53,7 @@ class _Task:
         self.slug = spec.slug
         self.process = process
         self.start = time.monotonic()
+        self.oom_kills = count_oom_kills()
         self.code: Optional[int] = None
         self.seconds = 0.0
         self.open_pipes = 2
@@ -112,7 +112,7 @@ class Agent:
             reactor.receive(self._socket, self._on_message)
             reactor.watch(sys.stdin.fileno(), self._on_input)
             reactor.call_every(silence_s / 5, self._look_after_scheduler)
-            self._send(messages.AgentHello(baryon.__version__, socket.gethostname(), os.getpid()))
+            self._send(self._hello())
             reactor.run()
         finally:
             survivors = kill_all(os.getpid())
@@ -123,6 +123,14 @@ class Agent:
         return 0
 
     # -- the scheduler ------------------------------------------------------------------------
+
+    def _hello(self) -> messages.AgentHello:
+        config = self._config
+        scheduler = urlsplit(config.endpoint).hostname
+        address = config.address or own_address(scheduler or "", config.interfaces)
+        return messages.AgentHello(
+            baryon.__version__, socket.gethostname(), os.getpid(), address, config.endpoint
+        )
 
     def _send(self, message: Message) -> None:
         self._outbox.put([messages.CONTROL.encode(message)])
@@ -175,15 +183,16 @@ class Agent:
 
     def _start(self, spec: messages.TaskSpec, num_workers: int) -> None:
         env = {**os.environ, **spec.env, TASK_VARIABLE: self._keep(spec)}
-        if _role(spec.slug) == "worker" and num_workers > 1:
-            # Each would otherwise take every core, and they would fight for them.
-            threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
-            env.setdefault("OMP_NUM_THREADS", str(threads))
-        if spec.python_path:
-            python_path = [str(_PACKAGE / spec.python_path), env.get("PYTHONPATH", "")]
+        if _role(spec.slug) == "worker":
+            if num_workers > 1:
+                # Each would otherwise take every core, and they would fight for them.
+                threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
+                env.setdefault("OMP_NUM_THREADS", str(threads))
+            python_path = [str(_HOOK), env.get("PYTHONPATH", "")]
             env["PYTHONPATH"] = os.pathsep.join(filter(None, python_path))
+        cwd = os.path.join(os.path.expanduser("~"), os.path.expanduser(spec.cwd))
         try:
-            process = spawn(list(spec.argv), spec.cwd, env, self._descriptor_limit)
+            process = spawn(_argv(spec), cwd, env, self._descriptor_limit)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             self._send(messages.Exited(spec.slug, 127, 0.0, str(error)))
             return
@@ -295,7 +304,8 @@ class Agent:
             self._reactor.unwatch(pipe.fileno())
             finish()
             pipe.close()
-        self._send(messages.Exited(task.slug, task.code, task.seconds, ""))
+        oom_kills = count_oom_kills() - task.oom_kills
+        self._send(messages.Exited(task.slug, task.code, task.seconds, "", oom_kills))
 
 
 def _role(slug: str) -> str:
@@ -313,9 +323,28 @@ def _read_line(descriptor: int) -> bytes:
     return line
 
 
-def agent_argv(python: str) -> List[str]:
-    """The command that starts an agent of this version, installed there or not."""
-    return python_argv(python, "baryon.scheduler.agent")
+def _argv(spec: messages.TaskSpec) -> List[str]:
+    if spec.runner == "server":
+        return _python_argv(sys.executable, "baryon.scheduler.server_task", str(_PACKAGE.parent))
+    return [sys.executable, *spec.argv] if spec.runner == "python" else list(spec.argv)
+
+
+def agent_argv(python: str, home: str = "") -> List[str]:
+    """The command that starts an agent of this version, whether it is installed there or not.
+
+    ``home`` is the folder there that holds the package baryon; by default, the one that does here.
+    """
+    return _python_argv(python, "baryon.scheduler.agent", home or str(_PACKAGE.parent))
+
+
+def _python_argv(python: str, module: str, home: str) -> List[str]:
+    """The command that runs ``main()`` of a module of ours.
+
+    ``sys.path`` begins with our own folder instead of the working directory, whose files could
+    hide the standard library's.
+    """
+    run = f"from {module} import main; sys.exit(main())"
+    return [python, "-c", f"import sys; sys.path[:1] = [{home!r}]; {run}"]
 
 
 def main() -> int:

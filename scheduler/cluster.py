@@ -1,7 +1,8 @@
 """What the scheduler asks of a cluster: run the agent once per host and say whether it runs."""
 
-from typing import List, Protocol, Tuple
+from typing import AbstractSet, List, Protocol, Tuple
 
+from .credentials import AgentConfig
 from .job import Job
 
 __all__ = ["Cluster"]
@@ -10,14 +11,14 @@ __all__ = ["Cluster"]
 class Cluster(Protocol):
     """Implemented in launcher/clusters/, one class each."""
 
-    def scheduler_address(self, job: Job) -> str:
-        """The address of this machine that the job's hosts can reach."""
+    def scheduler_address(self, job: Job, host: int) -> str:
+        """The address of this machine at which host number ``host`` reaches the scheduler."""
 
-    def start(self, job: Job, host: int, secrets: bytes) -> None:
+    def start(self, job: Job, host: int, config: AgentConfig) -> None:
         """Start the agent of host number ``host`` without waiting for it.
 
-        ``secrets`` is one line for the agent's standard input, which stays open: its end tells
-        the agent that the scheduler has gone.
+        Its standard input gets ``config.line()`` and stays open: its end tells the agent that the
+        scheduler has gone.
         """
 
     def ended(self) -> List[Tuple[int, str]]:
@@ -26,5 +27,5 @@ class Cluster(Protocol):
     def release(self, host: int) -> None:
         """Close an agent's standard input: it ends whatever still runs there, and itself."""
 
-    def kill(self) -> None:
-        """End all agents at once."""
+    def kill(self, lost: AbstractSet[int] = frozenset()) -> None:
+        """End all agents at once; those of hosts ``lost`` cannot be reached, so do not wait."""

@@ -10,7 +10,9 @@ Life of a job::
        │  every agent has ended (or the time for it is over)
     OVER       `Finish` was returned
 
-Only the first failure counts: what fails afterwards fails because of it.
+Only the first failure counts: what fails afterwards fails because of it. A host whose agent falls
+silent is *lost*: nothing more is waited for from there, since its agent ends everything on it as
+soon as it in turn has not heard from the scheduler for as long.
 """
 
 import signal
@@ -43,12 +45,15 @@ class _Wait:
 
 
 class SchedulerCore:
-    """``specs(host)`` gives the processes that the agent of a host has to start."""
+    """``specs(host, hello)``: the processes that an agent which says ``hello`` has to start."""
 
     def __init__(
-        self, job: Job, specs: Callable[[int], messages.StartTasks], public_keys: Dict[str, str],
+        self,
+        job: Job,
+        specs: Callable[[int, messages.AgentHello], messages.StartTasks],
+        public_keys: Dict[str, str],
         now: float,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.job = job
         self.phase = STARTING
         self._specs = specs
@@ -61,6 +66,7 @@ class SchedulerCore:
         hosts = sorted({task.host for task in job.tasks})
         self._agents: Dict[int, Optional[float]] = dict.fromkeys(hosts)  # when last heard
         self._agents_ended: Set[int] = set()
+        self._lost: Set[int] = set()  # hosts whose agents are silent
         self._gathering: Optional[_Wait] = None
         self._barriers: Dict[str, _Wait] = {}
         self._exit_code = 0
@@ -76,7 +82,7 @@ class SchedulerCore:
             host = int(peer.split("-")[1])
             self._agents[host] = now
             if isinstance(message, messages.AgentHello):
-                return self._on_agent_hello(host)
+                return self._on_agent_hello(host, message)
             if isinstance(message, (messages.Output, messages.Exited)):
                 state = self._tasks.get(message.task)
                 if state is None or state.task.host != host:
@@ -111,7 +117,7 @@ class SchedulerCore:
             what = ", ".join(s.task.name for s in orphaned) or "no task left"
             name = self.job.hosts[host].name
             text = f"the agent on {name} {how}, and with it {what}"
-            return self._fail(text, 1, now)
+            return self._fail(text, 1, now) + self._release_workers(f"the agent on {name}")
         return self._continue_stopping(now)
 
     def on_signal(self, signum: int, now: float) -> List[Action]:
@@ -131,10 +137,10 @@ class SchedulerCore:
 
     def on_tick(self, now: float) -> List[Action]:
         """Time passes: look for who is late, and who is silent."""
-        self._forgive_own_absence(now)
+        alive = self._forgive_own_absence(now)
         if self.phase == OVER:
             return []
-        alive = self._keep_in_touch(now)
+        alive += self._keep_in_touch(now)
         if self.phase == STOPPING:
             return alive + self._look_for_late_enders(now)
         for look in (
@@ -171,10 +177,10 @@ class SchedulerCore:
 
     # -- starting -----------------------------------------------------------------------------
 
-    def _on_agent_hello(self, host: int) -> List[Action]:
+    def _on_agent_hello(self, host: int, hello: messages.AgentHello) -> List[Action]:
         if self.phase != STARTING:
             return [ReleaseAgent(host)]
-        return [Send(f"agent-{host}", self._specs(host))]
+        return [Send(f"agent-{host}", self._specs(host, hello))]
 
     def _on_join(self, state: TaskState, message: messages.Join, now: float) -> List[Action]:
         if state.joined is not None:
@@ -224,11 +230,11 @@ class SchedulerCore:
     def _on_exited(self, state: TaskState, message: messages.Exited, now: float) -> List[Action]:
         state.ended = True
         if self.phase in (STOPPING, OVER):
-            return self._release_workers(state) + self._continue_stopping(now)
+            return self._release_workers(state.task.name) + self._continue_stopping(now)
         if message.code == 0 and state.task.role == "worker":
             return self._on_worker_done(state, now)
         text, code = describe_exit(state, message), exit_code_of(message.code)
-        return self._fail(text, code, now) + self._release_workers(state)
+        return self._fail(text, code, now) + self._release_workers(state.task.name)
 
     def _on_worker_done(self, state: TaskState, now: float) -> List[Action]:
         if all(s.ended for s in self._of_role("worker")):
@@ -275,24 +281,35 @@ class SchedulerCore:
 
     # -- late and silent ----------------------------------------------------------------------
 
-    def _forgive_own_absence(self, now: float) -> None:
-        """If this process was suspended, nobody else was silent in that time."""
+    def _forgive_own_absence(self, now: float) -> List[Action]:
+        """If this process was suspended, nobody else was silent in that time.
+
+        The agents took it for lost, though, if it was away for longer than their patience.
+        """
         absence = now - self._last_tick
         self._last_tick = now
-        if absence > self.job.silence_s / 2:
-            for state in self._tasks.values():
-                state.last_heard += absence
-            for host, heard in self._agents.items():
-                if heard is not None:
-                    self._agents[host] = heard + absence
+        if absence <= self.job.silence_s / 2:
+            return []
+        for state in self._tasks.values():
+            state.last_heard += absence
+        for host, heard in self._agents.items():
+            if heard is not None:
+                self._agents[host] = heard + absence
+        if absence <= self.job.silence_s or self.phase not in (STARTING, RUNNING):
+            return []
+        text = f"this machine slept, or launch.py was stopped, for {absence:.0f} s; agents give up "
+        return [Say(text + f"after {self.job.silence_s:.0f} s (--heartbeat-timeout)")]
 
     def _look_for_silence(self, now: float) -> List[Action]:
         limit_s = self.job.silence_s
-        for host, heard in self._agents.items():
-            if heard is not None and now - heard > limit_s and host not in self._agents_ended:
-                name = self.job.hosts[host].name
-                text = f"the agent on {name} has not been heard for {limit_s:.0f} s"
-                return self._fail(text, 1, now)
+        silent = {
+            host: now - heard
+            for host, heard in self._agents.items()
+            # Two missed signs of life are enough to be named beside one that is given up.
+            if heard is not None and host not in self._agents_ended and now - heard > limit_s / 2
+        }
+        if silent and max(silent.values()) > limit_s:
+            return self._lose_hosts(silent, now)
         actions: List[Action] = []
         for state in self._tasks.values():
             silent_s = now - state.last_heard
@@ -308,6 +325,20 @@ class SchedulerCore:
                 state.was_warned = True
                 actions.append(Say(f"{text}; its process {state.pid} still runs"))
         return actions
+
+    def _lose_hosts(self, silent: Dict[int, float], now: float) -> List[Action]:
+        """Give up hosts: {number: seconds of silence}."""
+        names = ", ".join(self.job.hosts[host].name for host in silent)
+        seconds, plural = max(silent.values()), len(silent) > 1
+        text = f"the agent{'s' * plural} on {names} {'have' if plural else 'has'} not been heard "
+        text += f"for {seconds:.0f} s: host down, network cut, or agent stopped"
+        if plural and len(silent) == len(self._agents):
+            text += "; as it is all of them, look at this machine's own network first"
+        self._lost |= set(silent)
+        for host in silent:
+            for state in self._of_host(host):
+                state.ended = True
+        return self._fail(text, 1, now) + self._release_workers(f"the agent on {names}")
 
     def _look_for_late_starters(self, now: float) -> List[Action]:
         limit_s = min(AGENT_LIMIT_S, self.job.timeout_s)
@@ -385,7 +416,7 @@ class SchedulerCore:
                 Send(f"agent-{host}", stop) if heard else ReleaseAgent(host)
                 for host, heard in self._agents.items()
             ]
-        if len(self._agents_ended) == len(self._agents):
+        if len(self._agents_ended | self._lost) == len(self._agents):
             return self._finish()
         if self._stopping_role == "agent":
             return []
@@ -393,12 +424,12 @@ class SchedulerCore:
         self._deadline = now + self.job.grace_s
         return [ReleaseAgent(host) for host in self._agents]
 
-    def _release_workers(self, ended: TaskState) -> List[Action]:
-        """A task has ended in a job that stops: nothing that workers wait for will come now.
+    def _release_workers(self, ended: str) -> List[Action]:
+        """``ended`` has, in a job that stops: nothing that workers wait for will come now.
 
         One that waits inside MXNet would not even notice a signal.
         """
-        abort = messages.Abort(f"the job is stopping, and {ended.task.name} has ended")
+        abort = messages.Abort(f"the job is stopping, and {ended} has ended")
         return [
             Send(s.task.slug, abort)
             for s in self._of_role("worker")
@@ -407,7 +438,9 @@ class SchedulerCore:
 
     def _finish(self) -> List[Action]:
         self.phase = OVER
-        kill: List[Action] = [Kill()] if len(self._agents_ended) < len(self._agents) else []
+        kill: List[Action] = []
+        if len(self._agents_ended) < len(self._agents):
+            kill = [Kill(frozenset(self._lost))]
         return [*kill, Finish(self._exit_code)]
 
     # -- the tasks ---------------------------------------------------------------------------

@@ -1,18 +1,38 @@
-"""What a task must know to take part in its job; secret, so it lies in a file of mode 0600.
+"""What an agent or a task must know to take part in its job; secret.
 
-The file is in memory, kept by the agent, and gone when the agent is. Its path is in the
-environment variable BARYON_TASK, which every process that the task starts inherits: whichever of
-them creates a store is the worker.
+An agent reads its `AgentConfig` from its standard input, so it lies nowhere. A task's credentials
+lie in a file of mode 0600 that is in memory, kept by the agent, and gone when the agent is. Its
+path is in the environment variable BARYON_TASK, which every process that the task starts inherits:
+whichever of them creates a store is the worker.
 """
 
 import os
-from typing import Dict, Optional
+from typing import Dict, Optional, Tuple
 
 import msgspec
 
-__all__ = ["TASK_VARIABLE", "Credentials", "read_credentials"]
+__all__ = ["TASK_VARIABLE", "AgentConfig", "Credentials", "read_credentials"]
 
 TASK_VARIABLE = "BARYON_TASK"
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """``endpoint`` is where the scheduler listens; ``address`` where other hosts reach this one,
+    empty to have the agent find out, with the help of ``interfaces``."""
+
+    job: str
+    host: int
+    endpoint: str
+    scheduler_key: str
+    public_key: str
+    secret_key: str
+    silence_s: float
+    address: str = ""
+    interfaces: Tuple[str, ...] = ()
+
+    def line(self) -> bytes:
+        """It, as one line for the agent's standard input."""
+        return msgspec.json.encode(self) + b"\n"
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,11 +17,17 @@ KVSTORE_TYPES = ("dist", "dist_sync", "dist_device_sync", "dist_sync_device")
 
 
 class Host(msgspec.Struct, frozen=True):
-    """A machine of the job: ``name`` for people, ``slots`` workers, an address to listen on."""
+    """A machine of the job.
+
+    ``name`` is for people; ``slots`` workers fit on it; ``gpus`` are handed out to them in rank
+    order (all that it has, if empty); ``address`` is where other hosts reach it, empty to have
+    its agent find out.
+    """
 
     name: str
     slots: int = 1
-    address: str = "127.0.0.1"
+    gpus: Tuple[str, ...] = ()
+    address: str = ""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -46,15 +52,18 @@ class Task(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One run of ``launch.py``.
 
-    ``command`` is the workers' argv; ``env`` goes to all tasks, ``env_worker`` and ``env_server``
-    to one role. ``timeout_s`` limits every wait of one task for another that is alive;
-    ``silence_s`` is how long a task or agent may be silent before it is given up;
-    ``grace_s`` is how long tasks have to end on their own when they are told to;
+    ``command`` is the workers' argv; if it ``is_script``, each host's own Python goes before it.
+    ``cwd`` is where they run; if it is relative or begins with ~, below the home directory there.
+    ``env`` goes to all tasks, ``env_worker`` and ``env_server`` to one role. ``interfaces`` are
+    those by which hosts reach each other, if not the usual. ``timeout_s`` limits every wait of one
+    task for another that is alive; ``silence_s`` is how long a task or agent may be silent before
+    it is given up; ``grace_s`` is how long tasks have to end on their own when they are told to;
     ``is_terminal`` says that somebody looks on.
     """
 
     id: str
     command: Tuple[str, ...]
+    is_script: bool = False
     cwd: str
     hosts: Tuple[Host, ...]
     tasks: Tuple[Task, ...]
@@ -64,6 +73,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     devices: int = 1
     kvstore: Optional[str] = None
     port: int = 0
+    interfaces: Tuple[str, ...] = ()
     env: Dict[str, str] = msgspec.field(default_factory=dict)
     env_worker: Dict[str, str] = msgspec.field(default_factory=dict)
     env_server: Dict[str, str] = msgspec.field(default_factory=dict)

@@ -9,7 +9,6 @@ import signal
 import time
 from typing import Dict, List
 
-import msgspec
 import zmq
 
 from baryon.ps import (
@@ -18,15 +17,16 @@ from baryon.ps import (
     ProtocolError,
     Reactor,
     UsageError,
+    endpoint_of,
     new_key_pair,
     secure_server,
 )
 
 from . import actions, messages
-from .agent import AgentConfig
 from .cluster import Cluster
 from .console import Console
 from .core import SchedulerCore
+from .credentials import AgentConfig
 from .job import Job
 from .processes import raise_descriptor_limit
 from .specs import start_tasks
@@ -57,7 +57,7 @@ class _Loop:
         self._hosts = hosts
         self._keys.update({f"agent-{host}": new_key_pair() for host in hosts})
         public_keys = {peer: keys.public for peer, keys in self._keys.items()}
-        self._core = SchedulerCore(job, self._specs, public_keys, time.monotonic())
+        self._core = SchedulerCore(job, self._specs, public_keys, _now())
         self._routes: Dict[str, bytes] = {}  # peer -> the ROUTER's name of its last connection
         self._exit_code = 0
         self._reactor = Reactor()
@@ -76,7 +76,7 @@ class _Loop:
         handlers = {signum: signal.getsignal(signum) for signum in _SIGNALS}
         raise_descriptor_limit()
         try:
-            self._endpoint = self._bind()
+            endpoints = self._bind()
             self._reactor.receive(self._socket, self._on_message)
             for signum, handler in handlers.items():
                 if handler != signal.SIG_IGN:  # as SIGHUP is under nohup
@@ -84,7 +84,7 @@ class _Loop:
                         signum, lambda number, frame: self._reactor.post(self._signal, number)
                     )
             for host in self._hosts:
-                self._cluster.start(self._job, host, self._secrets(host))
+                self._cluster.start(self._job, host, self._config(host, endpoints[host]))
             self._reactor.call_every(_TICK_S, self._tick)
             self._reactor.run()
         finally:
@@ -97,37 +97,45 @@ class _Loop:
             self._console.close()
         return self._exit_code
 
-    def _bind(self) -> str:
-        address = self._cluster.scheduler_address(self._job)
+    def _bind(self) -> Dict[int, str]:
+        """Listen wherever a host reaches this machine; returns each host's endpoint."""
         port = self._job.port or "*"
-        try:
-            self._socket.bind(f"tcp://{address}:{port}")
-        except zmq.ZMQError as error:
-            reason = os.strerror(error.errno or 0)
-            raise UsageError(
-                f"the scheduler cannot listen on {address} port {port}: {reason}; "
-                "choose another --port, or leave it out to have a free one chosen"
-            ) from error
-        return str(self._socket.get_string(zmq.LAST_ENDPOINT))
+        endpoints: Dict[str, str] = {}  # by address
+        for host in self._hosts:
+            address = self._cluster.scheduler_address(self._job, host)
+            if address in endpoints:
+                continue
+            try:
+                self._socket.ipv6 = ":" in address
+                self._socket.bind(endpoint_of(address, port))
+            except zmq.ZMQError as error:
+                reason = os.strerror(error.errno or 0)
+                raise UsageError(
+                    f"the scheduler cannot listen on {address} port {port}: {reason}; "
+                    "choose another --port, or leave it out to have a free one chosen"
+                ) from error
+            endpoints[address] = str(self._socket.get_string(zmq.LAST_ENDPOINT))
+        return {h: endpoints[self._cluster.scheduler_address(self._job, h)] for h in self._hosts}
 
     # -- what the core needs ------------------------------------------------------------------
 
-    def _specs(self, host: int) -> messages.StartTasks:
+    def _specs(self, host: int, hello: messages.AgentHello) -> messages.StartTasks:
         tasks = {slug: keys for slug, keys in self._keys.items() if not slug.startswith("agent-")}
-        return start_tasks(self._job, host, self._endpoint, self._own_keys.public, tasks)
+        return start_tasks(self._job, host, hello, self._own_keys.public, tasks)
 
-    def _secrets(self, host: int) -> bytes:
+    def _config(self, host: int, endpoint: str) -> AgentConfig:
         keys = self._keys[f"agent-{host}"]
-        config = AgentConfig(
+        return AgentConfig(
             job=self._job.id,
             host=host,
-            endpoint=self._endpoint,
+            endpoint=endpoint,
             scheduler_key=self._own_keys.public,
             public_key=keys.public,
             secret_key=keys.secret,
             silence_s=self._job.silence_s,
+            address=self._job.hosts[host].address,
+            interfaces=self._job.interfaces,
         )
-        return msgspec.json.encode(config) + b"\n"
 
     # -- events -------------------------------------------------------------------------------
 
@@ -141,10 +149,10 @@ class _Loop:
         except ProtocolError as error:
             self._do([actions.Say(f"{peer} sent something unreadable: {error}")])
             return
-        self._do(self._core.on_message(peer, message, time.monotonic()))
+        self._do(self._core.on_message(peer, message, _now()))
 
     def _signal(self, signum: int) -> None:
-        self._do(self._core.on_signal(signum, time.monotonic()))
+        self._do(self._core.on_signal(signum, _now()))
 
     def _nobody_reads(self) -> None:
         """Whoever read our output has gone, as with `| head`: end as other programs do."""
@@ -152,8 +160,8 @@ class _Loop:
 
     def _tick(self) -> None:
         for host, how in self._cluster.ended():
-            self._do(self._core.on_agent_ended(host, how, time.monotonic()))
-        self._do(self._core.on_tick(time.monotonic()))
+            self._do(self._core.on_agent_ended(host, how, _now()))
+        self._do(self._core.on_tick(_now()))
 
     # -- actions ------------------------------------------------------------------------------
 
@@ -168,7 +176,7 @@ class _Loop:
             elif isinstance(action, actions.ReleaseAgent):
                 self._cluster.release(action.host)
             elif isinstance(action, actions.Kill):
-                self._cluster.kill()
+                self._cluster.kill(action.lost)
             else:
                 self._exit_code = action.exit_code
                 self._reactor.stop()
@@ -179,3 +187,8 @@ class _Loop:
             self._socket.send_multipart([self._routes[action.peer], header])
         except (KeyError, zmq.ZMQError):
             pass  # it has gone; its agent, or its silence, will tell
+
+
+def _now() -> float:
+    """Seconds that count on while this machine sleeps, as those of the hosts do."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -32,15 +32,17 @@ __all__ = [
 class TaskSpec(Message, frozen=True):
     """A process for an agent to start.
 
+    ``runner`` says what runs ``argv``: "program" (it is the program itself), "python" (the agent's
+    own interpreter, since paths differ between hosts) or "server" (our server; argv is empty).
     ``credentials`` is the content of its 0600 file; ``env`` is laid over the agent's own
-    environment, and ``python_path`` (relative to the baryon package) put before PYTHONPATH.
+    environment. A ``cwd`` that is relative or begins with ~ is below the home directory there.
     """
 
     slug: str
+    runner: str
     argv: Tuple[str, ...]
     cwd: str
     env: Dict[str, str]
-    python_path: str
     credentials: bytes
 
 
@@ -55,11 +57,17 @@ class Peer(Message, frozen=True):
 
 
 class AgentHello(Message, frozen=True, tag=True):
-    """The first message of an agent."""
+    """The first message of an agent.
+
+    ``address`` is where other hosts reach this one, so its servers listen there; ``endpoint`` is
+    where this host reaches the scheduler, so its tasks connect there.
+    """
 
     version: str
     hostname: str
     pid: int
+    address: str
+    endpoint: str
 
 
 class Output(Message, frozen=True, tag=True):
@@ -78,13 +86,15 @@ class Exited(Message, frozen=True, tag=True):
     """A task has ended and all of its output has been sent.
 
     ``code`` is its exit code, or minus the signal that ended it; ``error`` says why it could not
-    be started, and is empty otherwise.
+    be started, and is empty otherwise. ``oom_kills`` counts the processes that the host's kernel
+    has ended for want of memory while the task ran.
     """
 
     task: str
     code: int
     seconds: float
     error: str
+    oom_kills: int = 0
 
 
 # Agent or task to scheduler, and back

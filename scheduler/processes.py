@@ -8,6 +8,7 @@ it ends.
 import ctypes
 import os
 import resource
+import select
 import signal
 import subprocess
 import time
@@ -18,6 +19,7 @@ import psutil
 
 __all__ = [
     "become_subreaper",
+    "count_oom_kills",
     "descendants",
     "die_with_parent",
     "guarded",
@@ -88,6 +90,16 @@ def spawn(
     )
 
 
+def count_oom_kills() -> int:
+    """How many processes this host's kernel has ended for want of memory since it started."""
+    try:
+        with open("/proc/vmstat", encoding="ascii") as file:
+            counts = dict(line.split() for line in file)
+    except OSError:
+        return 0
+    return int(counts.get("oom_kill", 0))
+
+
 def descendants(pid: int) -> List[psutil.Process]:
     """All living processes under ``pid``, without itself."""
     try:
@@ -121,7 +133,9 @@ def guarded(main: Callable[[], int]) -> int:
 
     Whichever of the two is killed, even with SIGKILL, the other ends everything under them: the
     parent because its children come back to it as a subreaper, the child (which must be one as
-    well) because it gets SIGTERM when the parent dies. Call before any thread exists.
+    well) because it gets SIGTERM when the parent dies. If the other end of standard input hangs
+    up and the child does not end because of that, it is stopped or stuck, and gets SIGKILL. Call
+    before any thread exists.
     """
     become_subreaper()
     parent = os.getpid()
@@ -148,12 +162,36 @@ def guarded(main: Callable[[], int]) -> int:
 
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(signum, pass_on)
-    while True:
-        pid, status = os.wait()
-        if pid == child:
-            break
+    status = _wait_for(child, lambda: signal.alarm(CHILD_LIMIT_S))
     kill_all(os.getpid())
     return _exit_code(status)
+
+
+def _wait_for(child: int, on_hang_up: Callable[[], object]) -> int:
+    """Reap until ``child`` has ended; returns its status. Call in the main thread.
+
+    ``on_hang_up()`` is called once, when nobody holds the other end of standard input any more.
+    """
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_read, False)
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda signum, frame: None)  # so that it wakes the poll
+    poll = select.poll()
+    poll.register(wake_read, select.POLLIN)
+    poll.register(0, select.POLLHUP | select.POLLRDHUP)
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == child:
+            return status
+        if pid:
+            continue
+        for descriptor, _ in poll.poll():
+            if descriptor == wake_read:
+                os.read(wake_read, 4096)
+            else:
+                poll.unregister(0)
+                on_hang_up()
 
 
 def _exit_code(status: int) -> int:

@@ -1,24 +1,22 @@
 """What each task of a job is started with: argv, environment, credentials. Pure."""
 
-from pathlib import Path
-from typing import Dict, List
+from typing import Dict
 
 import msgspec
 
-import baryon
 from baryon.ps import KeyPair
 
 from .credentials import Credentials
 from .job import Job, Task
-from .messages import StartTasks, TaskSpec
+from .messages import AgentHello, StartTasks, TaskSpec
 
-__all__ = ["python_argv", "start_tasks"]
+__all__ = ["start_tasks"]
 
 
 def start_tasks(
-    job: Job, host: int, endpoint: str, scheduler_key: str, keys: Dict[str, KeyPair]
+    job: Job, host: int, hello: AgentHello, scheduler_key: str, keys: Dict[str, KeyPair]
 ) -> StartTasks:
-    """The processes of one host; ``keys`` are those of all tasks, by slug."""
+    """The processes of the host whose agent said ``hello``; ``keys``: of all tasks, by slug."""
     workers = {keys[task.slug].public: task.rank for task in job.of_role("worker")}
     specs = []
     for task in job.tasks:
@@ -32,8 +30,8 @@ def start_tasks(
             local_rank=task.local_rank,
             num_workers=job.num_workers,
             num_servers=job.num_servers,
-            address=job.hosts[host].address,
-            endpoint=endpoint,
+            address=hello.address,
+            endpoint=hello.endpoint,
             scheduler_key=scheduler_key,
             public_key=keys[task.slug].public,
             secret_key=keys[task.slug].secret,
@@ -45,10 +43,10 @@ def start_tasks(
         specs.append(
             TaskSpec(
                 slug=task.slug,
-                argv=tuple(_worker_argv(job) if is_worker else _server_argv(job)),
+                runner=_runner(job) if is_worker else "server",
+                argv=job.command if is_worker else (),
                 cwd=job.cwd,
                 env=worker_env(job, task) if is_worker else {**job.env, **job.env_server},
-                python_path="worker/hook" if is_worker else "",
                 credentials=msgspec.json.encode(credentials),
             )
         )
@@ -70,25 +68,15 @@ def worker_env(job: Job, task: Task) -> Dict[str, str]:
         "BARYON_LOCAL_RANK": str(task.local_rank),
         "BARYON_DEVICES": str(job.devices),
     }
+    gpus = job.hosts[task.host].gpus
+    if gpus:
+        first = task.local_rank * job.devices
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[first : first + job.devices])
+        env["BARYON_FIRST_GPU"] = "0"  # of those that it sees
     if job.is_terminal:
         env["BARYON_TERMINAL"] = "1"  # a line ended by a carriage return is shown in place
     return {**env, **job.env, **job.env_worker}
 
 
-def _worker_argv(job: Job) -> List[str]:
-    return list(job.command)
-
-
-def _server_argv(job: Job) -> List[str]:
-    return python_argv(job.python, "baryon.scheduler.server_task")
-
-
-def python_argv(python: str, module: str) -> List[str]:
-    """The command that runs ``main()`` of a module of ours, installed there or not.
-
-    ``sys.path`` begins with our own folder instead of the working directory, whose files could
-    hide the standard library's.
-    """
-    home = str(Path(baryon.__file__).parent.parent)
-    run = f"from {module} import main; sys.exit(main())"
-    return [python, "-c", f"import sys; sys.path[:1] = [{home!r}]; {run}"]
+def _runner(job: Job) -> str:
+    return "python" if job.is_script else "program"

@@ -41,8 +41,10 @@ def describe_exit(state: TaskState, message: Exited) -> str:
     if message.code < 0:
         name = signal_name(-message.code)
         how = f"was killed by signal {-message.code} ({name})"
-        if name == "SIGKILL":
-            how += ", by somebody or because its host ran out of memory,"
+        if name == "SIGKILL" and message.oom_kills:
+            how += ", because its host or its cgroup ran out of memory,"
+        elif name == "SIGKILL":
+            how += ", by somebody,"
     else:
         how = f"exited with code {message.code}"
     text = f"{state.where} {how} after {message.seconds:.1f} s"

@@ -18,7 +18,9 @@ def devices() -> List[Any]:
     gpus = mx.context.num_gpus()
     if not count:
         return [mx.gpu(i) for i in range(gpus)] or [mx.cpu()]
-    first = int(os.environ["BARYON_LOCAL_RANK"]) * count
+    local_rank = int(os.environ["BARYON_LOCAL_RANK"])
+    # A worker that was given GPUs by name (gpus= in the host file) sees no others.
+    first = int(os.environ.get("BARYON_FIRST_GPU", local_rank * count))
     if gpus >= first + count:
         return [mx.gpu(first + i) for i in range(count)]
     return [mx.cpu(i) for i in range(count)]

@@ -3,9 +3,9 @@
 import signal
 import subprocess
 import time
-from typing import Dict, List, Tuple
+from typing import AbstractSet, Dict, List, Tuple
 
-from baryon.scheduler import Job, agent_argv
+from baryon.scheduler import AgentConfig, Job, agent_argv
 
 __all__ = ["LocalCluster"]
 
@@ -18,16 +18,16 @@ class LocalCluster:
     def __init__(self) -> None:
         self._agents: Dict[int, subprocess.Popen[bytes]] = {}
 
-    def scheduler_address(self, job: Job) -> str:
+    def scheduler_address(self, job: Job, host: int) -> str:
         return "127.0.0.1"
 
-    def start(self, job: Job, host: int, secrets: bytes) -> None:
+    def start(self, job: Job, host: int, config: AgentConfig) -> None:
         # A session of its own: Ctrl-C reaches this process alone, which then stops the rest.
         agent = subprocess.Popen(
             agent_argv(job.python), stdin=subprocess.PIPE, start_new_session=True
         )
         assert agent.stdin is not None
-        agent.stdin.write(secrets)
+        agent.stdin.write(config.line())
         agent.stdin.flush()
         self._agents[host] = agent
 
@@ -45,7 +45,7 @@ class LocalCluster:
         if host in self._agents:
             self._close_input(self._agents[host])
 
-    def kill(self) -> None:
+    def kill(self, lost: AbstractSet[int] = frozenset()) -> None:
         for agent in self._agents.values():
             self._close_input(agent)
             agent.terminate()  # its guard sees to it that everything below ends, in time

@@ -25,7 +25,7 @@ def dry_run(folder, capfdbinary, monkeypatch):
 def test_the_json_is_the_whole_job(dry_run, folder):
     job, _ = dry_run("-n", "3", "--workers-per-host", "2", "--env", "A=ü", "train.py", "a b", "")
     assert (job.num_workers, job.num_servers, len(job.hosts)) == (3, 2, 2)
-    assert job.command[1:] == ("train.py", "a b", "")
+    assert job.command == ("train.py", "a b", "")
     assert job.env == {"A": "ü"}
     assert job.cwd == os.fspath(folder)
 

@@ -74,10 +74,28 @@ def test_too_few_slots(faults, folder):
     assert fault.startswith("4 workers do not fit into the 3 slots of 2 hosts")
 
 
-def test_hosts_without_a_launcher_mean_ssh_which_is_still_to_come(faults, folder):
-    (folder / "hosts").write_text("a\n")
-    (fault,) = faults("-n", 1, "-H", "hosts", "train.py")
-    assert fault.startswith("--launcher ssh (which -H alone asks for) is not in version")
+def test_a_launcher_that_is_still_to_come(faults, folder):
+    (fault,) = faults("-n", 1, "--launcher", "slurm", "train.py")
+    assert fault.startswith("--launcher slurm is not in version")
+
+
+def test_ssh_without_hosts(faults, folder):
+    assert faults("-n", 1, "--launcher", "ssh", "train.py") == [
+        "--launcher ssh needs hosts: -H FILE, or -H node1,node2"
+    ]
+
+
+def test_a_host_file_that_may_have_been_meant_as_a_name(faults, folder):
+    (fault,) = faults("-n", 1, "-H", "node1", "train.py")
+    assert fault == ("host file node1: No such file or directory; a list needs a comma: -H node1,")
+
+
+def test_gpus_that_are_too_few(faults, folder):
+    (folder / "hosts").write_text("a slots=2 gpus=0,1,2\nb slots=2\n")
+    assert faults("-n", 4, "--devices", 2, "-H", "hosts", "train.py") == [
+        "host a: gpus=0,1,2 are too few for 2 workers with --devices 2 each; name more GPUs or "
+        "fewer slots"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,13 @@ import pytest
 
 from baryon.launcher import clusters
 from baryon.launcher.clusters import CLUSTERS, LocalCluster
-from baryon.scheduler import Host, Job, Task
+from baryon.scheduler import AgentConfig, Host, Job, Task
 
 LIMIT_S = 20.0
+SECRETS = AgentConfig(
+    job="job-1", host=0, endpoint="e", scheduler_key="k", public_key="p", secret_key="secret",
+    silence_s=1.0,
+)  # fmt: skip
 ECHO = (
     "import sys; print(sys.stdin.readline().strip(), flush=True); sys.exit(len(sys.stdin.read()))"
 )
@@ -55,21 +59,21 @@ def test_it_is_the_launcher_called_local():
 
 
 def test_the_scheduler_listens_to_this_machine_alone(cluster, job):
-    assert cluster.scheduler_address(job) == "127.0.0.1"
+    assert cluster.scheduler_address(job, 0) == "127.0.0.1"
 
 
 def test_an_agent_gets_its_secrets_as_input_and_ends_when_it_is_let_go(cluster, job, capfd):
-    cluster.start(job, 0, b"secret\n")
+    cluster.start(job, 0, SECRETS)
     assert cluster.ended() == []
     cluster.release(0)
     assert wait_for_ended(cluster) == [(0, "exited with code 0")]
-    assert capfd.readouterr().out == "secret\n"
+    assert capfd.readouterr().out == SECRETS.line().decode()
     assert cluster.ended() == [], "told once"
 
 
 def test_only_the_agent_that_is_let_go_ends(cluster, job):
-    cluster.start(job, 0, b"\n")
-    cluster.start(job, 1, b"\n")
+    cluster.start(job, 0, SECRETS)
+    cluster.start(job, 1, SECRETS)
     cluster.release(1)
     assert wait_for_ended(cluster) == [(1, "exited with code 0")]
     assert cluster.ended() == []
@@ -84,13 +88,13 @@ def test_only_the_agent_that_is_let_go_ends(cluster, job):
 )
 def test_it_says_how_an_agent_ended(cluster, job, script, how):
     cluster.script[0] = f"input(); {script}"
-    cluster.start(job, 1, b"\n")
+    cluster.start(job, 1, SECRETS)
     assert wait_for_ended(cluster) == [(1, how)]
 
 
 def test_release_and_kill_may_come_at_any_time(cluster, job):
     cluster.release(0)
-    cluster.start(job, 0, b"\n")
+    cluster.start(job, 0, SECRETS)
     cluster.release(0)
     cluster.release(0)
     cluster.kill()
@@ -109,7 +113,7 @@ def test_kill_does_not_return_before_all_have_ended(cluster, job, monkeypatch, t
         "while True: signal.pause()"
     )
     for host in (0, 1):
-        cluster.start(job, host, b"\n")
+        cluster.start(job, host, SECRETS)
     wait_for(lambda: len(os.listdir(tmp_path)) == 2)
     cluster.kill()
     assert sorted(cluster.ended()) == [(host, "was killed by signal 9") for host in (0, 1)]
@@ -118,6 +122,6 @@ def test_kill_does_not_return_before_all_have_ended(cluster, job, monkeypatch, t
 def test_an_agent_has_a_session_of_its_own(cluster, job, capfd):
     """So that Ctrl-C reaches launch.py alone, which then stops the tasks in order."""
     cluster.script[0] = "import os; input(); print(os.getsid(0) == os.getpid(), flush=True)"
-    cluster.start(job, 0, b"\n")
+    cluster.start(job, 0, SECRETS)
     wait_for_ended(cluster)
     assert capfd.readouterr().out == "True\n"

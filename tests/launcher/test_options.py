@@ -25,13 +25,15 @@ def places(job, role="worker"):
 @pytest.mark.parametrize("mode", [0o644, 0o755])
 def test_a_script_runs_under_this_interpreter(job, folder, script, mode):
     (folder / "train.py").chmod(mode)
-    assert job("-n", 1, script, "--lr", "1").command == (sys.executable, script, "--lr", "1")
+    made = job("-n", 1, script, "--lr", "1")
+    assert (made.is_script, made.command) == (True, (script, "--lr", "1"))
 
 
 def test_any_other_program_is_run_as_it_is(job, folder):
     (folder / "train").write_text("#!/bin/sh\n")
     (folder / "train").chmod(0o755)
-    assert job("-n", 1, "./train", "x").command == ("./train", "x")
+    made = job("-n", 1, "./train", "x")
+    assert (made.is_script, made.command) == (False, ("./train", "x"))
     assert job("-n", 1, "sh", "-c", "x").command == ("sh", "-c", "x")
 
 
@@ -44,7 +46,7 @@ ARGUMENTS = [
 
 def test_all_that_follows_the_command_belongs_to_it(job):
     made = job("-n", 1, "train.py", *ARGUMENTS)
-    assert made.command == (sys.executable, "train.py", *ARGUMENTS)
+    assert made.command == ("train.py", *ARGUMENTS)
     assert (made.num_workers, made.env) == (1, {})
 
 

@@ -56,10 +56,10 @@ class Scene:
         self.history: List[Action] = []
         self.core = core.SchedulerCore(job, self.specs, self.public_keys(), self.now)
 
-    def specs(self, host: int) -> messages.StartTasks:
+    def specs(self, host: int, hello: messages.AgentHello) -> messages.StartTasks:
         tasks = [task for task in self.job.tasks if task.host == host]
         return messages.StartTasks(
-            tuple(messages.TaskSpec(t.slug, ("run",), "/", {}, "", b"") for t in tasks)
+            tuple(messages.TaskSpec(t.slug, "program", ("run",), "/", {}, b"") for t in tasks)
         )
 
     def public_keys(self) -> dict:
@@ -83,7 +83,9 @@ class Scene:
         return self.note(self.core.on_message(peer, message, self.now))
 
     def hello(self, host: int) -> List[Action]:
-        return self.message(f"agent-{host}", messages.AgentHello("1", "h", 1))
+        return self.message(
+            f"agent-{host}", messages.AgentHello("1", "h", 1, "address", "endpoint")
+        )
 
     def join(self, slug: str, pid: int = 7) -> List[Action]:
         endpoint = f"tcp://{slug}" if slug.startswith("server") else ""

@@ -5,14 +5,12 @@ import signal
 import stat
 import sys
 
-import msgspec
 import psutil
 import pytest
 import zmq
 
 from baryon.ps import new_key_pair, secure_server
-from baryon.scheduler import TASK_VARIABLE, agent_argv, messages
-from baryon.scheduler.agent import AgentConfig
+from baryon.scheduler import TASK_VARIABLE, AgentConfig, agent_argv, messages
 from baryon.scheduler.messages import CONTROL
 
 LIMIT_MS = 10_000
@@ -33,12 +31,13 @@ class Scheduler:
         self.socket.bind("tcp://127.0.0.1:*")
         endpoint = self.socket.get_string(zmq.LAST_ENDPOINT)
         config = AgentConfig(
-            "job-1", 0, endpoint, keys.public, agent_keys.public, agent_keys.secret, silence_s
-        )
+            job="job-1", host=0, endpoint=endpoint, scheduler_key=keys.public,
+            public_key=agent_keys.public, secret_key=agent_keys.secret, silence_s=silence_s,
+        )  # fmt: skip
         self.process = marked.script(agent_argv(sys.executable)[2])
-        self.process.stdin.write(msgspec.json.encode(config) + b"\n")
+        self.process.stdin.write(config.line())
         self.process.stdin.flush()
-        self.identity, _ = self.receive(messages.AgentHello)
+        self.identity, self.hello = self.receive(messages.AgentHello)
 
     def receive(self, kind):
         """(sender, the next message of this type)."""
@@ -51,8 +50,8 @@ class Scheduler:
     def send(self, message):
         self.socket.send_multipart([self.identity, CONTROL.encode(message)])
 
-    def start(self, *argv, slug="worker-0", env=None, cwd="/"):
-        spec = messages.TaskSpec(slug, argv, cwd, env or {}, "worker/hook", CREDENTIALS.encode())
+    def start(self, *argv, slug="worker-0", env=None, cwd="/", runner="program"):
+        spec = messages.TaskSpec(slug, runner, argv, cwd, env or {}, CREDENTIALS.encode())
         self.send(messages.StartTasks((spec,)))
 
     def until_exited(self):

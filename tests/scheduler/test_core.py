@@ -12,8 +12,9 @@ from baryon.scheduler.actions import Finish, ReleaseAgent
 
 def test_an_agent_that_says_hello_is_told_what_to_start(make_scene, sent):
     scene = make_scene(num_workers=2, num_hosts=2)
-    assert sent(scene.hello(1), messages.StartTasks) == [("agent-1", scene.specs(1))]
-    assert [spec.slug for spec in scene.specs(1).tasks] == ["worker-1"]
+    ((peer, start),) = sent(scene.hello(1), messages.StartTasks)
+    assert peer == "agent-1"
+    assert [spec.slug for spec in start.tasks] == ["worker-1"]
 
 
 def test_the_roster_goes_out_only_once_all_have_joined(make_scene, sent):
@@ -105,7 +106,7 @@ def end_after(scene):
     [
         (3, "", 3, "exited with code 3"),
         (255, "", 255, "exited with code 255"),
-        (-signal.SIGKILL, "", 137, "killed by signal 9 (SIGKILL), by somebody or because"),
+        (-signal.SIGKILL, "", 137, "killed by signal 9 (SIGKILL), by somebody, after"),
         (-signal.SIGSEGV, "", 139, "killed by signal 11 (SIGSEGV)"),
         (127, "No such file: 'train'", 127, "could not be started: No such file: 'train'"),
     ],

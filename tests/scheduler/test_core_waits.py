@@ -220,8 +220,12 @@ def test_the_schedulers_own_suspension_is_forgiven(make_scene, said):
     """After Ctrl-Z and fg nobody has been heard for long, because nobody has listened."""
     scene = make_scene(num_hosts=2, silence_s=20.0).begin()
     scene.pass_time(5)
-    assert said(scene.tick(3600.0)) == ""
+    assert said(scene.tick(3600.0)) == (
+        "this machine slept, or launch.py was stopped, for 3600 s; agents give up after 20 s "
+        "(--heartbeat-timeout)"
+    )
     assert said(scene.pass_time(5)) == ""
+    assert said(scene.tick(15.0)) == "", "no agent gives up after that"
     text = said(scene.pass_time(21, silent=("agent-1",)))
     assert "the agent on b has not been heard" in text, "forgiven once, not for ever"
 

@@ -14,7 +14,6 @@ import zmq
 
 from baryon.ps import KeyPair, UsageError, secure_client
 from baryon.scheduler import messages, run
-from baryon.scheduler.agent import AgentConfig
 from baryon.scheduler.credentials import Credentials
 from baryon.scheduler.messages import CONTROL
 
@@ -54,7 +53,7 @@ class Agent(Peer):
         keys = KeyPair(config.public_key, config.secret_key)
         self.peers = [self]  # so that none is closed before its thread is
         super().__init__(context, config.endpoint, keys, config.scheduler_key)
-        self.send(messages.AgentHello("1", "h", 1))
+        self.send(messages.AgentHello("1", "h", 1, "127.0.0.1", config.endpoint))
         self.specs = {spec.slug: spec for spec in self.receive(messages.StartTasks).tasks}
 
     def task(self, slug):
@@ -93,11 +92,10 @@ class ThreadCluster:
         self._ended = deque()
         self.faults = []
 
-    def scheduler_address(self, job):
+    def scheduler_address(self, job, host):
         return "127.0.0.1"
 
-    def start(self, job, host, secrets):
-        config = msgspec.json.decode(secrets, type=AgentConfig)
+    def start(self, job, host, config):
         self._released[host] = threading.Event()
         self._threads[host] = threading.Thread(target=self._run, args=(config,))
         self._threads[host].start()
@@ -108,7 +106,7 @@ class ThreadCluster:
     def release(self, host):
         self._released[host].set()
 
-    def kill(self):
+    def kill(self, lost=frozenset()):
         for host, thread in self._threads.items():
             self.release(host)
             thread.join()

@@ -88,7 +88,7 @@ def test_nobody_can_speak_for_another(play):  # noqa: F811
 
     def script(agent):
         liar = agent.peer(keys_of(agent), name="worker-0")
-        liar.send(messages.Failed("a lie"), messages.AgentHello("1", "h", 1))
+        liar.send(messages.Failed("a lie"), messages.AgentHello("1", "h", 1, "a", "e"))
         liar.receive(messages.StartTasks)  # to the scheduler it is the agent, whose keys it has
         agent.ends("worker-0")
 

@@ -9,10 +9,10 @@ from baryon.scheduler import messages
 from baryon.scheduler.messages import CONTROL
 
 SPEC = messages.TaskSpec(
-    "worker-0", ("python", "", "日本", "a b"), "/", {"A": "1"}, "hook", b"\x00\xff"
+    "worker-0", "program", ("python", "", "日本", "a b"), "/", {"A": "1"}, b"\x00\xff"
 )
 EXAMPLES = [
-    messages.AgentHello("0.1.0", "host.example", 1 << 22),
+    messages.AgentHello("0.1.0", "host.example", 1 << 22, "10.0.0.1", "tcp://10.0.0.9:1"),
     messages.Output("worker-0", True, False, b"caf\xe9\n\x00"),
     messages.Exited("worker-0", -9, 1.25, ""),
     messages.Exited("worker-0", 127, 0.0, "no such file: 'ü'"),

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from baryon.ps import KeyPair
-from baryon.scheduler import TASK_VARIABLE, Credentials, Host, place, read_credentials
+from baryon.scheduler import TASK_VARIABLE, Credentials, Host, messages, place, read_credentials
 from baryon.scheduler.specs import start_tasks
 
-HOSTS = (Host("a", 2, "10.0.0.1"), Host("b", 2, "10.0.0.2"))
+HOSTS = (Host("a", 2), Host("b", 2, gpus=("3", "5")))
 
 
 @pytest.fixture
@@ -17,9 +17,11 @@ def start(make_job):
     """The specs of one host of a job with 3 workers and 2 servers on two hosts, by slug."""
 
     def start(host, **changes):
-        job = make_job(hosts=HOSTS, tasks=place(HOSTS, 3, 2), **changes)
+        job = make_job(**{"hosts": HOSTS, "tasks": place(HOSTS, 3, 2), **changes})
         keys = {t.slug: KeyPair(f"public of {t.slug}", f"secret of {t.slug}") for t in job.tasks}
-        message = start_tasks(job, host, "tcp://10.0.0.1:5000", "scheduler's key", keys)
+        address = ("10.0.0.1", "10.0.0.2")[host]
+        hello = messages.AgentHello("1", "h", 1, address, "tcp://10.0.0.1:5000")
+        message = start_tasks(job, host, hello, "scheduler's key", keys)
         return {spec.slug: spec for spec in message.tasks}
 
     return start
@@ -37,26 +39,39 @@ def test_a_host_gets_its_own_tasks_only(start):
 def test_a_worker_runs_the_users_command_as_it_is(start):
     command = ("python", "my train.py", "", "--lr=0.1", "$HOME", "'", "\n", "日本")
     spec = start(0, command=command, cwd="/here it is")["worker-0"]
-    assert spec.argv == command
+    assert (spec.runner, spec.argv) == ("program", command)
     assert spec.cwd == "/here it is"
 
 
-def test_a_server_runs_ours_under_the_same_python(start):
-    spec = start(0, python="/opt/python")["server-0"]
-    python, flag, code = spec.argv
-    assert (python, flag) == ("/opt/python", "-c")
-    assert "from baryon.scheduler.server_task import main" in code
+def test_a_script_is_run_by_the_python_of_its_own_host(start):
+    spec = start(0, command=("train.py", "--lr=0.1"), is_script=True)["worker-0"]
+    assert (spec.runner, spec.argv) == ("python", ("train.py", "--lr=0.1"))
+
+
+def test_a_server_is_ours(start):
+    spec = start(0, command=("train.py",), is_script=True)["server-0"]
+    assert (spec.runner, spec.argv) == ("server", ())
+
+
+def test_the_gpus_named_for_a_host_are_handed_out_in_rank_order(start):
+    hosts = (Host("a", 2, gpus=("0", "2", "4", "6")), Host("b", 2))
+    specs = start(0, hosts=hosts, devices=2)
+    assert specs["worker-0"].env["CUDA_VISIBLE_DEVICES"] == "0,2"
+    assert specs["worker-1"].env["CUDA_VISIBLE_DEVICES"] == "4,6"
+    assert {specs[slug].env["BARYON_FIRST_GPU"] for slug in ("worker-0", "worker-1")} == {"0"}
+    assert "CUDA_VISIBLE_DEVICES" not in specs["server-0"].env
+    assert "CUDA_VISIBLE_DEVICES" not in start(1, hosts=hosts, devices=2)["worker-2"].env
 
 
 def test_the_environment_of_a_worker_is_exactly_this(start):
     """Above all no DMLC_PS_ROOT_URI, with which MXNet would start its own store."""
-    assert start(1, devices=4)["worker-2"].env == {
+    assert start(0, devices=4)["worker-1"].env == {
         "PYTHONUNBUFFERED": "1",
         "DMLC_ROLE": "worker",
         "DMLC_NUM_WORKER": "3",
         "DMLC_NUM_SERVER": "2",
-        "DMLC_WORKER_ID": "2",
-        "BARYON_LOCAL_RANK": "0",
+        "DMLC_WORKER_ID": "1",
+        "BARYON_LOCAL_RANK": "1",
         "BARYON_DEVICES": "4",
     }
 

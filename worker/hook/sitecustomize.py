@@ -23,13 +23,15 @@ def _run_hidden_sitecustomize() -> None:
 
 
 def _prepare() -> None:
-    try:
-        import baryon
-    except ImportError:
-        # An interpreter in which baryon is not installed: use the agent's copy, after its own.
-        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        sys.path.append(os.path.dirname(package))
-        import baryon  # noqa: F401
+    # The agent's own copy of baryon, whichever version is installed. What lies beside it (libraries
+    # that were brought along to a host that lacks them) comes after all else.
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    home = os.path.dirname(package)
+    sys.path.insert(0, home)
+    import baryon  # noqa: F401
+
+    sys.path.remove(home)
+    sys.path.append(home)
     from baryon.worker import startup
 
     startup.install()

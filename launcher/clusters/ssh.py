@@ -1,0 +1,116 @@
+"""Hosts over SSH: one agent through one channel of each host's connection.
+
+The agent's standard input is the channel, so it ends, and everything under it, when the channel
+closes, whichever side or the network between closes it. A connection that is silently cut is not
+seen here: the agent and the scheduler both notice that they do not hear each other.
+"""
+
+import threading
+import time
+from typing import AbstractSet, Dict, List, NamedTuple, Optional, Tuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from baryon.ps import PeerError
+from baryon.scheduler import AgentConfig, Job, agent_argv
+
+from ..ssh import Connection, Interpreter, RemoteProcess, open_tunnel
+
+__all__ = ["SshCluster", "SshHost"]
+
+_KILL_LIMIT_S = 8.0  # an agent that does not end by itself is killed by its guard before that
+
+
+class SshHost(NamedTuple):
+    """A host that is ready to run an agent.
+
+    ``home`` is the folder there that holds the package baryon; ``scheduler_address`` is the
+    address of this machine that it reaches, empty if there is none and a tunnel is needed.
+    """
+
+    connection: Connection
+    interpreter: Interpreter
+    home: str
+    scheduler_address: str
+
+
+class _Agent:
+    """An agent that is being started, runs, or could not be started."""
+
+    def __init__(self, host: SshHost, config: AgentConfig) -> None:
+        self._host = host
+        self._config = config
+        self._process: Optional[RemoteProcess] = None
+        self._error = ""
+        self._is_released = False
+        self._thread = threading.Thread(
+            target=self._start, name=f"ssh-start-{host.connection.name}", daemon=True
+        )
+        self._thread.start()
+
+    def _start(self) -> None:
+        try:
+            config = self._config
+            if not self._host.scheduler_address:
+                here = urlsplit(config.endpoint)
+                port = open_tunnel(self._host.connection, str(here.hostname), int(here.port or 0))
+                config = msgspec.structs.replace(config, endpoint=f"tcp://127.0.0.1:{port}")
+            argv = agent_argv("", self._host.home)
+            process = RemoteProcess(self._host.connection, self._host.interpreter, argv[1:])
+            process.write(config.line())
+            self._process = process
+        except PeerError as error:
+            self._error = f"could not be started: {error}"
+
+    def how_it_ended(self) -> str:
+        """Empty while it is being started or runs."""
+        if self._thread.is_alive():
+            return ""
+        if self._process is None:
+            return self._error or "could not be started"
+        if self._is_released:
+            self._process.close_input()
+        return self._process.how_it_ended() if self._process.has_ended() else ""
+
+    def release(self) -> None:
+        """Close its input, as soon as it has been started."""
+        self._is_released = True
+        if not self._thread.is_alive() and self._process is not None:
+            self._process.close_input()
+
+
+class SshCluster:
+    """The hosts of a job, by their numbers in it; owns their connections."""
+
+    def __init__(self, hosts: Dict[int, SshHost]) -> None:
+        self._hosts = hosts
+        self._agents: Dict[int, _Agent] = {}
+
+    def scheduler_address(self, job: Job, host: int) -> str:
+        return self._hosts[host].scheduler_address or "127.0.0.1"
+
+    def start(self, job: Job, host: int, config: AgentConfig) -> None:
+        self._agents[host] = _Agent(self._hosts[host], config)
+
+    def ended(self) -> List[Tuple[int, str]]:
+        ended = [(host, agent.how_it_ended()) for host, agent in self._agents.items()]
+        ended = [(host, how) for host, how in ended if how]
+        for host, _ in ended:
+            del self._agents[host]
+        return ended
+
+    def release(self, host: int) -> None:
+        if host in self._agents:
+            self._agents[host].release()
+
+    def kill(self, lost: AbstractSet[int] = frozenset()) -> None:
+        for agent in self._agents.values():
+            agent.release()
+        deadline = time.monotonic() + _KILL_LIMIT_S
+        while self._agents.keys() - lost and time.monotonic() < deadline:
+            if not self.ended():
+                time.sleep(0.02)
+        self._agents.clear()
+        for host in self._hosts.values():
+            host.connection.close()

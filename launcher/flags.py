@@ -1,0 +1,171 @@
+"""The flags of ``launch.py`` and of ``baryon doctor``, and their help."""
+
+import argparse
+from typing import List, NoReturn, Optional, Tuple
+
+from baryon import __version__
+from baryon.ps import UsageError
+from baryon.scheduler import KVSTORE_TYPES
+
+from .hostfile import HostLine
+
+__all__ = ["Options", "parse_flags"]
+
+_LAUNCHERS = ("local", "ssh", "slurm", "sge", "mpi", "kubernetes", "yarn")
+_DESCRIPTION = """\
+Run a data-parallel MXNet script on many machines, its parameters kept in step by Baryon's own
+servers. The script does not change: mx.kv.create('dist_sync') is served by this job."""
+_DOCTOR = """\
+Look at every host of a job before it runs, and name every problem with its remedy: SSH and host
+keys, versions of Python, MXNet and NumPy, the script and its directory, ports between hosts,
+clocks, memory, GPUs, /dev/shm, limits. The exit code is 1 if there is any problem. It takes
+launch.py's own flags."""
+_EPILOG = """\
+The command may be a Python file, run by this interpreter (over ssh: the same path there), or any
+program with its arguments; all that follows it belongs to it. The exit code is 0 if every worker
+ended well, otherwise that of the first task to fail (128 + N if signal N ended it), 1 if the job
+itself failed, 2 for a wrong command line. SIGUSR1 prints the job's state."""
+
+
+class Options(argparse.Namespace):
+    """What the command line said, before it is looked at more closely."""
+
+    num_workers: Optional[int]
+    num_servers: Optional[int]
+    hostfile: Optional[str]
+    launcher: Optional[str]
+    sync_dst_dir: Optional[str]
+    env: List[str]
+    env_server: List[str]
+    env_worker: List[str]
+    p3: bool
+    dry_run: bool
+    workers_per_host: Optional[int]
+    devices: int
+    kvstore: Optional[str]
+    log_dir: Optional[str]
+    timeout: float
+    heartbeat_timeout: float
+    port: int
+    ssh_config: Optional[str]
+    accept_new_host_keys: bool
+    python: Optional[str]
+    setup: str
+    interface: Optional[str]
+    tunnel: bool
+    command: List[str]
+    json: bool = False
+
+    lines: Tuple[HostLine, ...] = ()  # of the host file, one for each host of the job
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see launch.py --help")
+
+
+def parse_flags(argv: List[str], is_doctor: bool = False) -> Options:
+    """What ``argv`` (without the program's name) says; raises UsageError."""
+    return _parser(is_doctor).parse_args(argv, namespace=Options())
+
+
+def _parser(is_doctor: bool) -> argparse.ArgumentParser:
+    program, usage = "launch.py", "launch.py -n WORKERS [options] command [its arguments]"
+    if is_doctor:
+        program = "baryon doctor"
+        usage = "baryon doctor -H HOSTS [options of launch.py] [command [its arguments]]"
+    parser = _Parser(
+        prog=program,
+        usage=usage,
+        description=_DOCTOR if is_doctor else _DESCRIPTION,
+        epilog=None if is_doctor else _EPILOG,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "-n", "--num-workers", type=int, required=not is_doctor, metavar="N",
+        help="worker processes",
+    )  # fmt: skip
+    add(
+        "-s",
+        "--num-servers",
+        type=int,
+        metavar="N",
+        help="servers (default: one on each host with a worker)",
+    )
+    add(
+        "-H", "--hostfile", metavar="FILE",
+        help="the hosts, one a line: [user@]name[:port] [slots=N] [gpus=0,1]; or a list of names "
+        "with a comma in it: node1,node2",
+    )  # fmt: skip
+    add(
+        "--launcher", choices=_LAUNCHERS,
+        help="how tasks are started (default: ssh with -H, local without); local with -H "
+        "simulates those hosts on this machine",
+    )  # fmt: skip
+    add(
+        "--sync-dst-dir", metavar="DIR",
+        help="copy the working directory there on every host, what has changed, without what "
+        ".baryonignore names (not with local)",
+    )  # fmt: skip
+    add(
+        "--env", action="append", default=[], metavar="NAME[=VALUE]",
+        help="pass a variable on to all tasks",
+    )  # fmt: skip
+    add("--env-server", action="append", default=[], metavar="K:V", help="for servers only")
+    add("--env-worker", action="append", default=[], metavar="K:V", help="for workers only")
+    add("--p3", action="store_true", help="accepted; big arrays are always sliced and prioritised")
+    add("--dry-run", action="store_true", help="print what would run where, and run nothing")
+    add(
+        "--workers-per-host", type=int, metavar="N",
+        help="workers on each host (default: its slots; all on one host with local)",
+    )  # fmt: skip
+    add("--devices", type=int, default=1, metavar="N", help="devices per worker (default: 1)")
+    add(
+        "--kvstore", choices=KVSTORE_TYPES, metavar="TYPE",
+        help="override the kvstore type that the script asks for: " + ", ".join(KVSTORE_TYPES),
+    )  # fmt: skip
+    add(
+        "--log-dir", metavar="DIR",
+        help="where each task's output is kept (default: baryon-logs/JOB)",
+    )  # fmt: skip
+    add(
+        "--timeout", type=float, default=1800.0, metavar="S",
+        help="longest wait of one task for another that is alive (default: %(default)g)",
+    )  # fmt: skip
+    add(
+        "--heartbeat-timeout", type=float, default=20.0, metavar="S",
+        help="longest silence of a task before it is given up (default: %(default)g)",
+    )  # fmt: skip
+    add("--port", type=int, default=0, metavar="P", help="the scheduler's (default: a free one)")
+    _add_ssh(parser)
+    if is_doctor:
+        add("--json", action="store_true", help="print the findings as JSON")
+    add("--version", action="version", version=f"baryon {__version__}")
+    add("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def _add_ssh(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("hosts over ssh").add_argument
+    add("--ssh-config", metavar="FILE", help="instead of ~/.ssh/config")
+    add(
+        "--accept-new-host-keys", action="store_true",
+        help="record the keys of hosts that known_hosts lacks; a changed key stops all the same",
+    )  # fmt: skip
+    add("--python", metavar="PATH", help="the interpreter on the hosts (default: as here)")
+    add(
+        "--setup", metavar="LINE", default="",
+        help="a line of bash to be run there first, as 'source activate mx'; the interpreter is "
+        "then the python that it puts on PATH",
+    )  # fmt: skip
+    add(
+        "--interface", metavar="NAME[,NAME]",
+        help="the network interface of each host that the others reach it by (default: "
+        "DMLC_INTERFACE, or the one that leads here)",
+    )  # fmt: skip
+    add(
+        "--tunnel", action="store_true",
+        help="let hosts reach this machine through their SSH connections only (default: those "
+        "that cannot reach it otherwise)",
+    )  # fmt: skip

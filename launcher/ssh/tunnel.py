@@ -1,0 +1,69 @@
+"""A way back through the SSH connection, for a launching machine that hosts cannot reach.
+
+Behind NAT or a firewall no host can open a connection to the scheduler. sshd can: it listens on the
+host's own loopback address, and whoever connects there is carried back to us (RFC 4254, section
+7). CURVE goes through it end to end, so the port is no more open than any other.
+
+Rejected: to run the scheduler on the first host instead. Terminal, signals, logs and the SSH
+connections are here, and would all need a protocol of their own to get there.
+"""
+
+import select
+import socket
+import threading
+from typing import Any, List, Tuple
+
+import paramiko
+
+from baryon.ps import PeerError
+
+from .connection import Connection
+
+__all__ = ["open_tunnel"]
+
+_CHUNK_NBYTES = 1 << 16
+
+
+def open_tunnel(connection: Connection, address: str, port: int) -> int:
+    """Carry connections to a port of the host's loopback address to ``address:port`` here.
+
+    Returns the port; it is open as long as the connection is. Raises PeerError if sshd refuses.
+    """
+
+    def on_connection(
+        channel: paramiko.Channel, origin: Tuple[str, int], server: Tuple[str, int]
+    ) -> None:
+        # In the transport's thread, which must not wait.
+        args, name = (channel, address, port), f"tunnel-{connection.name}"
+        threading.Thread(target=_carry, args=args, name=name, daemon=True).start()
+
+    try:
+        return connection.transport.request_port_forward("127.0.0.1", 0, on_connection)
+    except paramiko.SSHException as error:
+        raise PeerError(
+            f"{connection.name} cannot reach this machine, and its sshd does not forward ports "
+            f"({error}); allow AllowTcpForwarding there, or name a reachable --interface"
+        ) from error
+
+
+def _carry(channel: paramiko.Channel, address: str, port: int) -> None:
+    """Pass bytes on both ways until either side ends."""
+    try:
+        with socket.create_connection((address, port)) as here:
+            while True:
+                sources: List[Any] = [here, channel]
+                readable, _, _ = select.select(sources, [], [])
+                if here in readable:
+                    data = here.recv(_CHUNK_NBYTES)
+                    if not data:
+                        return
+                    channel.sendall(data)
+                if channel in readable:
+                    data = channel.recv(_CHUNK_NBYTES)
+                    if not data:
+                        return
+                    here.sendall(data)
+    except OSError:
+        pass  # either side has gone; ZeroMQ connects again if it is still wanted
+    finally:
+        channel.close()
