@@ -101,6 +101,12 @@ def end_after(scene):
     return scene.history
 
 
+def test_a_worker_that_the_kernel_killed_for_want_of_memory(make_scene, said):
+    scene = make_scene(num_workers=2).begin()
+    text = said(scene.from_agent_of("worker-1", messages.Exited("worker-1", -9, 1.5, "", 1)))
+    assert "killed by signal 9 (SIGKILL), because its host or its cgroup ran out of memory" in text
+
+
 @pytest.mark.parametrize(
     ("code", "error", "exit_code", "words"),
     [

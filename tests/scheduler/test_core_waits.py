@@ -3,6 +3,7 @@
 import pytest
 
 from baryon.scheduler import core, messages
+from baryon.scheduler.actions import Finish, Kill
 
 
 def done(sent, actions):
@@ -200,6 +201,35 @@ def test_a_silent_agent_is_given_up_and_named(make_scene, said):
     scene = make_scene(num_hosts=2, silence_s=20.0).begin()
     assert said(scene.pass_time(20, silent=("agent-1",))) == ""
     assert "the agent on b has not been heard" in said(scene.pass_time(1, silent=("agent-1",)))
+
+
+def test_nothing_is_waited_for_from_a_host_that_is_given_up(make_scene, said, sent):
+    scene = make_scene(num_workers=2, num_hosts=2, num_servers=2).begin()
+    scene.pass_time(20, silent=("agent-1",))
+    actions = scene.pass_time(1, silent=("agent-1",))
+    assert "stopping 2 other tasks" in said(actions), "those of the other host"
+    assert [peer for peer, _ in sent(actions, messages.Abort)] == ["worker-0"]
+    scene.exits("worker-0", -15)
+    scene.exits("server-0")
+    assert scene.agent_ends(0) == [Kill(frozenset({1})), Finish(1)]
+
+
+def test_hosts_that_fall_silent_together_are_named_together(make_scene, said):
+    scene = make_scene(num_workers=3, num_hosts=3).begin()
+    scene.pass_time(20, silent=("agent-1", "agent-2"))
+    text = said(scene.pass_time(1, silent=("agent-1", "agent-2")))
+    assert text.startswith(
+        "the agents on b, c have not been heard for 21 s: host down, network cut, or agent stopped"
+    )
+    assert "this machine's own network" not in text
+
+
+def test_if_all_hosts_fall_silent_the_fault_is_rather_here(make_scene, said):
+    scene = make_scene(num_workers=2, num_hosts=2).begin()
+    scene.pass_time(20, silent=("agent-0", "agent-1"))
+    text = said(scene.pass_time(1, silent=("agent-0", "agent-1")))
+    assert "the agents on a, b have not" in text
+    assert "look at this machine's own network first" in text
 
 
 def test_a_worker_that_has_not_joined_cannot_be_silent(make_scene, said):

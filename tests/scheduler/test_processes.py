@@ -170,6 +170,14 @@ def test_a_signal_to_the_guard_reaches_the_inner_process(guard, marked):
     assert marked.alive() == []
 
 
+def test_an_inner_process_that_is_stopped_ends_when_standard_input_does(guard, marked):
+    """As when the connection of a host breaks whose agent somebody has stopped."""
+    os.kill(guard[1], signal.SIGSTOP)
+    guard[0].stdin.close()
+    assert guard[0].wait(LIMIT_S) == 128 + signal.SIGKILL
+    assert marked.alive() == []
+
+
 @pytest.mark.parametrize(
     ("main", "exit_code"),
     [("lambda: 0", 0), ("lambda: 7", 7), ("lambda: os.kill(os.getpid(), 15)", 143)],
