@@ -47,6 +47,7 @@ class Options(argparse.Namespace):
     timeout: float
     heartbeat_timeout: float
     port: int
+    start_timeout: float
     ssh_config: Optional[str]
     accept_new_host_keys: bool
     python: Optional[str]
@@ -136,6 +137,10 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
     add(
         "--heartbeat-timeout", type=float, default=20.0, metavar="S",
         help="longest silence of a task before it is given up (default: %(default)g)",
+    )  # fmt: skip
+    add(
+        "--start-timeout", type=float, default=60.0, metavar="S",
+        help="longest wait for hosts, agents and servers to come up (default: %(default)g)",
     )  # fmt: skip
     add("--port", type=int, default=0, metavar="P", help="the scheduler's (default: a free one)")
     _add_ssh(parser)

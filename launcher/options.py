@@ -97,6 +97,7 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         env_worker=env_worker,
         env_server=env_server,
         timeout_s=options.timeout,
+        start_s=options.start_timeout,
         silence_s=options.heartbeat_timeout,
         is_terminal=sys.stdout.isatty(),
     )
@@ -115,6 +116,7 @@ def _check_numbers(options: Options, faults: List[str]) -> None:
     for flag, seconds in (
         ("--timeout", options.timeout),
         ("--heartbeat-timeout", options.heartbeat_timeout),
+        ("--start-timeout", options.start_timeout),
     ):
         if not 0 < seconds <= _MAX_SECONDS:
             faults.append(f"{flag} must be a number of seconds above 0, not {seconds:g}")

@@ -3,6 +3,7 @@
 Imports `baryon.ps` and no other sibling.
 """
 
+from .addresses import own_address
 from .agent import agent_argv
 from .client import ControlClient
 from .cluster import Cluster
@@ -21,6 +22,7 @@ __all__ = [
     "Job",
     "Task",
     "agent_argv",
+    "own_address",
     "place",
     "read_credentials",
     "run",

@@ -27,7 +27,6 @@ from .tasks import TaskState, describe_exit, exit_code_of
 
 __all__ = ["SchedulerCore"]
 
-AGENT_LIMIT_S = 60.0  # for an agent or a server to come up: seconds even on a slow file system
 STALL_WARNING_S = 60.0
 
 STARTING, RUNNING, STOPPING, OVER = "starting", "running", "stopping", "over"
@@ -341,7 +340,7 @@ class SchedulerCore:
         return self._fail(text, 1, now) + self._release_workers(f"the agent on {names}")
 
     def _look_for_late_starters(self, now: float) -> List[Action]:
-        limit_s = min(AGENT_LIMIT_S, self.job.timeout_s)
+        limit_s = min(self.job.start_s, self.job.timeout_s)
         if self.phase != STARTING or now - self._start < limit_s:
             return []
         late = [f"the agent on {self.job.hosts[h].name}" for h, t in self._agents.items() if not t]

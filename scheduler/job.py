@@ -56,8 +56,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ``cwd`` is where they run; if it is relative or begins with ~, below the home directory there.
     ``env`` goes to all tasks, ``env_worker`` and ``env_server`` to one role. ``interfaces`` are
     those by which hosts reach each other, if not the usual. ``timeout_s`` limits every wait of one
-    task for another that is alive; ``silence_s`` is how long a task or agent may be silent before
-    it is given up; ``grace_s`` is how long tasks have to end on their own when they are told to;
+    task for another that is alive, ``start_s`` that for an agent or a server to come up;
+    ``silence_s`` is how long a task or agent may be silent before it is given up; ``grace_s`` is
+    how long tasks have to end on their own when they are told to;
     ``is_terminal`` says that somebody looks on.
     """
 
@@ -78,6 +79,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     env_worker: Dict[str, str] = msgspec.field(default_factory=dict)
     env_server: Dict[str, str] = msgspec.field(default_factory=dict)
     timeout_s: float = 1800.0
+    start_s: float = 60.0
     silence_s: float = 20.0
     grace_s: float = 5.0
     is_terminal: bool = False

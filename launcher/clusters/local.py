@@ -3,13 +3,22 @@
 import signal
 import subprocess
 import time
-from typing import AbstractSet, Dict, List, Tuple
+from typing import AbstractSet, Callable, Dict, List, Tuple
 
 from baryon.scheduler import AgentConfig, Job, agent_argv
 
-__all__ = ["LocalCluster"]
+from ..flags import Options
+
+__all__ = ["LocalCluster", "prepare"]
 
 _KILL_LIMIT_S = 10.0
+
+
+def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, "LocalCluster"]:
+    """There is nothing to prepare."""
+    if options.sync_dst_dir:
+        say("--sync-dst-dir has no effect with --launcher local: tasks run where you are")
+    return job, LocalCluster()
 
 
 class LocalCluster:

@@ -7,7 +7,7 @@ seen here: the agent and the scheduler both notice that they do not hear each ot
 
 import threading
 import time
-from typing import AbstractSet, Dict, List, NamedTuple, Optional, Tuple
+from typing import AbstractSet, Callable, Dict, List, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,11 +15,52 @@ import msgspec
 from baryon.ps import PeerError
 from baryon.scheduler import AgentConfig, Job, agent_argv
 
+from ..flags import Options
+from ..preflight import judge, lines
 from ..ssh import Connection, Interpreter, RemoteProcess, open_tunnel
+from ..survey import Survey
 
-__all__ = ["SshCluster", "SshHost"]
+__all__ = ["SshCluster", "SshHost", "prepare"]
 
 _KILL_LIMIT_S = 8.0  # an agent that does not end by itself is killed by its guard before that
+
+
+def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, "SshCluster"]:
+    """Look at all hosts, copy what they lack, and keep the connections for the agents.
+
+    Raises PeerError with every error found, one a line.
+    """
+    survey = Survey(job, options)
+    try:
+        survey.run()
+        findings = judge([host.report for host in survey.hosts], survey.expectations())
+        errors = lines([finding for finding in findings if finding.is_error])
+        if errors:
+            raise PeerError("\n".join(errors))
+        for line in lines(findings):
+            say(f"note: {line}")
+        bring_what_is_missing(survey, options)
+    except BaseException:
+        survey.close()
+        raise
+    hosts = list(job.hosts)
+    ready: Dict[int, SshHost] = {}
+    for host in survey.hosts:
+        found = host.report.found
+        assert host.connection is not None
+        hosts[host.index] = msgspec.structs.replace(hosts[host.index], address=found["address"])
+        is_direct = host.reaches_here and not options.tunnel
+        ready[host.index] = SshHost(
+            host.connection,
+            survey.interpreter._replace(candidates=[found["python"]]),
+            found["home"],
+            host.scheduler_address if is_direct else "",
+        )
+    return msgspec.structs.replace(job, hosts=tuple(hosts)), SshCluster(ready)
+
+
+def bring_what_is_missing(survey: Survey, options: Options) -> None:
+    pass
 
 
 class SshHost(NamedTuple):

@@ -24,7 +24,6 @@ from .connection import Connection
 
 __all__ = ["Interpreter", "RemoteProcess"]
 
-_START_LIMIT_S = 30.0  # for the login shell, --setup and Python to come up
 _WINDOW_NBYTES = 16 << 20
 _NO_PYTHON, _NO_SETUP = 96, 97
 # Runs a program that follows on standard input, after a line with its length. The first entry of
@@ -50,11 +49,13 @@ exec(compile(take(int(line)), "<baryon>", "exec"), {"__name__": "__main__"})
 class Interpreter(NamedTuple):
     """Which Python to run on the hosts: the first of ``candidates`` that is there.
 
-    ``setup`` is a line of bash to be run before, as ``source activate mx``.
+    ``setup`` is a line of bash to be run before, as ``source activate mx``; ``start_limit_s`` is
+    how long all of that may take.
     """
 
     candidates: Sequence[str]
     setup: str = ""
+    start_limit_s: float = 60.0
 
     def shell(self) -> str:
         """The command that reads `script` on its standard input."""
@@ -86,6 +87,10 @@ class Interpreter(NamedTuple):
         return f"no {names} there; make it, or name another by --python or --setup"
 
 
+class _Silence(PeerError):
+    """A process that should have said something in time."""
+
+
 class RemoteProcess:
     """A Python process on a host, over a channel of its connection.
 
@@ -97,19 +102,20 @@ class RemoteProcess:
         self, connection: Connection, interpreter: Interpreter, arguments: Sequence[str]
     ) -> None:
         self._host = connection.name
+        limit_s = interpreter.start_limit_s
         self._rest = b""
         self._noise: List[bytes] = []
         mark = secrets.token_hex(16)
         try:
             self._channel = connection.transport.open_session(
-                window_size=_WINDOW_NBYTES, timeout=_START_LIMIT_S
+                window_size=_WINDOW_NBYTES, timeout=limit_s
             )
-            self._channel.settimeout(_START_LIMIT_S)
+            self._channel.settimeout(limit_s)
             self._channel.exec_command(interpreter.shell())
             self._channel.sendall(interpreter.script(arguments, mark))
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise PeerError(f"cannot start a program on {self._host}: {error}") from error
-        self._wait_for(mark.encode())
+        self._wait_for(mark.encode(), limit_s)
 
     @classmethod
     def of_source(
@@ -139,7 +145,7 @@ class RemoteProcess:
             try:
                 data = self._channel.recv(1 << 16)
             except OSError as error:  # socket.timeout is one
-                raise PeerError(f"{self._host} said nothing for {limit_s:.0f} s") from error
+                raise _Silence(f"{self._host} said nothing for {limit_s:.0f} s") from error
             if not data:
                 raise self._gone()
             self._rest += data
@@ -181,11 +187,17 @@ class RemoteProcess:
         lines = b"".join(self._noise).decode(errors="replace").strip().splitlines()
         return "; ".join(line.strip() for line in lines[-3:])
 
-    def _wait_for(self, mark: bytes) -> None:
+    def _wait_for(self, mark: bytes, limit_s: float) -> None:
         """Skip what login scripts and --setup print."""
-        deadline = time.monotonic() + _START_LIMIT_S
-        while self.readline(deadline - time.monotonic()).strip() != mark:
-            pass
+        deadline = time.monotonic() + limit_s
+        try:
+            while self.readline(deadline - time.monotonic()).strip() != mark:
+                pass
+        except _Silence:
+            raise PeerError(
+                f"its login shell, --setup and Python did not come up in {limit_s:.0f} s; try "
+                f"ssh {self._host} true, or raise --start-timeout"
+            ) from None
 
     def _gone(self) -> PeerError:
         """After the stream has ended: why."""

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from baryon.launcher import clusters
-from baryon.launcher.clusters import CLUSTERS, LocalCluster
+from baryon.launcher.clusters.local import LocalCluster
 from baryon.scheduler import AgentConfig, Host, Job, Task
 
 LIMIT_S = 20.0
@@ -52,10 +52,6 @@ def wait_for(condition):
 
 def wait_for_ended(cluster):
     return wait_for(cluster.ended)
-
-
-def test_it_is_the_launcher_called_local():
-    assert isinstance(CLUSTERS["local"](), LocalCluster)
 
 
 def test_the_scheduler_listens_to_this_machine_alone(cluster, job):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from baryon.launcher.clusters import LocalCluster
+from baryon.launcher.clusters.local import LocalCluster
 from baryon.scheduler import run
 
 

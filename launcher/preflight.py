@@ -1,0 +1,268 @@
+"""What is wrong with the hosts of a job, from what they report. Pure.
+
+A finding says what was found on which host and what to do about it. Errors are what a job would
+fail of; the rest may be as its owner wants it.
+"""
+
+import statistics
+from collections import Counter
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Expectations", "Finding", "HostReport", "judge", "lines", "skew_s", "table", "to_json"]
+
+_MIB = 1 << 20
+_LOW_MEMORY = 1024 * _MIB
+_LOW_SHM = 64 * _MIB
+_LOW_TMP = 100 * _MIB
+_FEW_FILES = 1024
+_SKEW_S = 2.0
+_NAMED_AT_MOST = 5
+
+
+class HostReport(msgspec.Struct):
+    """``found`` is what the probe on the host reported; empty with an ``error``: it could not be
+    asked, or left. ``unreachable`` are the hosts that it does not reach; -1 is this machine.
+    ``skew_s`` is how far its clock is ahead of this machine's."""
+
+    name: str
+    error: str = ""
+    found: Dict[str, Any] = {}
+    unreachable: Tuple[int, ...] = ()
+    skew_s: float = 0.0
+
+
+class Expectations(NamedTuple):
+    """What this machine has and the job needs: ``gpus`` and ``workers`` are per host.
+
+    ``is_synced``: the working directory is going to be copied.
+    """
+
+    python_version: str
+    platform: List[str]
+    workers: Sequence[int]
+    gpus: Sequence[int]
+    devices: int
+    program: str
+    cwd: str
+    is_synced: bool
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """``host`` has ``found``, and ``remedy`` is what to do; if empty, ``found`` says that, too."""
+
+    host: str
+    is_error: bool
+    found: str
+    remedy: str
+
+
+def judge(reports: Sequence[HostReport], expected: Expectations) -> List[Finding]:
+    """All findings, errors first, otherwise in the order of the hosts."""
+    findings: List[Finding] = []
+    usual = {name: _usual(reports, name) for name in ("mxnet", "numpy")}
+    for index, report in enumerate(reports):
+        if report.error:
+            findings.append(Finding(report.name, True, report.error, ""))
+            continue
+        for look in (_software, _files, _network, _resources):
+            for is_error, found, remedy in look(index, reports, expected, usual):
+                findings.append(Finding(report.name, is_error, found, remedy))
+    return sorted(findings, key=lambda finding: not finding.is_error)
+
+
+Problem = Tuple[bool, str, str]
+"""Whether it is an error, what was found, what to do."""
+
+
+def _software(
+    index: int, reports: Sequence[HostReport], expected: Expectations, usual: Dict[str, str]
+) -> Iterator[Problem]:
+    found = reports[index].found
+    python, pip = found["python"], f"{found['python']} -m pip install"
+    if found["python_version"] != expected.python_version:
+        yield (
+            True,
+            f"{python} is Python {found['python_version']}, here it is {expected.python_version}",
+            "use the same on all machines: --python PATH or --setup LINE",
+        )
+    mxnet, numpy = found["mxnet"], found["numpy"]
+    if not mxnet:
+        version = usual["mxnet"] or "1.9.1"
+        yield True, f"{python} has no mxnet", f"{pip} mxnet=={version}, or name another --python"
+    elif mxnet.startswith("error: "):
+        yield True, f"mxnet cannot be imported: {mxnet[7:]}", "mend its installation there"
+    if numpy.split(".")[0].isdigit() and int(numpy.split(".")[0]) >= 2:
+        yield True, f"numpy {numpy} is too new for mxnet 1.9", f"{pip} 'numpy<2'"
+    for name, version in (("mxnet", mxnet), ("numpy", numpy)):
+        is_odd = version and not version.startswith("error: ") and version != usual[name]
+        if is_odd and usual[name]:
+            yield (
+                True,
+                f"{name} {version}, others have {usual[name]}",
+                f"{pip} {name}=={usual[name]}",
+            )
+    if found["missing"] and found["platform"] != expected.platform:
+        packages = " ".join("pyzmq" if name == "zmq" else name for name in found["missing"])
+        yield (
+            True,
+            f"{python} lacks {packages}, and those of this machine do not fit there",
+            f"{pip} {packages}",
+        )
+    if not found["cache"] and (not found["home"] or found["missing"]):
+        yield (
+            True,
+            "neither the home directory nor /tmp has a place for baryon that is ours alone",
+            "make ~/.cache/baryon writable, or install baryon there",
+        )
+
+
+def _files(
+    index: int, reports: Sequence[HostReport], expected: Expectations, usual: Dict[str, str]
+) -> Iterator[Problem]:
+    found = reports[index].found
+    if expected.is_synced:
+        return
+    remedy = "use a file system that all hosts share, or copy it there: --sync-dst-dir DIR"
+    if found["cwd"] == "missing":
+        yield True, f"there is no directory {expected.cwd}", remedy
+        return
+    if found["cwd"] == "read-only":
+        yield False, f"{expected.cwd} cannot be written to", "the script may want to"
+    if found["program"] == "missing":
+        yield True, f"{expected.program} is not in {expected.cwd} or on PATH", remedy
+    elif found["program"] == "not executable":
+        yield True, f"{expected.program} is not executable", f"chmod +x {expected.program}"
+
+
+def _network(
+    index: int, reports: Sequence[HostReport], expected: Expectations, usual: Dict[str, str]
+) -> Iterator[Problem]:
+    report = reports[index]
+    if report.found["address_error"]:
+        yield True, report.found["address_error"], "name one by --interface"
+    elif len(reports) > 1 and report.found["address"].startswith(("127.", "::1")):
+        yield (
+            True,
+            f"its address {report.found['address']} leads other hosts to themselves",
+            "name the interface that they reach it by: --interface",
+        )
+    names = [reports[number].name for number in report.unreachable if number >= 0]
+    if names:
+        yield (
+            True,
+            f"cannot reach {_some(names)}",
+            "open all TCP ports between the hosts of a job, or name another --interface",
+        )
+    if -1 in report.unreachable:
+        yield (
+            False,
+            "cannot reach this machine (NAT or a firewall)",
+            "nothing needs to be done: what it has to say goes through its SSH connection",
+        )
+    if abs(report.skew_s) > _SKEW_S:
+        way = "ahead of" if report.skew_s > 0 else "behind"
+        yield (
+            False,
+            f"its clock is {abs(report.skew_s):.1f} s {way} this machine's",
+            "logs and file times will not fit together; run NTP there",
+        )
+
+
+def _resources(
+    index: int, reports: Sequence[HostReport], expected: Expectations, usual: Dict[str, str]
+) -> Iterator[Problem]:
+    found = reports[index].found
+    named, needed = expected.gpus[index], expected.workers[index] * expected.devices
+    if named > found["gpus"]:
+        yield (
+            True,
+            f"{found['gpus']} GPUs, and the host file names {named}",
+            "correct gpus= there, or see what nvidia-smi says on the host",
+        )
+    elif 0 < found["gpus"] < needed and not named:
+        yield (
+            False,
+            f"{found['gpus']} GPUs for {expected.workers[index]} workers with {expected.devices} "
+            "devices each",
+            "fewer slots= or --devices, or workers share",
+        )
+    for is_low, what, remedy in (
+        (found["memory_free"] < _LOW_MEMORY, f"{_size(found['memory_free'])} of memory free", ""),
+        (0 <= found["shm"] < _LOW_SHM, f"{_size(found['shm'])} free in /dev/shm", ""),
+        (found["shm"] < 0, "no /dev/shm", "mount a tmpfs there"),
+        (0 <= found["tmp"] < _LOW_TMP, f"{_size(found['tmp'])} free in /tmp", "clear it"),
+        (
+            0 <= found["open_files"] < _FEW_FILES,
+            f"at most {found['open_files']} open files",
+            "raise nofile in /etc/security/limits.conf",
+        ),
+    ):
+        if is_low:
+            yield False, f"only {what}" if what[0].isdigit() else what, remedy or "end what uses it"
+
+
+def _usual(reports: Sequence[HostReport], name: str) -> str:
+    """The version that most hosts have."""
+    versions = [r.found[name] for r in reports if r.found and r.found[name]]
+    counts = Counter(v for v in versions if not v.startswith("error: "))
+    return counts.most_common(1)[0][0] if counts else ""
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.1f} GiB" if nbytes >= 2**30 else f"{nbytes / _MIB:.0f} MiB"
+
+
+def lines(findings: Sequence[Finding]) -> List[str]:
+    """A line for each thing that was found, however many hosts have it."""
+    hosts: Dict[Tuple[str, str], List[str]] = {}
+    for finding in findings:
+        hosts.setdefault((finding.found, finding.remedy), []).append(finding.host)
+    return [
+        f"{_some(names)}: {found}" + (f"; {remedy}" if remedy else "")
+        for (found, remedy), names in hosts.items()
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED_AT_MOST
+    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+_COLUMNS: Tuple[Tuple[str, Callable[[Dict[str, Any]], str]], ...] = (
+    ("address", lambda found: str(found["address"])),
+    ("python", lambda found: str(found["python_version"])),
+    ("mxnet", lambda found: str(found["mxnet"])),
+    ("numpy", lambda found: str(found["numpy"])),
+    ("cores", lambda found: str(found["cores"])),
+    ("free", lambda found: _size(found["memory_free"])),
+    ("GPUs", lambda found: str(found["gpus"])),
+    ("/dev/shm", lambda found: _size(found["shm"])),
+)
+
+
+def table(reports: Sequence[HostReport], findings: Sequence[Finding]) -> Table:
+    """One row a host."""
+    made = Table()
+    for name in ("host", *(name for name, _ in _COLUMNS), "clock", "problems"):
+        made.add_column(name, no_wrap=True)
+    for report in reports:
+        count = sum(finding.host == report.name for finding in findings)
+        cells = [column(report.found) if report.found else "" for _, column in _COLUMNS]
+        clock = f"{report.skew_s:+.2f} s" if report.found else ""
+        made.add_row(*map(Text, (report.name, *cells, clock, str(count or "none"))))
+    return made
+
+
+def to_json(reports: Sequence[HostReport], findings: Sequence[Finding]) -> bytes:
+    """Everything, for programs."""
+    content = msgspec.json.encode({"hosts": list(reports), "findings": list(findings)})
+    return msgspec.json.format(content, indent=2) + b"\n"
+
+
+def skew_s(sent_at_s: float, received_at_s: float, theirs_s: float) -> float:
+    """How far a clock that said ``theirs_s`` in between is ahead (Cristian's method)."""
+    return theirs_s - statistics.mean((sent_at_s, received_at_s))

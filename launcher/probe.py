@@ -1,0 +1,299 @@
+"""Runs on a host before a job does: says what is there, and tries to reach the other hosts.
+
+Standard library only, Python 3.6 and on, since its text is run where nothing of ours may be yet;
+ZeroMQ is used if it is there. `source` gives that text. Messages are JSON, a line each, on standard
+input and output:
+
+0. asked anything, it answers ``{"time"}``, seconds of its clock;
+1. asked ``{"program", "is_script", "cwd", "toward", "interfaces", "homes", "fingerprint",
+   "import_mxnet"}``, it answers with what `report` returns;
+2. asked ``{"server_secret", "server_public", "client_secret", "client_public"}``, it listens for
+   hellos at its address and answers ``{"endpoint"}``; to be reached, one must know the public key,
+   which only the probes of this job do;
+3. asked ``{"targets": [[number, endpoint], ...], "limit_s"}``, it says hello to all of them and
+   answers ``{"unreachable": [numbers]}``, while it goes on to answer the others' hellos.
+
+It ends when its standard input does.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+if "own_address" not in globals():  # on a host, its text stands before ours
+    from baryon.scheduler import own_address
+
+__all__ = ["fingerprint_of", "main", "report", "source"]
+
+_PACKAGES = ("scheduler", "ps", "worker")  # of baryon: what agents and tasks need
+_MODULES = ("zmq", "msgspec", "psutil")
+
+
+def fingerprint_of(home):
+    """16 hex digits that tell one version of the package baryon in folder ``home`` from another;
+    empty if it is not there."""
+    root = os.path.join(home, "baryon")
+    paths = [os.path.join(root, "__init__.py")]
+    for package in _PACKAGES:
+        for folder, _, names in os.walk(os.path.join(root, package), followlinks=True):
+            paths += [os.path.join(folder, name) for name in names if name.endswith(".py")]
+    digest = hashlib.sha256()
+    try:
+        for path in sorted(paths):
+            with open(path, "rb") as file:
+                data = file.read()
+            head = f"{os.path.relpath(path, root)} {len(data)}\n"
+            digest.update(head.encode("utf-8", "surrogateescape") + data)
+    except OSError:
+        return ""
+    return digest.hexdigest()[:16]
+
+
+def report(ask):
+    """What this host has, as a dictionary."""
+    cwd = os.path.join(os.path.expanduser("~"), os.path.expanduser(ask["cwd"]))
+    found = {
+        "hostname": socket.gethostname(),
+        "python": sys.executable,
+        "python_version": ".".join(map(str, sys.version_info[:2])),
+        "platform": [sys.implementation.cache_tag, platform.machine(), *platform.libc_ver()],
+        "home": _home_of_baryon(ask),
+        "cache": _cache_directory(),
+        "missing": [name for name in _MODULES if importlib.util.find_spec(name) is None],
+        "numpy": _version("numpy"),
+        "cwd": _state_of_directory(cwd),
+        "program": _state_of_program(ask, cwd),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_free": _memory_free(),
+        "gpus": _count_gpus(),
+        "shm": _free("/dev/shm"),
+        "tmp": _free("/tmp"),
+        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+    }
+    found["mxnet"] = _import_mxnet(found["home"]) if ask["import_mxnet"] else _version("mxnet")
+    try:
+        found["address"], found["address_error"] = own_address(ask["toward"], ask["interfaces"]), ""
+    except (OSError, ValueError) as error:
+        found["address"], found["address_error"] = "", str(error)
+    return found
+
+
+def _home_of_baryon(ask):
+    """The first folder that holds the very version of baryon that is wanted; empty if none does."""
+    homes = list(ask["homes"])
+    spec = importlib.util.find_spec("baryon")
+    if spec is not None and spec.origin:
+        homes.append(os.path.dirname(os.path.dirname(spec.origin)))
+    for home in homes:
+        if fingerprint_of(home) == ask["fingerprint"]:
+            return home
+    return ""
+
+
+def _cache_directory():
+    """Where baryon can be put and kept; only we may write there. Empty if nowhere."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    for folder in (os.path.join(cache, "baryon"), f"/tmp/baryon-{os.getuid()}"):
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            state = os.lstat(folder)
+        except OSError:
+            continue
+        ours = state.st_uid == os.getuid() and not state.st_mode & 0o022
+        if ours and not os.path.islink(folder) and os.access(folder, os.W_OK):
+            return folder
+    return ""
+
+
+def _import_mxnet(home):
+    """MXNet's version; empty if it is not there, "error: ..." if it cannot be imported."""
+    if not _version("mxnet"):
+        return ""
+    code = "import mxnet; print(mxnet.__version__)"
+    if home:  # with what it needs beside a newer NumPy
+        code = "from baryon.ps import import_mxnet; import_mxnet(); " + code
+    code = f"import sys; sys.path.insert(0, {home!r}); {code}"
+    ended = subprocess.run(  # noqa: UP022 (Python 3.6 has no capture_output)
+        [sys.executable, "-W", "ignore", "-c", code], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    text = (ended.stderr if ended.returncode else ended.stdout).decode(errors="replace")
+    last = ([line for line in text.splitlines() if line.strip()] or ["it ended silently"])[-1]
+    return "error: " + last if ended.returncode else last
+
+
+def _version(module):
+    """A module's version, without importing it; empty if it is not there."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.origin:
+        return ""
+    # Its distribution may have another name (mxnet-cu112); its folder beside the module tells.
+    folder = os.path.dirname(os.path.dirname(spec.origin))
+    for name in sorted(os.listdir(folder)):
+        project, _, rest = name.partition("-")
+        if project.split("_")[0].lower() == module and name.endswith((".dist-info", ".egg-info")):
+            return rest.rsplit(".", 1)[0].split("-")[0]
+    return "unknown"
+
+
+def _state_of_directory(path):
+    if not os.path.isdir(path):
+        return "missing"
+    return "writable" if os.access(path, os.W_OK | os.X_OK) else "read-only"
+
+
+def _state_of_program(ask, cwd):
+    program = ask["program"]
+    if not program:
+        return "found"
+    if ask["is_script"]:
+        return "found" if os.path.isfile(os.path.join(cwd, program)) else "missing"
+    if os.sep not in program:
+        return "found" if shutil.which(program) else "missing"
+    path = os.path.join(cwd, program)
+    if not os.path.isfile(path):
+        return "missing"
+    return "found" if os.access(path, os.X_OK) else "not executable"
+
+
+def _memory_free():
+    """Bytes that can be had without swapping."""
+    with open("/proc/meminfo") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    return int(lines["MemAvailable"].split()[0]) * 1024
+
+
+def _count_gpus():
+    try:
+        return len(os.listdir("/proc/driver/nvidia/gpus"))
+    except OSError:
+        return 0
+
+
+def _free(path):
+    """Bytes free; -1 if it is not there."""
+    try:
+        state = os.statvfs(path)
+    except OSError:
+        return -1
+    return state.f_bavail * state.f_frsize
+
+
+class _Greeter:
+    """Answers hellos, and says them."""
+
+    def __init__(self, keys, address):
+        import zmq
+
+        self._zmq = zmq
+        self._keys = keys
+        self._context = zmq.Context()
+        self._server = self._context.socket(zmq.REP)
+        self._server.linger = 0
+        self._server.ipv6 = ":" in address
+        self._server.curve_server = True
+        self._server.curve_secretkey = keys["server_secret"].encode()
+        self._server.curve_publickey = keys["server_public"].encode()
+        self._server.bind(f"tcp://[{address}]:*" if ":" in address else f"tcp://{address}:*")
+        self.endpoint = self._server.last_endpoint.decode()
+
+    def try_to_reach(self, targets, limit_s):
+        """The numbers of those that do not answer."""
+        zmq, waiting = self._zmq, {}
+        poller = zmq.Poller()
+        poller.register(self._server, zmq.POLLIN)
+        for number, endpoint in targets:
+            client = self._context.socket(zmq.REQ)
+            client.linger = 0
+            client.ipv6 = "[" in endpoint
+            client.curve_serverkey = self._keys["server_public"].encode()
+            client.curve_secretkey = self._keys["client_secret"].encode()
+            client.curve_publickey = self._keys["client_public"].encode()
+            client.connect(endpoint)
+            client.send(b"hello")
+            waiting[client] = number
+            poller.register(client, zmq.POLLIN)
+        deadline = time.monotonic() + limit_s
+        while waiting and time.monotonic() < deadline:
+            for ready, _ in poller.poll(50):
+                ready.recv()
+                if ready is self._server:
+                    ready.send(b"hello")
+                    continue
+                poller.unregister(ready)
+                del waiting[ready]
+                ready.close()
+        unreachable = sorted(waiting.values())
+        for client in waiting:
+            client.close()
+        return unreachable
+
+    def answer_until_input(self):
+        """Answer others' hellos until there is something to read on standard input."""
+        poller = self._zmq.Poller()
+        poller.register(self._server, self._zmq.POLLIN)
+        poller.register(0, self._zmq.POLLIN)
+        while True:
+            ready = dict(poller.poll())
+            if self._server in ready:
+                self._server.recv()
+                self._server.send(b"hello")
+            if 0 in ready:
+                return
+
+
+def _read_line():
+    """One line of JSON; None at the end. Reads no further: what follows is for later."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            return None
+        line += byte
+    return json.loads(line.decode())
+
+
+def _answer(message):
+    data = json.dumps(message).encode() + b"\n"
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def main():
+    if _read_line() is None:
+        return
+    _answer({"time": time.time()})
+    ask = _read_line()
+    if ask is None:
+        return
+    found = report(ask)
+    _answer(found)
+    keys = _read_line()
+    if keys is None:
+        return
+    greeter = _Greeter(keys, found["address"])
+    _answer({"endpoint": greeter.endpoint})
+    while True:
+        greeter.answer_until_input()
+        ask = _read_line()
+        if ask is None:
+            return
+        _answer({"unreachable": greeter.try_to_reach(ask["targets"], ask["limit_s"])})
+
+
+def source():
+    """The whole program as text: the file on addresses, then this one, then a call."""
+    import inspect
+
+    import baryon.scheduler.addresses as addresses
+
+    texts = [inspect.getsource(module) for module in (addresses, sys.modules[__name__])]
+    return "\n".join([*texts, "main()\n"])

@@ -1,0 +1,295 @@
+"""Looks at all hosts of a job side by side: connects, asks each what it has, and lets each try to
+reach every other.
+
+What comes of it is data for preflight.py to judge, and open connections to start agents on. The
+program that runs on the hosts meanwhile is probe.py, which also describes the messages.
+"""
+
+import getpass
+import json
+import platform
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import zmq
+
+import baryon
+from baryon.ps import PeerError, endpoint_of, new_key_pair
+from baryon.scheduler import Job, own_address
+
+from . import probe
+from .flags import Options
+from .hostfile import HostLine
+from .preflight import Expectations, HostReport, skew_s
+from .ssh import (
+    Access,
+    ConnectError,
+    Connection,
+    HostKeys,
+    Interpreter,
+    RemoteProcess,
+    SshConfig,
+    connect_all,
+)
+
+__all__ = ["HOME", "FoundHost", "Survey", "each"]
+
+HOME = str(Path(baryon.__file__).resolve().parent.parent)
+"""The folder that holds the package baryon on this machine."""
+
+_HELLO_LIMIT_S = 3.0
+_ANSWER_LIMIT_S = 90.0
+_HERE = -1  # this machine, among those to be reached
+_AT_ONCE = 64
+
+
+class FoundHost:
+    """A host of the job, by its number there, and what is known of it.
+
+    ``scheduler_address`` is the address of this machine that it was asked to reach.
+    """
+
+    def __init__(self, index: int, name: str) -> None:
+        self.index = index
+        self.report = HostReport(name)
+        self.connection: Optional[Connection] = None
+        self.scheduler_address = ""
+        self.probe: Optional[RemoteProcess] = None
+
+    @property
+    def reaches_here(self) -> bool:
+        return _HERE not in self.report.unreachable
+
+
+class Survey:
+    """The hosts that a job uses. `run` finds out about them; `close` ends the connections."""
+
+    def __init__(self, job: Job, options: Options, import_mxnet: bool = False) -> None:
+        self._job = job
+        self._options = options
+        self._import_mxnet = import_mxnet
+        used = sorted({task.host for task in job.tasks})
+        self.hosts = [FoundHost(index, job.hosts[index].name) for index in used]
+        self._lines: Dict[int, HostLine] = {index: options.lines[index] for index in used}
+        if options.python:
+            candidates = [options.python]
+        else:
+            candidates = ["python", "python3"] if options.setup else [job.python, "python3"]
+        self.interpreter = Interpreter(candidates, options.setup, options.start_timeout)
+
+    def run(self) -> None:
+        """Fill in the reports. Raises UsageError if the ssh configuration is wrong."""
+        self._connect()
+        self._do(self._ask)
+        self._let_them_meet()
+        for host in self.hosts:
+            if host.probe is not None:
+                host.probe.close_input()
+
+    def expectations(self) -> Expectations:
+        """What the reports are to be judged by."""
+        job, workers = self._job, [task for task in self._job.tasks if task.role == "worker"]
+        return Expectations(
+            python_version=".".join(map(str, sys.version_info[:2])),
+            platform=[str(sys.implementation.cache_tag), platform.machine(), *platform.libc_ver()],
+            workers=[sum(task.host == host.index for task in workers) for host in self.hosts],
+            gpus=[len(job.hosts[host.index].gpus) for host in self.hosts],
+            devices=job.devices,
+            program=job.command[0] if job.command else "",
+            cwd=job.cwd,
+            is_synced=self._options.sync_dst_dir is not None,
+        )
+
+    def close(self) -> None:
+        for host in self.hosts:
+            if host.connection is not None:
+                host.connection.close()
+
+    # -- step by step -------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        options = self._options
+        config = SshConfig(options.ssh_config)
+        targets = [config.target(self._lines[host.index]) for host in self.hosts]
+        access = Access(HostKeys(options.accept_new_host_keys), min(10.0, options.start_timeout))
+        outcomes = connect_all(targets, access)
+        locked = [
+            number
+            for number, outcome in enumerate(outcomes)
+            if isinstance(outcome, ConnectError) and outcome.wants_password
+        ]
+        if locked and sys.stdin.isatty():
+            names = ", ".join(targets[number].name for number in locked)
+            password = getpass.getpass(f"password (or passphrase of the key) for {names}: ")
+            access = access._replace(password=password)
+            again = connect_all([targets[number] for number in locked], access)
+            for number, outcome in zip(locked, again):
+                outcomes[number] = outcome
+        for host, outcome in zip(self.hosts, outcomes):
+            if isinstance(outcome, ConnectError):
+                host.report.error = str(outcome)
+            else:
+                host.connection = outcome
+        self._find_scheduler_addresses()
+
+    def _find_scheduler_addresses(self) -> None:
+        """For each host, which of this machine's addresses leads here from there."""
+        interfaces = self._job.interfaces
+        for host in self.hosts:
+            if host.connection is not None:
+                toward = host.connection.peer_address() or host.connection.target.hostname
+                host.scheduler_address = _address_toward(toward, interfaces)
+        # A host that is this machine must be where the others find it, too.
+        others = [h.scheduler_address for h in self.hosts if not _is_loopback(h.scheduler_address)]
+        for host in self.hosts:
+            if _is_loopback(host.scheduler_address) and others:
+                host.scheduler_address = others[0]
+
+    def _ask(self, host: FoundHost) -> None:
+        assert host.connection is not None
+        job = self._job
+        process = RemoteProcess.of_source(host.connection, self.interpreter, probe.source())
+        sent_at_s = time.time()
+        theirs_s = _ask(process, {})["time"]
+        host.report.skew_s = skew_s(sent_at_s, time.time(), theirs_s)
+        host.report.found = _ask(
+            process,
+            {
+                "program": job.command[0] if job.command else "",
+                "is_script": job.is_script,
+                "cwd": job.cwd,
+                "toward": host.scheduler_address,
+                "interfaces": job.interfaces,
+                "homes": [HOME],
+                "fingerprint": probe.fingerprint_of(HOME),
+                "import_mxnet": self._import_mxnet,
+            },
+        )
+        host.probe = process
+
+    def _let_them_meet(self) -> None:
+        """Every host says hello to every other, and to this machine, over ZeroMQ with CURVE."""
+        able = [h for h in self.hosts if h.report.found.get("address") and _has_zmq(h)]
+        if not able:
+            return
+        server, client = new_key_pair(), new_key_pair()
+        keys = {
+            "server_secret": server.secret,
+            "server_public": server.public,
+            "client_secret": client.secret,
+            "client_public": client.public,
+        }
+        endpoints: Dict[int, str] = {}
+
+        def listen(host: FoundHost) -> None:
+            assert host.probe is not None
+            endpoints[host.index] = _ask(host.probe, keys)["endpoint"]
+
+        self._do(listen, able)
+        able = [host for host in able if host.index in endpoints]
+        numbers = {host.index: number for number, host in enumerate(self.hosts)}
+        with _Greeter(server.secret, server.public, self._job.port, able) as here:
+
+            def meet(host: FoundHost) -> None:
+                assert host.probe is not None
+                targets = [
+                    [numbers[index], endpoint]
+                    for index, endpoint in endpoints.items()
+                    if index != host.index
+                ]
+                endpoint = here.endpoints.get(host.scheduler_address)
+                targets += [[_HERE, endpoint]] if endpoint else []
+                answer = _ask(host.probe, {"targets": targets, "limit_s": _HELLO_LIMIT_S})
+                missed = [] if endpoint else [_HERE]
+                host.report.unreachable = (*missed, *answer["unreachable"])
+
+            here.answer_while(lambda: self._do(meet, able))
+
+    def _do(
+        self, what: Callable[[FoundHost], None], hosts: Optional[Sequence[FoundHost]] = None
+    ) -> None:
+        """Do something with all hosts (that are still well) at once; note who fails."""
+        wanted = self.hosts if hosts is None else hosts
+        each([host for host in wanted if not host.report.error], what)
+
+
+def each(hosts: Sequence[FoundHost], what: Callable[[FoundHost], None]) -> None:
+    """Do something with all of ``hosts`` at once; a PeerError becomes the error of its host."""
+
+    def guarded(host: FoundHost) -> None:
+        try:
+            what(host)
+        except PeerError as error:
+            host.report.error = str(error)
+
+    if hosts:
+        with ThreadPoolExecutor(min(_AT_ONCE, len(hosts)), "ssh-ask") as pool:
+            list(pool.map(guarded, hosts))
+
+
+def _ask(process: RemoteProcess, question: Dict[str, Any]) -> Dict[str, Any]:
+    process.write(json.dumps(question).encode() + b"\n")
+    answer: Dict[str, Any] = json.loads(process.readline(_ANSWER_LIMIT_S))
+    return answer
+
+
+def _has_zmq(host: FoundHost) -> bool:
+    return host.probe is not None and "zmq" not in host.report.found["missing"]
+
+
+def _address_toward(toward: str, interfaces: Sequence[str]) -> str:
+    """This machine may have none of the hosts' interfaces: then the route tells."""
+    for names in (interfaces, ()):
+        try:
+            return own_address(toward, names)
+        except OSError:
+            pass
+    return ""
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
+
+
+class _Greeter:
+    """Answers the hosts' hellos where the scheduler is going to listen."""
+
+    def __init__(self, secret: str, public: str, port: int, hosts: Sequence[FoundHost]) -> None:
+        self.endpoints: Dict[str, str] = {}  # by address; those that can be listened at
+        self._context = zmq.Context()
+        self._sockets: List[zmq.Socket] = []
+        for address in {host.scheduler_address for host in hosts} - {""}:
+            socket = self._context.socket(zmq.REP)
+            socket.linger = 0
+            socket.ipv6 = ":" in address
+            socket.curve_server = True
+            socket.curve_secretkey, socket.curve_publickey = secret.encode(), public.encode()
+            try:
+                socket.bind(endpoint_of(address, port or "*"))
+            except zmq.ZMQError:
+                socket.close()
+                continue  # the scheduler will say why; until then, nobody reaches it
+            self._sockets.append(socket)
+            self.endpoints[address] = str(socket.get_string(zmq.LAST_ENDPOINT))
+
+    def __enter__(self) -> "_Greeter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._context.destroy(linger=0)
+
+    def answer_while(self, what: Callable[[], None]) -> None:
+        """Call ``what()`` in another thread, and answer until it returns."""
+        poller = zmq.Poller()
+        for socket in self._sockets:
+            poller.register(socket, zmq.POLLIN)
+        with ThreadPoolExecutor(1, "ssh-meet") as pool:
+            done = pool.submit(what)
+            while not done.done():
+                for socket, _ in poller.poll(20):
+                    socket.recv()
+                    socket.send(b"hello")
+            done.result()
