@@ -1,0 +1,1 @@
+"""What runs jobs somewhere: not part of the package ``baryon``, run from the repository root."""
