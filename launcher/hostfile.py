@@ -246,7 +246,7 @@ def _bounds(item: str, part: str) -> Tuple[int, int, int]:
         raise ValueError(f"[{part}] is no range of numbers; write it as [01-16] or [1-3,7]")
     first, last = match.group(1), match.group(2) or match.group(1)
     if int(last) < int(first):
-        raise ValueError(f"the range [{part}] runs backwards; write [{last}-{first}]")
+        raise ValueError(f"the range {item} in [{part}] runs backwards; write {last}-{first}")
     return int(first), int(last), len(first) if first.startswith("0") else 0
 
 

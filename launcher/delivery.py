@@ -1,0 +1,210 @@
+"""Delivers files to a host: the sender's side of the protocol that receiver.py documents.
+
+A host gets only what it does not have. *Unchanged* is what has the same size, modification time
+and permissions there as here, or the same target if it is a link. Contents are not compared, but
+all that travels is checked by its SHA-256, computed while the file is read for sending.
+
+SFTP was rejected: checksums and replacing all files at the end need a process on the host anyway,
+it takes several round trips for each file, and login scripts that print break it.
+
+One thread runs a delivery; several may run side by side, also of the same manifest.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Optional, Protocol, Tuple
+
+from baryon.ps import PeerError, ProtocolError, UsageError
+
+from . import receiver
+from .manifest import Entry, Manifest
+
+__all__ = ["ByteStream", "Delivered", "Progress", "bootstrap", "deliver"]
+
+_CHUNK = 256 << 10
+_MOST_NOISE = 10_000
+
+
+class ByteStream(Protocol):
+    """What `deliver` needs of an ssh channel or a pipe; writes may be buffered."""
+
+    def write(self, data: bytes) -> object: ...
+
+    def flush(self) -> object: ...
+
+    def readline(self) -> bytes:
+        """The next line; empty at the end."""
+
+
+class Progress(NamedTuple):
+    """How far a delivery is; bytes and files that the host had already do not count."""
+
+    num_sent: int
+    num_files: int
+    nbytes_sent: int
+    nbytes: int
+
+
+class Delivered(NamedTuple):
+    """``dst`` is absolute, as the host resolved it; ``num_sent`` counts what was not there."""
+
+    dst: str
+    num_sent: int
+    nbytes: int
+
+
+def bootstrap() -> Tuple[Tuple[str, ...], bytes]:
+    """How a receiver starts: arguments for a Python on the host, and what to write to it first.
+
+    The arguments need no quoting but one pair of single quotes in any shell, csh included.
+    """
+    source = Path(receiver.__file__).read_bytes()
+    code = f"import sys;exec(sys.stdin.buffer.read({len(source)}))"
+    return ("-c", code), source
+
+
+def deliver(
+    stream: ByteStream,
+    host: str,
+    dst: str,
+    manifest: Manifest,
+    on_progress: Callable[[Progress], object] = lambda progress: None,
+) -> Delivered:
+    """Bring ``manifest`` to ``dst`` on ``host``, whose receiver is at the other end of ``stream``.
+
+    ``dst`` may begin with ~ and may be relative to the home directory there. When this returns, all
+    files are in place; when it raises, and unless the message says otherwise, none is.
+
+    Raises PeerError with the host's own words if the files cannot be put there or the stream ends,
+    UsageError if a file here changes or cannot be read, ProtocolError for an impossible answer.
+    """
+    files = [entry[:6] for entry in manifest.entries]
+    request = json.dumps({"dst": dst, "files": files}, separators=(",", ":"))
+    try:
+        stream.write(request.encode("ascii") + b"\n")
+        stream.flush()
+    except OSError as error:
+        raise _broken(stream, host, error) from error
+    answer = _answer(stream, host)
+    needed = _needed(answer, manifest, host)
+    _send(stream, host, [entry for entry in needed if entry.kind == "file"], on_progress)
+    done = _answer(stream, host)
+    if done.get("done") != len(needed):
+        raise ProtocolError(
+            f"{host}: {len(needed)} files were sent, but it says {done.get('done')!r}"
+        )
+    nbytes = sum(entry.size for entry in needed)
+    return Delivered(str(answer["dst"]), len(needed), nbytes)
+
+
+def _needed(answer: Dict[str, object], manifest: Manifest, host: str) -> List[Entry]:
+    need, entries = answer.get("need"), manifest.entries
+    if (
+        not isinstance(need, list)
+        or not all(type(index) is int and 0 <= index < len(entries) for index in need)
+        or not isinstance(answer.get("dst"), str)
+    ):
+        raise ProtocolError(f"{host}: impossible answer to a list of files: {str(answer)[:200]}")
+    return [entries[index] for index in need]
+
+
+def _send(
+    stream: ByteStream,
+    host: str,
+    entries: List[Entry],
+    on_progress: Callable[[Progress], object],
+) -> None:
+    nbytes = sum(entry.size for entry in entries)
+    sent = 0
+    for index, entry in enumerate(entries):
+        on_progress(Progress(index, len(entries), sent, nbytes))
+        fault = None
+        digest = hashlib.sha256()
+        size = 0
+        try:
+            with open(entry.source, "rb") as file:
+                while True:
+                    data = file.read(min(_CHUNK, entry.size - size + 1))
+                    size += len(data)
+                    if not data or size > entry.size:
+                        break
+                    digest.update(data)
+                    _write(stream, host, receiver.LENGTH.pack(len(data)), data)
+                    on_progress(Progress(index, len(entries), sent + size, nbytes))
+                if size != entry.size or os.fstat(file.fileno()).st_mtime_ns != entry.mtime_ns:
+                    fault = (
+                        "changed while it was copied; keep it as it is for so long, or exclude it "
+                        "in .baryonignore"
+                    )
+        except OSError as error:
+            fault = f"cannot be read: {error.strerror}"
+        if fault:
+            _abort(stream)
+            raise UsageError(f"{entry.source!r} {fault} (on the way to {host})")
+        _write(stream, host, receiver.LENGTH.pack(0), digest.digest())
+        sent += size
+    try:
+        stream.flush()
+    except OSError as error:
+        raise _broken(stream, host, error) from error
+    on_progress(Progress(len(entries), len(entries), sent, nbytes))
+
+
+def _write(stream: ByteStream, host: str, *parts: bytes) -> None:
+    try:
+        for part in parts:
+            stream.write(part)
+    except OSError as error:
+        raise _broken(stream, host, error) from error
+
+
+def _abort(stream: ByteStream) -> None:
+    """Tell the receiver that no more comes, and wait until it has cleaned up."""
+    try:
+        stream.write(receiver.LENGTH.pack(receiver.ABORT))
+        stream.flush()
+        while stream.readline():
+            pass
+    except OSError:
+        pass  # it has gone, which comes to the same
+
+
+def _broken(stream: ByteStream, host: str, error: OSError) -> PeerError:
+    """Why ``stream`` takes no more: the receiver's last words, if it had any."""
+    try:
+        _answer(stream, host)
+    except PeerError as last_words:
+        return last_words
+    return PeerError(f"{host}: the connection broke while files were sent: {error}")
+
+
+def _answer(stream: ByteStream, host: str) -> Dict[str, object]:
+    """The receiver's next line; what login scripts print before it is skipped."""
+    noise: Optional[str] = None
+    for _ in range(_MOST_NOISE):
+        try:
+            line = stream.readline()
+        except OSError as error:
+            raise PeerError(f"{host}: no answer about the files: {error}") from error
+        if not line:
+            said = f"; the last it said was {noise!r}" if noise else ""
+            raise PeerError(
+                f"{host}: its Python ended without an answer about the files{said}; see whether "
+                "python3 -c pass works there"
+            )
+        if line.startswith(receiver.MARK):
+            break
+        noise = line.decode("utf-8", "replace").strip()[:200] or noise
+    else:
+        raise ProtocolError(f"{host}: its login scripts print without end: {noise!r}")
+    try:
+        answer = json.loads(line[len(receiver.MARK) :].decode("ascii"))
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise ProtocolError(f"{host}: garbled answer about the files: {line[:200]!r}")
+    if "error" in answer:
+        raise PeerError("\n".join(f"{host}: {part}" for part in str(answer["error"]).splitlines()))
+    return answer
