@@ -14,14 +14,14 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Protocol, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Protocol
 
 from baryon.ps import PeerError, ProtocolError, UsageError
 
 from . import receiver
 from .manifest import Entry, Manifest
 
-__all__ = ["ByteStream", "Delivered", "Progress", "bootstrap", "deliver"]
+__all__ = ["ByteStream", "Delivered", "Progress", "deliver", "receiver_source"]
 
 _CHUNK = 256 << 10
 _MOST_NOISE = 10_000
@@ -55,14 +55,9 @@ class Delivered(NamedTuple):
     nbytes: int
 
 
-def bootstrap() -> Tuple[Tuple[str, ...], bytes]:
-    """How a receiver starts: arguments for a Python on the host, and what to write to it first.
-
-    The arguments need no quoting but one pair of single quotes in any shell, csh included.
-    """
-    source = Path(receiver.__file__).read_bytes()
-    code = f"import sys;exec(sys.stdin.buffer.read({len(source)}))"
-    return ("-c", code), source
+def receiver_source() -> str:
+    """The program to be run on the host, whose standard input and output are the stream."""
+    return Path(receiver.__file__).read_text(encoding="utf-8")
 
 
 def deliver(

@@ -11,7 +11,14 @@ from typing import Dict, Generic, NamedTuple, Optional, TypeVar
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-__all__ = ["Authenticator", "KeyPair", "endpoint_of", "new_key_pair", "secure_client", "secure_server"]
+__all__ = [
+    "Authenticator",
+    "KeyPair",
+    "endpoint_of",
+    "new_key_pair",
+    "secure_client",
+    "secure_server",
+]
 
 
 _DOMAIN = "baryon"

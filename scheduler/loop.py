@@ -159,9 +159,10 @@ class _Loop:
         self._reactor.post(self._signal, signal.SIGPIPE)
 
     def _tick(self) -> None:
+        # First the time: it may have stood still for this process, which explains what follows.
+        self._do(self._core.on_tick(_now()))
         for host, how in self._cluster.ended():
             self._do(self._core.on_agent_ended(host, how, _now()))
-        self._do(self._core.on_tick(_now()))
 
     # -- actions ------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Iterable, List, Optional, Sequence, Tuple, Type, Union
@@ -319,7 +320,7 @@ class Testbed:
                 _answers(host)  # says more, if a host has ended
             raise
         for host in hosts:
-            wait_until(lambda host=host: _answers(host), f"{host.name} to answer on port 22")
+            wait_until(partial(_answers, host), f"{host.name} to answer on port 22")
 
     def _save(self) -> None:
         """Note what runs, for ``attach``."""

@@ -17,6 +17,7 @@ from baryon.scheduler import AgentConfig, Job, agent_argv
 
 from ..flags import Options
 from ..preflight import judge, lines
+from ..shipping import ship
 from ..ssh import Connection, Interpreter, RemoteProcess, open_tunnel
 from ..survey import Survey
 
@@ -39,7 +40,7 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
             raise PeerError("\n".join(errors))
         for line in lines(findings):
             say(f"note: {line}")
-        bring_what_is_missing(survey, options)
+        ship(survey, options, say)
     except BaseException:
         survey.close()
         raise
@@ -57,10 +58,6 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
             host.scheduler_address if is_direct else "",
         )
     return msgspec.structs.replace(job, hosts=tuple(hosts)), SshCluster(ready)
-
-
-def bring_what_is_missing(survey: Survey, options: Options) -> None:
-    pass
 
 
 class SshHost(NamedTuple):
@@ -114,6 +111,10 @@ class _Agent:
             self._process.close_input()
         return self._process.how_it_ended() if self._process.has_ended() else ""
 
+    def kill(self) -> None:
+        if not self._thread.is_alive() and self._process is not None:
+            self._process.kill()
+
     def release(self) -> None:
         """Close its input, as soon as it has been started."""
         self._is_released = True
@@ -152,6 +153,8 @@ class SshCluster:
         while self._agents.keys() - lost and time.monotonic() < deadline:
             if not self.ended():
                 time.sleep(0.02)
+        for number in self._agents.keys() - lost:
+            self._agents[number].kill()
         self._agents.clear()
         for host in self._hosts.values():
             host.connection.close()

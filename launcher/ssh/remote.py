@@ -25,6 +25,7 @@ from .connection import Connection
 __all__ = ["Interpreter", "RemoteProcess"]
 
 _WINDOW_NBYTES = 16 << 20
+_KILL_LIMIT_S = 5.0
 _NO_PYTHON, _NO_SETUP = 96, 97
 # Runs a program that follows on standard input, after a line with its length. The first entry of
 # sys.path is the working directory, whose files could hide the standard library's.
@@ -62,8 +63,9 @@ class Interpreter(NamedTuple):
         return "exec bash -l" if self.setup else "exec /bin/sh"
 
     def script(self, arguments: Sequence[str], mark: str) -> bytes:
-        """Says ``mark`` on a line of its own and becomes Python with ``arguments``."""
-        lines = []
+        """Says ``mark`` and its process ID at once, ``mark`` alone at the end, each on a line of
+        its own, and becomes Python with ``arguments``."""
+        lines = [f"printf '\\n%s %s\\n' {mark} $$"]
         if self.setup:
             lines.append(
                 f'eval {shlex.quote(self.setup)} || {{ echo "--setup ended with code $?" >&2; '
@@ -103,6 +105,8 @@ class RemoteProcess:
     ) -> None:
         self._host = connection.name
         limit_s = interpreter.start_limit_s
+        self._connection = connection
+        self._pid = 0
         self._rest = b""
         self._noise: List[bytes] = []
         mark = secrets.token_hex(16)
@@ -161,6 +165,24 @@ class RemoteProcess:
     def close(self) -> None:
         self._channel.close()
 
+    def kill(self) -> None:
+        """End it and its process group with SIGKILL, if it can be reached. Does not wait.
+
+        The end of a channel does not end what is at its other end.
+        """
+        if not self._pid:
+            return
+        try:
+            channel = self._connection.transport.open_session(timeout=_KILL_LIMIT_S)
+            channel.settimeout(_KILL_LIMIT_S)
+            channel.exec_command("exec /bin/sh")
+            channel.sendall(f"kill -KILL -{self._pid}\n".encode())  # sshd gives it a group
+            channel.shutdown_write()
+            channel.recv(1)
+            channel.close()
+        except (paramiko.SSHException, OSError, EOFError):
+            pass  # it is out of reach; what is there ends by itself when it hears nothing
+
     def has_ended(self) -> bool:
         """Whether the process has ended, or its connection has."""
         return self._channel.exit_status_ready() or self._channel.closed
@@ -191,9 +213,14 @@ class RemoteProcess:
         """Skip what login scripts and --setup print."""
         deadline = time.monotonic() + limit_s
         try:
-            while self.readline(deadline - time.monotonic()).strip() != mark:
-                pass
+            while True:
+                words = self.readline(deadline - time.monotonic()).split()
+                if words[:1] == [mark] and len(words) == 1:
+                    return
+                if words[:1] == [mark]:
+                    self._pid = int(words[1])
         except _Silence:
+            self.kill()
             raise PeerError(
                 f"its login shell, --setup and Python did not come up in {limit_s:.0f} s; try "
                 f"ssh {self._host} true, or raise --start-timeout"

@@ -1,8 +1,5 @@
 """Whole jobs over SSH on four real hosts."""
 
-import re
-
-import numpy as np
 import pytest
 
 from tests.cluster import REPOSITORY

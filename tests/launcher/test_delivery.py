@@ -16,7 +16,7 @@ from typing import ClassVar
 import pytest
 
 from baryon.launcher import receiver
-from baryon.launcher.delivery import Progress, bootstrap, deliver
+from baryon.launcher.delivery import Progress, deliver, receiver_source
 from baryon.launcher.manifest import Entry, Manifest, scan
 from baryon.ps import PeerError, ProtocolError, UsageError
 
@@ -29,11 +29,12 @@ class Pipes:
     alive: ClassVar[list] = []
 
     def __init__(self, home, before="", as_user=None):
-        (option, code), source = bootstrap()
+        source = receiver_source().encode()
+        code = f"import sys;exec(sys.stdin.buffer.read({len(source)}))"
         if as_user is not None:
             modules = "contextlib,fcntl,hashlib,json,os,shutil,signal,struct,tempfile,typing"
             code = f"import {modules};os.setuid({as_user});{code}"  # who may not read Python's
-        command = [sys.executable, option, code]
+        command = [sys.executable, "-c", code]
         if before:
             command = ["sh", "-c", before + ' exec "$@"', "sh", *command]
         self.process = subprocess.Popen(
@@ -525,7 +526,7 @@ def test_a_receiver_that_gets_garbage_says_so(home, line):
 
 
 def test_the_receiver_is_python_3_6_and_needs_nothing_else():
-    _, source = bootstrap()
+    source = receiver_source()
     ast.parse(source, feature_version=(3, 6))
     # -I and -S leave the standard library only
     done = subprocess.run([sys.executable, "-I", "-S", "-c", source], input=b"", check=False)

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from baryon.launcher.delivery import bootstrap
 from baryon.launcher.manifest import Entry, Manifest, fingerprint, package_manifest, scan
 from baryon.ps import UsageError
 
@@ -256,8 +255,3 @@ def test_a_fingerprint_needs_its_files(root):
     (root / "a").unlink()
     with pytest.raises(UsageError, match=r"root/a' cannot be read: No such file"):
         fingerprint(manifest)
-
-
-def test_the_bootstrap_needs_no_quoting_but_single_quotes():
-    (_, code), _ = bootstrap()
-    assert not set(code) & set("'!\\\n")

@@ -1,0 +1,108 @@
+"""Brings to the hosts what they lack: Baryon, libraries that it needs, the user's files."""
+
+import os
+import sys
+import threading
+from typing import Callable, Dict, List, Sequence, Tuple
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+from rich.progress import Progress as Bar
+
+from baryon.ps import PeerError
+
+from . import delivery
+from .delivery import Delivered, Progress, deliver
+from .flags import Options
+from .manifest import Manifest, fingerprint, package_manifest, scan
+from .ssh import Interpreter, RemoteProcess
+from .survey import FoundHost, Survey, each
+
+__all__ = ["ship"]
+
+_DISTRIBUTIONS = {"zmq": "pyzmq", "msgspec": "msgspec", "psutil": "psutil"}
+
+
+def ship(survey: Survey, options: Options, say: Callable[[str], None]) -> None:
+    """Bring what is missing, and then the working directory if it is to be copied.
+
+    Afterwards each host's report says where baryon is (``home``). Raises PeerError in a line for
+    each host that could not be given something, UsageError if something here cannot be read.
+    """
+    _ship_baryon(survey, say)
+    if options.sync_dst_dir is not None:
+        manifest = scan(os.getcwd())
+        for sentence in manifest.skipped:
+            say(f"note: not copied: {sentence}")
+        _copy(survey, manifest, options.sync_dst_dir, say)
+
+
+def _ship_baryon(survey: Survey, say: Callable[[str], None]) -> None:
+    wanting = [h for h in survey.hosts if not h.report.found["home"] or h.report.found["missing"]]
+    manifests: Dict[Tuple[str, ...], Tuple[Manifest, str]] = {}
+    for host in wanting:
+        missing = tuple(_DISTRIBUTIONS[name] for name in host.report.found["missing"])
+        if missing not in manifests:
+            made = package_manifest(missing)
+            manifests[missing] = made, fingerprint(made)
+
+    def bring(host: FoundHost) -> None:
+        found = host.report.found
+        manifest, name = manifests[tuple(_DISTRIBUTIONS[name] for name in found["missing"])]
+        done = _deliver(host, survey.interpreter, os.path.join(found["cache"], name), manifest)
+        found["home"] = done.dst
+
+    _all_or_none(wanting, bring)
+    if wanting:
+        where = wanting[0].report.found["home"]
+        names = ", ".join(host.report.name for host in wanting[:5])
+        more = f" and {len(wanting) - 5} more" if len(wanting) > 5 else ""
+        say(f"note: baryon was not on {names}{more} and has been put there, as in {where}")
+
+
+def _copy(survey: Survey, manifest: Manifest, dst: str, say: Callable[[str], None]) -> None:
+    is_shown = sys.stderr.isatty()
+    columns = TextColumn("copying"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    totals: Dict[int, Progress] = {}
+    done: List[Delivered] = []
+    lock = threading.Lock()
+    with Bar(*columns, console=Console(stderr=True), transient=True, disable=not is_shown) as bar:
+        task = bar.add_task("copying", total=None)
+
+        def bring(host: FoundHost) -> None:
+            def on_progress(progress: Progress) -> None:
+                with lock:
+                    totals[host.index] = progress
+                    sent = sum(p.nbytes_sent for p in totals.values())
+                    bar.update(task, completed=sent, total=sum(p.nbytes for p in totals.values()))
+
+            delivered = _deliver(host, survey.interpreter, dst, manifest, on_progress)
+            with lock:
+                done.append(delivered)
+
+        _all_or_none(survey.hosts, bring)
+    files, nbytes = sum(d.num_sent for d in done), sum(d.nbytes for d in done)
+    say(f"note: copied {files} files, {nbytes / 1e6:.1f} MB, to {len(done)} hosts")
+
+
+def _deliver(
+    host: FoundHost,
+    interpreter: Interpreter,
+    dst: str,
+    manifest: Manifest,
+    on_progress: Callable[[Progress], object] = lambda progress: None,
+) -> Delivered:
+    assert host.connection is not None
+    process = RemoteProcess.of_source(host.connection, interpreter, delivery.receiver_source())
+    try:
+        return deliver(process, host.report.name, dst, manifest, on_progress)
+    finally:
+        process.close()
+
+
+def _all_or_none(hosts: Sequence[FoundHost], what: Callable[[FoundHost], None]) -> None:
+    """Do it with all hosts at once; raises PeerError that names all that failed."""
+    each(hosts, what)
+    errors = [host.report.error for host in hosts if host.report.error]
+    if errors:
+        raise PeerError("\n".join(errors))
