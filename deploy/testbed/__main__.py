@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import List, Optional
 
+from . import requirements
 from .bed import Testbed
 from .processes import TestbedError
 
@@ -15,9 +16,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Returns the exit code: 1 if it failed or, for ``status``, if there is no whole bed."""
     options = _parser().parse_args(argv)
     try:
-        if options.command == "up":
-            return _up(options)
-        return _down(options.dir) if options.command == "down" else _status(options.dir)
+        if options.command == "status":
+            return _status(options.dir)
+        requirements.check()  # before an earlier bed is touched
+        return _up(options) if options.command == "up" else _down(options.dir)
     except (TestbedError, OSError) as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"testbed: error: {line}\n")

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["DRIVER", "Testbed"]
 
 DRIVER = "driver"  # the name of this machine among the hosts
+_SSHD = "sshd"  # newer ones also have sshd-session and sshd-auth
 End = Union[Host, str]  # of a connection: a host or DRIVER
 _FILES = (*ACCESS_FILES, "switch.log")
 
@@ -192,11 +194,7 @@ class Testbed:
 
     def processes(self, host: Host) -> "List[psutil.Process]":
         """All living processes of a host but its init and its sshd's, as seen from outside."""
-        return [
-            process
-            for process in self._all_processes(host)
-            if process.pid != host.pid and not process.name().startswith("sshd")
-        ]
+        return [process for process, name in self._named_processes(host) if name != _SSHD]
 
     # -- what can go wrong
 
@@ -242,9 +240,7 @@ class Testbed:
             wait_until(lambda: not host.sshd_pidfile.exists(), f"the end of {host.name}'s sshd")
             return
         host.sshd_pidfile.unlink()
-        for process in self._sshd_processes(host):
-            process.kill()
-        wait_until(lambda: not self._sshd_processes(host), f"the end of {host.name}'s sshd")
+        wait_until(lambda: not self._kill_sshd(host), f"the end of {host.name}'s sshd")
 
     def start_sshd(self, host: Host) -> None:
         """After ``stop_sshd``."""
@@ -335,7 +331,8 @@ class Testbed:
         path.with_suffix(".new").write_text(json.dumps(state))
         path.with_suffix(".new").replace(path)
 
-    def _all_processes(self, host: Host) -> "List[psutil.Process]":
+    def _named_processes(self, host: Host) -> "List[Tuple[psutil.Process, str]]":
+        """What lives on a host, its init left out; all of sshd's processes are called _SSHD."""
         import psutil
 
         namespace = os.readlink(f"/proc/{host.pid}/ns/pid")
@@ -344,14 +341,22 @@ class Testbed:
             try:
                 if os.readlink(f"/proc/{process.pid}/ns/pid") != namespace:
                     continue
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+                name, is_zombie = process.name(), process.status() == psutil.STATUS_ZOMBIE
             except (OSError, psutil.NoSuchProcess):
                 continue  # it ended meanwhile
+            if process.pid != host.pid and not is_zombie:
+                found.append((process, _SSHD if name.startswith(_SSHD) else name))
         return found
 
-    def _sshd_processes(self, host: Host) -> "List[psutil.Process]":
-        return [found for found in self._all_processes(host) if found.name().startswith("sshd")]
+    def _kill_sshd(self, host: Host) -> int:
+        """Kill the listener and all sessions; returns how many processes there were."""
+        pids = [process.pid for process, name in self._named_processes(host) if name == _SSHD]
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it ended meanwhile
+        return len(pids)
 
 
 def _port(end: End) -> int:

@@ -61,7 +61,7 @@ class Host:
         sleeper = "exec sleep infinity" if lifeline is None else "exec cat"
         script = (self.files / "boot").read_text() + sleeper
         self.holder = Holder.start(
-            [*namespaces, "--propagation", "private", "--mount-proc", "sh", "-euc", script],
+            [*namespaces, "--propagation", "private", "--mount-proc", "bash", "-euc", script],
             lifeline,
             self.files / "boot.log",
         )
@@ -154,9 +154,9 @@ def _can_penalize() -> bool:
 
 
 def _boot_script(host: Host, options: HostOptions, shared: Sequence[Path]) -> str:
-    """For ``sh -eu``; whoever runs it adds the last line, which the init becomes.
+    """For ``bash -eu``; whoever runs it adds the last line, which the init becomes.
 
-    The init ignores SIGCHLD, so that the kernel reaps the orphans of the host.
+    The init ignores SIGCHLD (dash cannot make it), so that the kernel reaps the host's orphans.
     """
     lines = [f"hostname {host.name}", "ip link set lo up"]
     for place in PRIVATE:

@@ -146,7 +146,7 @@ class Network:
 def _claim(switch: Holder) -> int:
     """Make this machine's link, whose name is the claim on the subnet: two cannot have it."""
     taken = set(re.findall(r"\b10\.77\.(\d+)\.", call(["ip", "-4", "addr"])))
-    for subnet in range(255):
+    for subnet in range(1, 255):  # fd77:0::11 would have two spellings
         if str(subnet) in taken:
             continue
         link = f"baryon{subnet}"

@@ -19,6 +19,7 @@ _PACKAGES = {
     "setpriv": "util-linux",
     "mount": "mount",
     "hostname": "hostname",
+    "bash": "bash",
 }
 _PROBES = {
     "bridges": "ip link add probe type bridge",
