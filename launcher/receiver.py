@@ -13,14 +13,13 @@ begin with MARK, as login scripts may print, too. A length of ABORT says that th
 
 Guaranteed: everything arrives in a staging directory and is verified before the first file is put
 into place; each file is replaced in one step; the staging directory is removed however this ends,
-SIGKILL excepted (the next delivery removes it then). Nothing else is ever deleted, and nothing is
-written outside of ``dst``, not even through symbolic links. Paths are bytes: any name that Linux
-allows arrives as it is, whatever the host's locale.
+SIGKILL excepted (a delivery on a later day removes it then). Nothing else is ever deleted, and
+nothing is written outside of ``dst``, not even through symbolic links. Paths are bytes: any name
+that Linux allows arrives as it is, whatever the host's locale.
 """
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -38,7 +37,7 @@ ABORT = 0xFFFFFFFF
 LENGTH = struct.Struct("!I")
 MAX_CHUNK = 1 << 20
 STAGING = ".baryon-incoming-"
-_STALE_S = 60
+_STALE_S = 24 * 3600  # other hosts that share the file system may be at it just now
 _MTIME_UNITS_NS = (1, 1000, 10**9)  # what file systems round down to; Lustre and ext3 to seconds
 _MOST_FAULTS = 20
 _REMEDIES = {
@@ -178,7 +177,7 @@ def _is_same(each: Wanted, found: os.stat_result) -> bool:
     if each.kind == "link":
         return stat.S_ISLNK(found.st_mode) and os.readlink(each.path) == each.target
     if each.kind == "dir":
-        return mode == each.mode
+        return True  # its permissions are the host's affair once it exists
     is_as_old = any(
         found.st_mtime_ns == each.mtime_ns - each.mtime_ns % unit for unit in _MTIME_UNITS_NS
     )
@@ -255,36 +254,20 @@ def _staging(wanted: List[Wanted]) -> Iterator[bytes]:
         return
     with _about(os.getcwdb()):
         path = tempfile.mkdtemp(prefix=STAGING.encode("ascii"), dir=b".")
-    lock = None
     try:
-        lock = os.open(path, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # not every file system has locks
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield path
     finally:
         _ignore_signals()
         shutil.rmtree(path, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
 
 
 def _remove_stale() -> None:
-    """Remove what a killed delivery left: it holds no lock on its staging directory any more."""
+    """Remove what killed deliveries left; one under way touches its staging directory often."""
     for name in os.listdir(b"."):
-        if not name.startswith(STAGING.encode("ascii")):
-            continue
-        try:
-            folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if time.time() - os.fstat(folder).st_mtime > _STALE_S:
+        if name.startswith(STAGING.encode("ascii")):
+            found = _lstat(name)
+            if found is not None and time.time() - found.st_mtime > _STALE_S:
                 shutil.rmtree(name, ignore_errors=True)
-        except OSError:
-            pass
-        finally:
-            os.close(folder)
 
 
 def _interrupted(number: int, _frame: object) -> None:
