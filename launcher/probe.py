@@ -67,7 +67,7 @@ def report(ask):
         "platform": [sys.implementation.cache_tag, platform.machine(), *platform.libc_ver()],
         "home": _home_of_baryon(ask),
         "cache": _cache_directory(),
-        "missing": [name for name in _MODULES if importlib.util.find_spec(name) is None],
+        "missing": [name for name in _MODULES if not _origin(name)],
         "numpy": _version("numpy"),
         "cwd": _state_of_directory(cwd),
         "program": _state_of_program(ask, cwd),
@@ -89,9 +89,9 @@ def report(ask):
 def _home_of_baryon(ask):
     """The first folder that holds the very version of baryon that is wanted; empty if none does."""
     homes = list(ask["homes"])
-    spec = importlib.util.find_spec("baryon")
-    if spec is not None and spec.origin:
-        homes.append(os.path.dirname(os.path.dirname(spec.origin)))
+    origin = _origin("baryon")
+    if origin:
+        homes.append(os.path.dirname(os.path.dirname(origin)))
     for home in homes:
         if fingerprint_of(home) == ask["fingerprint"]:
             return home
@@ -113,6 +113,12 @@ def _cache_directory():
     return ""
 
 
+def _origin(module):
+    """The file of a package's __init__; empty if there is none: an empty folder is no package."""
+    spec = importlib.util.find_spec(module)
+    return (spec.origin or "") if spec is not None else ""
+
+
 def _import_mxnet(home):
     """MXNet's version; empty if it is not there, "error: ..." if it cannot be imported."""
     if not _version("mxnet"):
@@ -132,11 +138,11 @@ def _import_mxnet(home):
 
 def _version(module):
     """A module's version, without importing it; empty if it is not there."""
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.origin:
+    origin = _origin(module)
+    if not origin:
         return ""
     # Its distribution may have another name (mxnet-cu112); its folder beside the module tells.
-    folder = os.path.dirname(os.path.dirname(spec.origin))
+    folder = os.path.dirname(os.path.dirname(origin))
     for name in sorted(os.listdir(folder)):
         project, _, rest = name.partition("-")
         if project.split("_")[0].lower() == module and name.endswith((".dist-info", ".egg-info")):

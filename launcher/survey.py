@@ -137,11 +137,13 @@ class Survey:
 
     def _find_scheduler_addresses(self) -> None:
         """For each host, which of this machine's addresses leads here from there."""
-        interfaces = self._job.interfaces
         for host in self.hosts:
             if host.connection is not None:
                 toward = host.connection.peer_address() or host.connection.target.hostname
-                host.scheduler_address = _address_toward(toward, interfaces)
+                try:
+                    host.scheduler_address = own_address(toward)
+                except OSError:
+                    pass  # no route: through a jump, then
         # A host that is this machine must be where the others find it, too.
         others = [h.scheduler_address for h in self.hosts if not _is_loopback(h.scheduler_address)]
         for host in self.hosts:
@@ -238,16 +240,6 @@ def _ask(process: RemoteProcess, question: Dict[str, Any]) -> Dict[str, Any]:
 
 def _has_zmq(host: FoundHost) -> bool:
     return host.probe is not None and "zmq" not in host.report.found["missing"]
-
-
-def _address_toward(toward: str, interfaces: Sequence[str]) -> str:
-    """This machine may have none of the hosts' interfaces: then the route tells."""
-    for names in (interfaces, ()):
-        try:
-            return own_address(toward, names)
-        except OSError:
-            pass
-    return ""
 
 
 def _is_loopback(address: str) -> bool:

@@ -108,6 +108,7 @@ class Agent:
             signal.signal(signum, lambda number, frame: reactor.post(self._on_signal, number))
         signal.signal(signal.SIGCHLD, lambda number, frame: reactor.post(self._reap))
         try:
+            self._socket.ipv6 = "[" in self._config.endpoint
             self._socket.connect(self._config.endpoint)
             reactor.receive(self._socket, self._on_message)
             reactor.watch(sys.stdin.fileno(), self._on_input)

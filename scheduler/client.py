@@ -104,6 +104,7 @@ class ControlClient:
         self._socket.linger = 1000
         keys = KeyPair(credentials.public_key, credentials.secret_key)
         secure_client(self._socket, keys, credentials.scheduler_key)
+        self._socket.ipv6 = "[" in credentials.endpoint
         self._socket.connect(credentials.endpoint)
         self._outbox = Outbox(self._reactor, self._socket)
         self._reactor.receive(self._socket, self._on_message)

@@ -172,6 +172,11 @@ class Testbed:
         return self._net.address(0)
 
     @property
+    def driver_link(self) -> str:
+        """This machine's network link to the hosts."""
+        return self._net.driver_link
+
+    @property
     def driver_address6(self) -> Optional[str]:
         return self._net.address6(0)
 
