@@ -108,6 +108,7 @@ def test_the_same_messages_of_worker_1_itself_do_get_through(job):
     declared = wire.Declare(0, 1, (wire.KeySpec("more", (1,), "float32"),))
     senders = running.server.senders
     running.job.until(lambda: senders == {0, 1}, "both workers' first messages")
+    peer.send_multipart([wire.DATA.encode(wire.Hello(wire.VERSION, connection=2))])
     peer.send_multipart([wire.DATA.encode(declared)])
     peer.send_multipart(DATA_OF_WORKER_1)
     answered(running.waiting)
