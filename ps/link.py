@@ -102,7 +102,7 @@ class Link:
 
     def close(self) -> None:
         """Give the link up; what was sent still has a second to get out."""
-        self._disconnect(linger_ms=1000)
+        self._disconnect(linger_ms=1000 if self.is_up else 0)
 
     # -- connections --------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ class ModelSlice:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Workers push, repeat, pull, connect again and leave in any order; all answers are foretold."""
+    """Workers push, repeat, pull, connect again and leave anyhow; all answers are foretold."""
 
     @initialize(with_update=st.booleans())
     def start(self, with_update):

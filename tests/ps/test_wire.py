@@ -148,7 +148,8 @@ def decode_or_refuse(data):
         ["Declare", 0, 0, 5], ["Declare", 0, 0, [["w", [2.5], "float32"]]],
         ["Declare", 0, 0, [["w", "22", "float32"]]], ["Declare", 0, 0, [[None, [2], "float32"]]],
         ["SetOptimizer", 0, 1, 5, [], []], ["SetOptimizer", 0, 1, b"", [["w"]], []],
-        ["SetOptimizer", 0, 1, b"", [["w", "x"]], []], ["SetOptimizer", 0, b"", [], []], {"type": "Hello", "version": 1},
+        ["SetOptimizer", 0, 1, b"", [["w", "x"]], []], ["SetOptimizer", 0, b"", [], []],
+        {"type": "Hello", "version": 1},
     ],
     ids=str,
 )  # fmt: skip
