@@ -3,9 +3,11 @@
 Imports none of its sibling packages.
 """
 
-from .client import Client, ServerAddress, StoreClient
+from .client import Client, StoreClient
 from .departures import Operation
+from .endpoints import bind_to, connect_to, endpoint_of
 from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
+from .link import ServerAddress
 from .mxnet_compat import array_over, import_mxnet
 from .optimizer import dump_optimizer
 from .outbox import Outbox
@@ -41,6 +43,8 @@ __all__ = [
     "UsageError",
     "WaitTimeout",
     "array_over",
+    "bind_to",
+    "connect_to",
     "dump_optimizer",
     "endpoint_of",
     "import_mxnet",

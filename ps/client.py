@@ -5,12 +5,17 @@
 buffer per bucket) is the meeting point: an engine operation writes a key's place in it, the
 client sends from there and receives the answer into the same place, and the next engine operation
 reads it. The engine's dependencies see to it that nobody else touches a key's place meanwhile.
+
+A connection that breaks is made anew, and what is not answered is sent again: all that servers
+must know (`Open`, `Declare`), then settings not accepted, then operations not answered. A link
+that stays down for ``silence_s`` fails everything, with the server's name.
 """
 
 import functools
 import os
 import threading
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type, Union
 
 import numpy as np
 import zmq
@@ -18,81 +23,47 @@ import zmq
 from . import wire
 from .departures import Operation
 from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
-from .outbox import Outbox
+from .link import Link, ServerAddress
 from .plan import Key, Plan
 from .reactor import Reactor
-from .security import KeyPair, secure_client
+from .security import KeyPair
 from .staging import WorkerStore
 
-__all__ = ["Client", "ServerAddress", "StoreClient"]
+__all__ = ["Client", "StoreClient"]
 
-# Messages handed to ZeroMQ and not yet sent. More would only queue there, where an urgent bucket
-# cannot overtake them.
-_SEND_AHEAD = 4
-_CONTROL = 1 << 40  # goes before any user's priority
-
-
-class ServerAddress(NamedTuple):
-    endpoint: str
-    public_key: str
-
-
-class _Link:
-    """The connection to one server."""
-
-    def __init__(
-        self,
-        reactor: Reactor,
-        context: zmq.Context,
-        server: ServerAddress,
-        keys: KeyPair,
-        on_message: Callable[[List[zmq.Frame]], None],
-    ) -> None:
-        self._reactor = reactor
-        self._socket = context.socket(zmq.DEALER)
-        self._socket.linger = 1000  # milliseconds for the last messages to get out
-        self._socket.sndhwm = _SEND_AHEAD
-        self._socket.rcvhwm = 0
-        self._socket.maxmsgsize = wire.MAX_PAYLOAD_NBYTES
-        secure_client(self._socket, keys, server.public_key)
-        self._socket.connect(server.endpoint)
-        self._outbox = Outbox(reactor, self._socket)
-        self.flush = self._outbox.flush
-        reactor.receive(self._socket, on_message)
-        self.send(wire.Hello(wire.VERSION))
-
-    def send(
-        self, message: wire.Message, payload: Optional[np.ndarray] = None, priority: int = _CONTROL
-    ) -> None:
-        frames: List[Any] = [wire.DATA.encode(message)]
-        if payload is not None:
-            frames.append(payload)
-        self._outbox.put(frames, priority)
-
-    def close(self) -> None:
-        self._reactor.unwatch(self._socket)
-        self._socket.close()
+_LOOKS = 10  # at the links, while the longest silence lasts
 
 
 class Client:
-    """All of a worker's connections to servers, and the stores that it has opened."""
+    """All of a worker's connections to servers, and the stores that it has opened.
+
+    ``on_fault(text)`` is called, in the reactor's thread, when a server cannot be reached for
+    ``silence_s``; everything has failed then.
+    """
 
     def __init__(
         self,
         reactor: Reactor,
         context: zmq.Context,
         *,
+        rank: int,
         keys: KeyPair,
         servers: List[ServerAddress],
         timeout_s: float,
+        silence_s: float,
+        on_fault: Callable[[str], object],
     ) -> None:
         self._reactor = reactor
         self._pid = os.getpid()
         self._context = context
         self._keys = keys
         self._servers = servers
+        self._rank = rank
         self._timeout_s = timeout_s
-        self._links: List[_Link] = []
+        self._silence_s = silence_s
+        self._on_fault = on_fault
+        self._links: List[Link] = []
+        self._introduction: List[wire.Message] = []  # what each server must know, in order
         self._stores: List[WorkerStore] = []
         self._error: Optional[BaryonError] = None
         self._unfinished = 0
@@ -105,7 +76,7 @@ class Client:
         """Open a new store of ``kind`` ("sync"); workers open the same stores in one order."""
         store = WorkerStore(len(self._stores), Plan(len(self._servers)))
         self._stores.append(store)
-        self._reactor.post(self._to_all, wire.Open(store.number, kind))
+        self._reactor.post(self._introduce, wire.Open(store.number, kind))
         return StoreClient(self, store)
 
     def raise_if_failed(self) -> None:
@@ -144,20 +115,68 @@ class Client:
 
     def _connect(self) -> None:
         for index, server in enumerate(self._servers):
-            on_message = functools.partial(self._on_message, index)
-            self._links.append(_Link(self._reactor, self._context, server, self._keys, on_message))
-        for link in self._links:
-            link.flush()
+            self._links.append(
+                Link(
+                    self._reactor,
+                    self._context,
+                    server,
+                    self._keys,
+                    silence_s=self._silence_s,
+                    on_up=functools.partial(self._tell_all, index),
+                    on_message=functools.partial(self._on_message, index),
+                )
+            )
+        self._last_look = time.monotonic()
+        self._reactor.call_every(self._silence_s / _LOOKS, self._look_at_links)
 
-    def _to_all(self, message: wire.Message) -> None:
+    def _tell_all(self, server: int) -> None:
+        """Send on a new connection all that the server may not know."""
+        link = self._links[server]
+        for message in [*self._introduction, *link.unaccepted.values()]:
+            link.send(message)
+        for store in self._stores:
+            for run in store.unanswered(server):
+                message, payload = store.message(run)
+                link.send(message, payload, run.priority)
+
+    def _look_at_links(self) -> None:
+        """Fail if a link has been down for too long, of the time that this process was awake."""
+        now = time.monotonic()
+        elapsed_s = min(now - self._last_look, 2 * self._silence_s / _LOOKS)
+        self._last_look = now
+        for link in self._links:
+            link.pass_time(elapsed_s)
+        if self._error is not None or all(link.down_s <= self._silence_s for link in self._links):
+            return
+        lost = " and ".join(
+            f"server {index} ({link.server.endpoint}) for {link.down_s:.0f} s"
+            for index, link in enumerate(self._links)
+            if link.down_s
+        )
+        text = (
+            f"worker {self._rank} has lost {lost}: "
+            "is the network between their hosts cut, or a firewall in the way?"
+        )
+        self._fail(PeerError(text))
+        self._on_fault(text)
+
+    def _introduce(self, message: wire.Message) -> None:
+        self._introduction.append(message)
         for link in self._links:
             link.send(message)
             link.flush()
 
-    def _request(self, message: wire.Message) -> None:
+    def _configure(
+        self, store: WorkerStore, kind: Type[wire.Message], fields: Tuple[Any, ...]
+    ) -> None:
         """Send what every server accepts or fails at; `drain` waits for that, too."""
-        self._unfinished += len(self._links)
-        self._to_all(message)
+        serial = store.next_setting()
+        message = kind(store.number, serial, *fields)
+        for link in self._links:
+            self._unfinished += 1
+            link.unaccepted[store.number, serial] = message
+            link.send(message)
+            link.flush()
 
     def _announce(self, store: WorkerStore, operation: Operation) -> None:
         self._unfinished += 1
@@ -178,8 +197,7 @@ class Client:
     def _flush(self, store: WorkerStore) -> None:
         store.is_flush_posted = False
         for run in store.departures.take():
-            for operation, slice_ in zip(run.operations, run.slices):
-                store.outstanding[slice_.bucket.index, slice_.position] = operation
+            store.sent(run)
             message, payload = store.message(run)
             self._links[run.slices[0].bucket.server].send(message, payload, run.priority)
         for link in self._links:
@@ -191,7 +209,8 @@ class Client:
             if isinstance(message, wire.Answer):
                 self._on_answer(message, frames[1:])
             elif isinstance(message, wire.Accepted):
-                self._count_down()
+                if self._links[server].unaccepted.pop((message.store, message.serial), None):
+                    self._count_down()
             elif isinstance(message, wire.Fault):
                 self._fail(PeerError(message.text))
             elif not isinstance(message, wire.Hello):
@@ -219,6 +238,7 @@ class Client:
     def _fail(self, error: BaryonError) -> None:
         if self._error is None:
             self._error = error
+        self.close()  # what is still queued lies in memory that is no longer ours to send
         for store in self._stores:
             for operation in store.forget_all():
                 self._finish(operation)
@@ -254,7 +274,7 @@ class StoreClient:
         place = self._store.add_key(name, shape, dtype)
         key = self._store.plan[name]
         spec = wire.KeySpec(name, tuple(shape), dtype)
-        self._post(self._client._to_all, wire.Declare(self._store.number, key.number, (spec,)))
+        self._post(self._client._introduce, wire.Declare(self._store.number, key.number, (spec,)))
         return place
 
     def set_optimizer(
@@ -263,8 +283,7 @@ class StoreClient:
         lr_mult: wire.Multipliers,
         wd_mult: wire.Multipliers,
     ) -> None:
-        message = wire.SetOptimizer(self._store.number, pickled, lr_mult, wd_mult)
-        self._post(self._client._request, message)
+        self._configure(wire.SetOptimizer, pickled, lr_mult, wd_mult)
 
     def set_hyper(
         self,
@@ -273,8 +292,7 @@ class StoreClient:
         wd_mult: wire.Multipliers,
     ) -> None:
         """Change the optimizer's attributes; call when every push has been answered."""
-        message = wire.SetHyper(self._store.number, scalars, lr_mult, wd_mult)
-        self._post(self._client._request, message)
+        self._configure(wire.SetHyper, scalars, lr_mult, wd_mult)
 
     def announce(self, operation: Operation) -> None:
         """Say, in program order, that ``operation`` will become ready."""
@@ -283,6 +301,9 @@ class StoreClient:
     def ready(self, operation: Operation) -> None:
         """The key's place in the staging memory is filled, or free to be filled."""
         self._post(self._client._ready, self._store, operation)
+
+    def _configure(self, kind: Type[wire.Message], *fields: Any) -> None:
+        self._post(self._client._configure, self._store, kind, fields)
 
     def _post(self, callback: Callable[..., None], *args: Any) -> None:
         self._client._reactor.post(callback, *args)

@@ -16,7 +16,7 @@ from typing import Callable, DefaultDict, Deque, Iterable, List, NamedTuple, Opt
 
 from .plan import Key, Slice
 
-__all__ = ["Departures", "Operation", "Run"]
+__all__ = ["Departures", "Operation", "Run", "runs_of"]
 
 
 def _nobody_waits(error: Optional[str]) -> None:
@@ -79,7 +79,7 @@ class Departures:
             leaving = []
             while waiting and waiting[0][0].is_ready:
                 leaving.append(waiting.popleft())
-            runs += _runs(leaving)
+            runs += runs_of(leaving)
         self._touched.clear()
         return runs
 
@@ -91,7 +91,8 @@ class Departures:
         return ready
 
 
-def _runs(leaving: List[Tuple[Operation, Slice]]) -> Iterable[Run]:
+def runs_of(leaving: List[Tuple[Operation, Slice]]) -> Iterable[Run]:
+    """Slices of one bucket, as few runs as possible."""
     leaving.sort(key=lambda pair: pair[1].position)  # stable: a slice's own order is kept
     start = 0
     for end in range(1, len(leaving) + 1):

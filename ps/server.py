@@ -3,17 +3,22 @@
 Runs in the thread of its reactor and in no other. A malformed frame is answered with a Fault to
 its sender and a log line; an error that leaves the workers without a right answer (keys that
 disagree, an optimizer that raises) is told to all of them and to the caller, who ends the job.
+
+A worker's connection may break and be made again. The server hears a worker on its latest
+connection alone, which begins with Hello: what still comes from an older one is dropped, since the
+worker sends it again.
 """
 
 import logging
 import time
 import traceback
-from typing import Any, Callable, Dict, List, Optional, Set
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
 
 import numpy as np
 import zmq
 
 from . import wire
+from .endpoints import bind_to, endpoint_of
 from .errors import BaryonError, ProtocolError, UsageError
 from .optimizer import SliceUpdater, load_optimizer
 from .plan import Plan
@@ -28,6 +33,11 @@ log = logging.getLogger("baryon.server")
 
 _STALL_WARNING_S = 60.0
 _PAYLOAD = (wire.Init, wire.Push)
+
+
+class _Connection(NamedTuple):
+    route: bytes  # the ROUTER's name of it
+    number: int  # the worker's
 
 
 class Server:
@@ -57,19 +67,21 @@ class Server:
         self._stores: Dict[int, SyncStore] = {}
         self._left: Set[int] = set()
         self._failure: Optional[str] = None
-        self._routes: Dict[int, bytes] = {}  # rank -> the ROUTER's name of its last connection
+        self._connections: Dict[int, _Connection] = {}  # rank -> its latest
         self._stalls = StallWatch(min(_STALL_WARNING_S, timeout_s / 2), timeout_s)
         self._authenticator: Authenticator[int] = Authenticator(context, workers)
         self._socket = context.socket(zmq.ROUTER)
         self._socket.linger = 0
         self._socket.sndhwm = 0  # at most one answer per slice and worker is ever under way
+        # At a limit ZeroMQ would stop reading, and answer no heartbeat, while Python is busy.
+        self._socket.rcvhwm = 0
         self._socket.maxmsgsize = wire.MAX_PAYLOAD_NBYTES
         secure_server(self._socket, keys)
-        self._socket.bind(f"tcp://{address}:*")
-        self.endpoint: str = self._socket.last_endpoint.decode()
+        self.endpoint = bind_to(self._socket, endpoint_of(address))
         reactor.receive(self._socket, self._on_message)
         reactor.call_every(1.0, self._look_for_stalls)
         self._handlers: Dict[type, Callable[..., List[Reply]]] = {
+            wire.Hello: self._hello,
             wire.Open: self._open,
             wire.Declare: self._declare,
             wire.Init: self._init,
@@ -96,11 +108,31 @@ class Server:
         rank = self._authenticator.peer(frames[-1])
         if rank is None:  # cannot happen over CURVE
             return
-        self._routes[rank] = frames[0].bytes
+        if not self._is_latest(rank, frames):
+            return
         if self._failure is not None:
             self._fault([rank], self._failure)
             return
         self._guarded(rank, self._handle, rank, frames[1:])
+
+    def _is_latest(self, rank: int, frames: List[zmq.Frame]) -> bool:
+        """Whether a message came on the worker's latest connection; a Hello may make it that."""
+        route = frames[0].bytes
+        latest = self._connections.get(rank)
+        if latest is None:  # so that whatever it sends can be answered
+            self._connections[rank] = _Connection(route, 0)
+        elif route != latest.route:
+            try:
+                message = wire.DATA.decode(frames[1].buffer)
+            except (ProtocolError, IndexError):
+                return False
+            if not isinstance(message, wire.Hello) or message.connection <= latest.number:
+                return False
+            log.info("worker %d has a new connection", rank)
+            self._connections[rank] = _Connection(route, message.connection)
+            for store in self._stores.values():
+                store.forget_requests(rank)
+        return True
 
     def _guarded(self, rank: int, handle: Callable[..., None], *args: Any) -> None:
         """Handle an event that worker ``rank`` has caused; whatever goes wrong is told."""
@@ -119,14 +151,6 @@ class Server:
         if not frames or len(frames[0]) > wire.MAX_HEADER_NBYTES:
             raise ProtocolError("no header, or one beyond the limit")
         message = wire.DATA.decode(frames[0].buffer)
-        if isinstance(message, wire.Hello):
-            if message.version != wire.VERSION:
-                raise ProtocolError(
-                    f"protocol version {message.version} met {wire.VERSION}; "
-                    "install the same version of baryon on all hosts"
-                )
-            self._reply(rank, wire.Hello(wire.VERSION))
-            return
         handler = self._handlers.get(type(message))
         if handler is None:
             raise ProtocolError(f"{type(message).__name__} is not for a server")
@@ -139,6 +163,17 @@ class Server:
             replies = handler(rank, message)
         if replies:
             self._send(message.store, replies)
+
+    def _hello(self, rank: int, message: wire.Hello) -> List[Reply]:
+        if message.version != wire.VERSION:
+            raise ProtocolError(
+                f"protocol version {message.version} met {wire.VERSION}; "
+                "install the same version of baryon on all hosts"
+            )
+        route = self._connections[rank].route
+        self._connections[rank] = _Connection(route, message.connection)
+        self._reply(rank, message)
+        return []
 
     def _open(self, rank: int, message: wire.Open) -> List[Reply]:
         if message.kind != "sync":
@@ -174,18 +209,22 @@ class Server:
     def _set_optimizer(self, rank: int, message: wire.SetOptimizer) -> List[Reply]:
         if rank != 0:
             raise ProtocolError(f"worker {rank} sent an optimizer; only rank 0's counts")
-        optimizer = load_optimizer(message.pickled, message.lr_mult, message.wd_mult)
-        self._store(message).update = SliceUpdater(optimizer)
-        self._reply(rank, wire.Accepted(message.store))
+        store = self._store(message)
+        if store.is_new_setting(message.serial):
+            optimizer = load_optimizer(message.pickled, message.lr_mult, message.wd_mult)
+            store.update = SliceUpdater(optimizer)
+        self._reply(rank, wire.Accepted(message.store, message.serial))
         return []
 
     def _set_hyper(self, rank: int, message: wire.SetHyper) -> List[Reply]:
-        update = self._store(message).update
+        store = self._store(message)
+        update = store.update
         if rank != 0 or not isinstance(update, SliceUpdater):
             raise ProtocolError(f"worker {rank} changed an optimizer that is not its own")
-        multipliers = {"lr_mult": dict(message.lr_mult), "wd_mult": dict(message.wd_mult)}
-        update.set({**message.scalars, **multipliers})
-        self._reply(rank, wire.Accepted(message.store))
+        if store.is_new_setting(message.serial):
+            multipliers = {"lr_mult": dict(message.lr_mult), "wd_mult": dict(message.wd_mult)}
+            update.set({**message.scalars, **multipliers})
+        self._reply(rank, wire.Accepted(message.store, message.serial))
         return []
 
     def _store(self, message: Any) -> SyncStore:
@@ -204,7 +243,7 @@ class Server:
     def _reply(
         self, rank: int, message: wire.Message, payload: Optional[np.ndarray] = None
     ) -> None:
-        frames: List[Any] = [self._routes[rank], wire.DATA.encode(message)]
+        frames: List[Any] = [self._connections[rank].route, wire.DATA.encode(message)]
         if payload is not None:
             frames.append(payload)
         # Copies the payload: the store's memory changes in the next round, perhaps before
@@ -218,7 +257,7 @@ class Server:
     def _fail(self, text: str) -> None:
         log.error("%s", text)
         self._failure = text
-        self._fault(list(self._routes), text)
+        self._fault(list(self._connections), text)
         self._on_fault(text)
 
     def _look_for_stalls(self) -> None:

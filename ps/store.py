@@ -11,7 +11,9 @@ having contributed nothing to the rounds to come.
 
 Guarantees: a contribution counts once, however often it is sent (its round names it); every
 worker that takes part in a round gets that round's value; a pull sees the sender's last push,
-because a worker sends it only after that push was answered.
+because a worker sends it only after that push was answered. What a worker has asked for on a
+connection is answered once on that connection: when it connects again, `forget_requests` drops
+what it had asked for, keeps what it has contributed, and the worker asks again.
 """
 
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
@@ -19,7 +21,7 @@ from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from .errors import ProtocolError, UsageError
-from .plan import Plan, Slice
+from .plan import Key, Plan, Slice
 from .wire import KeySpec
 
 __all__ = ["Reply", "SyncStore", "Wait"]
@@ -64,7 +66,9 @@ class _Slot:
         self.sum: Optional[np.ndarray] = None  # of the ranks before ``turn``
         self.accumulator: Optional[np.ndarray] = None  # memory for ``sum``, kept between rounds
         self.held: Dict[int, np.ndarray] = {}  # contributions that wait for their turn
-        self.askers: Dict[int, bool] = {}  # rank -> wants the value when the round is complete
+        # rank that has contributed -> wants the value when the round is complete; None: it has
+        # connected again since, and will ask again
+        self.askers: Dict[int, Optional[bool]] = {}
         self.pullers: List[int] = []  # wait for the first value
 
     def has(self, rank: int) -> bool:
@@ -89,6 +93,7 @@ class SyncStore:
     def __init__(self, server: int, plan: Plan, num_workers: int) -> None:
         self.plan = plan
         self.update: Optional[Updater] = None
+        self._settings = 0  # the serial number of the last one
         self._server = server
         self._active = list(range(num_workers))
         self._after = _successors(self._active)
@@ -104,8 +109,11 @@ class SyncStore:
     # -- events -------------------------------------------------------------------------------
 
     def declare(self, rank: int, first: int, keys: Iterable[KeySpec]) -> None:
-        """Take note of a worker's keys ``first ...``; raises UsageError if another's differ."""
-        if first != self._declared[rank]:
+        """Take note of a worker's keys ``first ...``; raises UsageError if another's differ.
+
+        Keys that it has declared before, and declares again alike, are passed over.
+        """
+        if not 0 <= first <= self._declared[rank]:
             raise ProtocolError(
                 f"worker {rank} declared its key number {first} after number {self._declared[rank]}"
             )
@@ -116,9 +124,22 @@ class SyncStore:
                 for slice_ in key.slices:
                     if slice_.bucket.server == self._server:
                         self._own(slice_)
-            else:
+            elif number >= self._declared[rank]:
                 self._compare(rank, number, spec)
-            self._declared[rank] = number + 1
+            elif not _is_same(self.plan.keys[number], spec):
+                raise ProtocolError(
+                    f"worker {rank} declared its key number {number} after number "
+                    f"{self._declared[rank]}, and not as it had before"
+                )
+            self._declared[rank] = max(self._declared[rank], number + 1)
+
+    def is_new_setting(self, serial: int) -> bool:
+        """Count a SetOptimizer or SetHyper; False if it is a repeat, which must do nothing."""
+        if not 0 < serial <= self._settings + 1:
+            raise ProtocolError(f"setting number {serial} came after number {self._settings}")
+        is_new = serial > self._settings
+        self._settings = max(self._settings, serial)
+        return is_new
 
     def init(
         self, rank: int, bucket: int, first: int, count: int, payload: np.ndarray
@@ -159,8 +180,10 @@ class SyncStore:
             if round_ <= slot.round:  # a repeat of something that is counted and done
                 position = slot.slice.position
                 replies.append(self._reply(rank, bucket, position, 1, want_value))
-            elif not slot.has(rank):
-                slot.askers[rank] = want_value
+                continue
+            is_repeat = slot.has(rank)
+            slot.askers[rank] = want_value
+            if not is_repeat:
                 slot.held[rank] = part
                 if self._merge(slot):
                     completed.append(slot)
@@ -181,6 +204,18 @@ class SyncStore:
             else:
                 slot.pullers.append(rank)
         return replies
+
+    def forget_requests(self, rank: int) -> None:
+        """The worker has a new connection, on which it will ask again for what it waits for.
+
+        Without this, a round that ends before it has asked again would be answered twice, and the
+        second answer could be taken for that of the next round.
+        """
+        for slots in self._slots.values():
+            for slot in slots:
+                if rank in slot.askers:
+                    slot.askers[rank] = None
+                slot.pullers = [other for other in slot.pullers if other != rank]
 
     def leave(self, rank: int) -> List[Reply]:
         """The worker will push no more; rounds that waited only for it are complete."""
@@ -228,7 +263,7 @@ class SyncStore:
 
     def _compare(self, rank: int, number: int, spec: KeySpec) -> None:
         key = self.plan.keys[number]
-        if (key.name, key.shape, key.dtype.name) == (spec.name, tuple(spec.shape), spec.dtype):
+        if _is_same(key, spec):
             return
         author = self._author[number]
         if key.name == spec.name:
@@ -296,7 +331,8 @@ class SyncStore:
             slot.round += 1
         for bucket, first, count, askers in _alike(slots):
             for rank, want_value in askers.items():
-                replies.append(self._reply(rank, bucket, first, count, want_value))
+                if want_value is not None:
+                    replies.append(self._reply(rank, bucket, first, count, want_value))
         for slot in slots:
             slot.askers = {}
             replies += self._answer_pullers(slot)
@@ -320,6 +356,10 @@ class SyncStore:
         return Reply(rank, bucket, first, count, self._memory[bucket][start:end])
 
 
+def _is_same(key: Key, spec: KeySpec) -> bool:
+    return (key.name, key.shape, key.dtype.name) == (spec.name, tuple(spec.shape), spec.dtype)
+
+
 _START = -1
 
 
@@ -328,7 +368,7 @@ def _successors(active: List[int]) -> Dict[int, Optional[int]]:
     return dict(zip([_START, *active], [*active, None]))
 
 
-def _alike(slots: List[_Slot]) -> Iterable[Tuple[int, int, int, Dict[int, bool]]]:
+def _alike(slots: List[_Slot]) -> Iterable[Tuple[int, int, int, Dict[int, Optional[bool]]]]:
     """Runs ``(bucket, first, count, askers)`` of neighbouring slots with the same askers."""
     start = 0
     for end in range(1, len(slots) + 1):

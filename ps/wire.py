@@ -39,7 +39,7 @@ __all__ = [
     "DATA",
 ]
 
-VERSION = 1
+VERSION = 2
 # An optimizer travels in a header: a big one holds a table of multipliers, not weights.
 MAX_HEADER_NBYTES = 16 << 20
 # A payload is a run of slices of one bucket (about 1 MiB).
@@ -62,9 +62,13 @@ class KeySpec(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Hello(Message, frozen=True, tag=True):
-    """First message of a worker to a server, which answers with the same."""
+    """First message of a worker on each connection to a server, which answers with the same.
+
+    ``connection`` counts the worker's connections to this server. A server listens to the latest.
+    """
 
     version: int
+    connection: int = 1  # absent in version 1
 
 
 class Open(Message, frozen=True, tag=True):
@@ -75,7 +79,10 @@ class Open(Message, frozen=True, tag=True):
 
 
 class Declare(Message, frozen=True, tag=True):
-    """The sender's keys number ``first``, ``first + 1``, ... of a store, in its own order."""
+    """The sender's keys number ``first``, ``first + 1``, ... of a store, in its own order.
+
+    What was declared before may be declared again, and must be the same.
+    """
 
     store: int
     first: int
@@ -117,11 +124,13 @@ class Pull(Message, frozen=True, tag=True):
 class SetOptimizer(Message, frozen=True, tag=True):
     """From rank 0: update the weights with this optimizer instead of replacing them.
 
+    ``serial`` counts the SetOptimizer and SetHyper of a store from 1, so that a repeat is known.
     ``pickled`` is read by an unpickler that admits MXNet's own optimizer classes only.
     ``lr_mult``/``wd_mult`` are per key: MXNet drops Gluon's own when it pickles an optimizer.
     """
 
     store: int
+    serial: int
     pickled: bytes
     lr_mult: Multipliers
     wd_mult: Multipliers
@@ -135,15 +144,17 @@ class SetHyper(Message, frozen=True, tag=True):
     """
 
     store: int
+    serial: int
     scalars: Dict[str, Union[bool, int, float, None]]
     lr_mult: Multipliers
     wd_mult: Multipliers
 
 
 class Accepted(Message, frozen=True, tag=True):
-    """The server has carried out the sender's SetOptimizer or SetHyper."""
+    """The server has carried out the sender's SetOptimizer or SetHyper number ``serial``."""
 
     store: int
+    serial: int
 
 
 class Answer(Message, frozen=True, tag=True):

@@ -11,6 +11,7 @@ from baryon.ps import KeyPair, Reactor, Server, UsageError, import_mxnet
 
 from .client import ControlClient
 from .credentials import read_credentials
+from .processes import raise_descriptor_limit
 
 __all__ = ["main"]
 
@@ -21,6 +22,7 @@ def main() -> int:
     if credentials is None:
         raise UsageError("a server is started by launch.py, not by hand")
     os.environ.pop("DMLC_ROLE", None)  # MXNet would start its own server when it is imported
+    raise_descriptor_limit()  # strangers take some of them
     reactor = Reactor()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda number, frame: reactor.stop())

@@ -68,9 +68,12 @@ class Session:
         self.client = Client(
             self._reactor,
             self._context,
+            rank=credentials.rank,
             keys=KeyPair(credentials.public_key, credentials.secret_key),
             servers=[ServerAddress(peer.endpoint, peer.public_key) for peer in servers],
             timeout_s=credentials.timeout_s,
+            silence_s=credentials.silence_s,
+            on_fault=self.control.failed,
         )
         self._prepare_forks()
         atexit.register(self._leave)

@@ -121,11 +121,15 @@ def answered(*outcomes: Outcome) -> None:
 class Worker:
     """A real client in its own loop, with one open store."""
 
-    def __init__(self, rank: int, keys: KeyPair, servers: List[ServerAddress]) -> None:
+    def __init__(
+        self, rank: int, keys: KeyPair, servers: List[ServerAddress], silence_s: float
+    ) -> None:
+        self.faults: queue.Queue[str] = queue.Queue()
         self.loop = LoopThread(f"worker-{rank}")
         self.client = Client(
             self.loop.reactor, self.loop.context,
-            keys=keys, servers=servers, timeout_s=LIMIT_S,
+            rank=rank, keys=keys, servers=servers, timeout_s=LIMIT_S, silence_s=silence_s,
+            on_fault=self.faults.put,
         )  # fmt: skip
         self.loop.owned.append(self.client)
         self.loop.start()
@@ -163,7 +167,7 @@ class Worker:
 class Job:
     """Servers and workers of one job; `close` stops all and raises what ended a loop."""
 
-    def __init__(self, num_workers: int, num_servers: int = 1) -> None:
+    def __init__(self, num_workers: int, num_servers: int = 1, address: str = "127.0.0.1") -> None:
         self.faults: queue.Queue[str] = queue.Queue()
         self.worker_keys = [new_key_pair() for _ in range(num_workers)]
         self.server_keys = [new_key_pair() for _ in range(num_servers)]
@@ -174,7 +178,7 @@ class Job:
             loop = LoopThread(f"server-{index}")
             server = RecordingServer(
                 loop.reactor, loop.context,
-                index=index, num_servers=num_servers, keys=keys, address="127.0.0.1",
+                index=index, num_servers=num_servers, keys=keys, address=address,
                 workers={pair.public: rank for rank, pair in enumerate(self.worker_keys)},
                 timeout_s=LIMIT_S, on_fault=self.faults.put,
             )  # fmt: skip
@@ -182,12 +186,16 @@ class Job:
             self.servers.append(server)
             self._loops.append(loop.start())
 
-    def worker(self, rank: int) -> Worker:
+    def worker(
+        self, rank: int, endpoints: Optional[List[str]] = None, silence_s: float = LIMIT_S
+    ) -> Worker:
+        """A worker; ``endpoints`` are those of proxies, if it is to reach the servers by some."""
+        endpoints = endpoints or [server.endpoint for server in self.servers]
         addresses = [
-            ServerAddress(server.endpoint, keys.public)
-            for server, keys in zip(self.servers, self.server_keys)
+            ServerAddress(endpoint, keys.public)
+            for endpoint, keys in zip(endpoints, self.server_keys)
         ]
-        worker = Worker(rank, self.worker_keys[rank], addresses)
+        worker = Worker(rank, self.worker_keys[rank], addresses, silence_s)
         self._loops.insert(0, worker.loop)  # closed before the servers
         return worker
 
@@ -253,8 +261,8 @@ def job(no_leaks: None) -> Iterator[Callable[..., Job]]:
     """Makes jobs, and closes them."""
     jobs: List[Job] = []
 
-    def make(num_workers: int, num_servers: int = 1) -> Job:
-        jobs.append(Job(num_workers, num_servers))
+    def make(num_workers: int, num_servers: int = 1, address: str = "127.0.0.1") -> Job:
+        jobs.append(Job(num_workers, num_servers, address))
         return jobs[-1]
 
     yield make

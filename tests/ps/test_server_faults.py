@@ -179,8 +179,10 @@ MALFORMED = {
     "three frames": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 1, True)), WEIGHT, WEIGHT],
     "a round to come": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 9, True)), WEIGHT],
     "a value not from rank 0": [wire.DATA.encode(wire.Init(0, 0, 0, 1)), WEIGHT],
-    "an optimizer not from rank 0": [wire.DATA.encode(wire.SetOptimizer(0, b"", [], []))],
-    "hyper-parameters not from rank 0": [wire.DATA.encode(wire.SetHyper(0, {"lr": 1.0}, [], []))],
+    "an optimizer not from rank 0": [wire.DATA.encode(wire.SetOptimizer(0, 1, b"", [], []))],
+    "hyper-parameters not from rank 0": [
+        wire.DATA.encode(wire.SetHyper(0, 1, {"lr": 1.0}, [], []))
+    ],
     "a key out of turn": [wire.DATA.encode(wire.Declare(0, 5, ()))],
     "a header nested without end": [b"\x93\xa5Hello\x01" + b"\x91" * 100_000 + b"\x01"],
 }

@@ -137,6 +137,36 @@ def test_a_value_of_another_size_is_refused_and_nothing_is_written(store, nbytes
     assert not places(store)[0].any() and len(store.outstanding) == 1
 
 
+def test_an_answer_leaves_slices_alone_that_nothing_waits_for(store):
+    """Their places may be the engine's again."""
+    operation = under_way(store, "pull", "b")
+    message = answer(store, store.plan["a"].slices[0], True, count=2)
+    payload = np.full(STRIDE // 4 + 3, 7.0, "float32").view("u1")
+    assert store.answered(message, payload) == [operation]
+    assert store.answered(message, payload * 0) == []
+    assert [values.tolist() for values in places(store)][:2] == [[0.0] * 4, [7.0] * 3]
+
+
+def test_unanswered_is_what_was_sent_to_a_server_less_what_it_has_answered(store):
+    sent = run_of(store, "push", "a", "b")
+    store.sent(sent)
+    big = under_way(store, "pull", "big")
+    assert {s.bucket.server for s in big.key.slices} == {0, 1}
+    by_server = [
+        [(run.operations, run.slices) for run in store.unanswered(server)] for server in (0, 1)
+    ]
+    alone = {s: ((big,), (s,)) for s in big.key.slices}
+    of_big = [[alone[s] for s in big.key.slices if s.bucket.server == n] for n in (0, 1)]
+    assert by_server == [[(sent.operations, sent.slices), *of_big[0]], of_big[1]]
+
+    store.answered(answer(store, sent.slices[0], False), None)
+    store.answered(answer(store, next(s for s in alone if s.bucket.server == 1), False), None)
+    (rest, *_) = store.unanswered(0)
+    assert (rest.operations, rest.slices) == (sent.operations[1:], sent.slices[1:])
+    assert len(store.unanswered(1)) == len(of_big[1]) - 1
+    assert WorkerStore(0, Plan(1)).unanswered(0) == []
+
+
 @pytest.mark.parametrize("where", [(9, 0, 1), (-1, 0, 1), (0, 1, 2), (0, 0, 0)])
 def test_an_answer_for_slices_that_are_not_there_is_refused(store, where):
     with pytest.raises(ProtocolError, match="no "):

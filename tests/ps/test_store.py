@@ -243,6 +243,42 @@ def test_a_repeat_that_is_held_counts_once():
     assert seen(push(store, 0, 1.0)) == [(rank, 0, 111.0) for rank in range(3)]
 
 
+def test_who_connects_again_has_contributed_but_is_answered_only_when_it_asks_again():
+    store = store_of(2)
+    push(store, 1, 2.0)
+    store.forget_requests(1)
+    assert seen(push(store, 0, 1.0)) == [(0, 0, 3.0)]
+    assert seen(push(store, 1, 2.0)) == [(1, 0, 3.0)]
+
+
+def test_who_connects_and_asks_again_within_the_round_is_answered_once_as_it_asked_last():
+    store = store_of(2)
+    push(store, 1, 2.0, want_value=False)
+    store.forget_requests(1)
+    assert push(store, 1, 50.0, want_value=True) == []
+    assert seen(push(store, 0, 1.0)) == [(0, 0, 3.0), (1, 0, 3.0)]
+
+
+def test_a_pull_of_who_connects_again_is_answered_only_when_it_asks_again():
+    store = store_of(3)
+    for rank in (1, 2):
+        store.pull(rank, 0, 0, 1)
+    store.forget_requests(1)
+    assert seen(store.init(0, 0, 0, 1, payload(4.0))) == [(0, 0, None), (2, 0, 4.0)]
+    assert pulled(store, 1) == [(1, 0, 4.0)]
+
+
+def test_keys_may_be_declared_again_alike():
+    store = store_of(2)
+    again = [KeySpec(name, (4,), "float32") for name in (*KEYS, "new")]
+    store.declare(1, 0, again[:2])
+    store.declare(1, 1, again[1:])
+    store.declare(0, 3, again[3:])
+    assert [key.name for key in store.plan.keys] == [*KEYS, "new"]
+    with pytest.raises(ProtocolError, match="number 1 after number 4, and not as it had before"):
+        store.declare(1, 1, [KeySpec("b", (5,), "float32")])
+
+
 @pytest.mark.parametrize(("want_value", "answer"), [(True, 3.0), (False, None)])
 def test_a_repeat_of_a_past_round_is_answered_and_changes_nothing(want_value, answer):
     store = store_of(2)

@@ -24,12 +24,13 @@ class ModelSlice:
         self.slice = slice_
         self.value = None  # None: none yet
         self.round = 0
-        self.parts = {}  # rank -> (value, want_value), of the round that is open
+        # rank -> (value, want_value), of the round that is open; None: is not to be answered
+        self.parts = {}
         self.pullers = []
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Workers push, repeat, pull and leave in any order; all answers are foretold."""
+    """Workers push, repeat, pull, connect again and leave anyhow; all answers are foretold."""
 
     @initialize(with_update=st.booleans())
     def start(self, with_update):
@@ -73,7 +74,9 @@ class StoreMachine(RuleBasedStateMachine):
         for slot in run:
             if age:
                 expected[rank, slot.slice, slot.value if want_value else None] += 1
-            elif rank not in slot.parts:
+            elif rank in slot.parts:
+                slot.parts[rank] = (slot.parts[rank][0], want_value)
+            else:
                 slot.parts[rank] = (value, want_value)
                 self.complete(slot, expected)
         data = self.payload(run, value)
@@ -88,6 +91,14 @@ class StoreMachine(RuleBasedStateMachine):
             else:
                 expected[rank, slot.slice, slot.value] += 1
         self.check(self.store.pull(rank, *self.where(run)), expected)
+
+    @rule(rank=RANKS)
+    def connect_again(self, rank):
+        for slot in self.slots():
+            if rank in slot.parts:
+                slot.parts[rank] = (slot.parts[rank][0], None)
+            slot.pullers = [other for other in slot.pullers if other != rank]
+        self.store.forget_requests(rank)
 
     @rule(rank=RANKS)
     def leave(self, rank):
@@ -120,7 +131,8 @@ class StoreMachine(RuleBasedStateMachine):
         total = sum(value for value, _ in slot.parts.values())
         slot.value = total + (slot.value or 0.0) * self.with_update
         for rank, (_, want_value) in slot.parts.items():
-            expected[rank, slot.slice, slot.value if want_value else None] += 1
+            if want_value is not None:
+                expected[rank, slot.slice, slot.value if want_value else None] += 1
         slot.parts = {}
         slot.round += 1
 

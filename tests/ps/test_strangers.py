@@ -1,14 +1,18 @@
 """Who is not of the job does not get a message to a server, and does not disturb it."""
 
 import random
+import resource
+import select
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from baryon.ps import new_key_pair, wire
+from baryon.ps import new_key_pair, security, wire
 
 from .conftest import LIMIT_S, answered
 
@@ -108,7 +112,82 @@ def test_the_same_messages_of_worker_1_itself_do_get_through(job):
     declared = wire.Declare(0, 1, (wire.KeySpec("more", (1,), "float32"),))
     senders = running.server.senders
     running.job.until(lambda: senders == {0, 1}, "both workers' first messages")
+    peer.send_multipart([wire.DATA.encode(wire.Hello(wire.VERSION, connection=2))])
     peer.send_multipart([wire.DATA.encode(declared)])
     peer.send_multipart(DATA_OF_WORKER_1)
     answered(running.waiting)
     assert running.workers[0].places["weight"].tolist() == [100.0] * 4
+
+
+# -- many of them -------------------------------------------------------------------------------
+
+CROWD = """
+import resource, socket, sys
+host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+connections = []
+for number in range(count):
+    connection = socket.create_connection((host, port), timeout=30)
+    if number % 2:
+        try:
+            connection.sendall(b"GET / HTTP/1.1\\r\\n" * 20)
+        except ConnectionError:
+            pass
+    connections.append(connection)
+    if len(connections) > min(6000, hard - 100):
+        connections.pop(0).close()
+print(len(connections), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def many_descriptors():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_ten_thousand_strangers_do_not_keep_workers_from_their_rounds(many_descriptors, job):
+    """Half of them send noise, half say nothing; a worker that comes in their midst is served."""
+    made = job(num_workers=2)
+    workers = [made.worker(0)]
+    workers[0].key("weight", (1000,))
+    host, port = made.servers[0].endpoint[len("tcp://") :].split(":")
+    crowd = subprocess.Popen(
+        [sys.executable, "-c", CROWD, host, port, "10000"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        workers.append(made.worker(1))
+        workers[1].key("weight", (1000,))
+        rounds = rounds_after = 0
+        while rounds_after < 20:
+            answered(*(worker.begin("push", "weight", 1.0, want_value=True) for worker in workers))
+            assert all((worker.places["weight"] == 2.0).all() for worker in workers)
+            rounds += 1
+            if rounds_after or select.select([crowd.stdout], [], [], 0)[0]:
+                rounds_after += 1
+        assert int(crowd.stdout.readline()) > 1000, "the crowd has not come"
+        assert rounds > rounds_after
+        late = made.peer(made.worker_keys[1])
+        late.connect(made.servers[0].endpoint)
+        hello = wire.Hello(wire.VERSION, connection=2)
+        late.send_multipart([wire.DATA.encode(hello)])
+        assert wire.DATA.decode(late.recv_multipart()[0]) == hello
+    finally:
+        crowd.communicate(b"", timeout=LIMIT_S)
+    assert crowd.returncode == 0 and made.faults.empty()
+    assert all(worker.faults.empty() for worker in workers)
+
+
+def test_who_says_nothing_is_hung_up_on(job, monkeypatch):
+    monkeypatch.setattr(security, "_HANDSHAKE_LIMIT_MS", 100)
+    made = job(num_workers=1)
+    host, port = made.servers[0].endpoint[len("tcp://") :].split(":")
+    with socket.create_connection((host, int(port)), timeout=LIMIT_S) as connection:
+        while connection.recv(4096):
+            pass  # the server's greeting

@@ -16,7 +16,7 @@ WHERE = dict.fromkeys(("store", "bucket", "first", "count"), NUMBER)
 MULTIPLIERS = st.lists(st.tuples(NAME, st.floats(allow_nan=False)), max_size=3)
 SPECS = st.builds(wire.KeySpec, NAME, st.lists(NUMBER, max_size=4).map(tuple), TEXT)
 STRATEGIES = [
-    st.builds(wire.Hello, version=NUMBER),
+    st.builds(wire.Hello, version=NUMBER, connection=NUMBER),
     st.builds(wire.Open, store=NUMBER, kind=TEXT),
     st.builds(
         wire.Declare, store=NUMBER, first=NUMBER, keys=st.lists(SPECS, max_size=3).map(tuple)
@@ -27,6 +27,7 @@ STRATEGIES = [
     st.builds(
         wire.SetOptimizer,
         store=NUMBER,
+        serial=NUMBER,
         pickled=st.binary(max_size=20),
         lr_mult=MULTIPLIERS,
         wd_mult=MULTIPLIERS,
@@ -34,25 +35,26 @@ STRATEGIES = [
     st.builds(
         wire.SetHyper,
         NUMBER,
+        NUMBER,
         st.dictionaries(TEXT, st.none() | st.booleans() | st.floats(allow_nan=False)),
         MULTIPLIERS,
         MULTIPLIERS,
     ),
-    st.builds(wire.Accepted, store=NUMBER),
+    st.builds(wire.Accepted, store=NUMBER, serial=NUMBER),
     st.builds(wire.Answer, has_value=st.booleans(), **WHERE),
     st.builds(wire.Fault, text=TEXT),
 ]
 MESSAGES = st.one_of(STRATEGIES)
 SAMPLES = [
-    wire.Hello(1),
+    wire.Hello(1, 2),
     wire.Open(0, "sync"),
     wire.Declare(0, 3, (wire.KeySpec("w", (2, 3), "float32"), wire.KeySpec(7, (), "int8"))),
     wire.Init(0, 1, 2, 3),
     wire.Push(0, 1, 2, 3, 4, True),
     wire.Pull(0, 1, 2, 3),
-    wire.SetOptimizer(0, b"\x80", [("w", 0.5)], [(1, 0.0)]),
-    wire.Accepted(2),
-    wire.SetHyper(1, {"lr": 0.5, "clip_gradient": None}, [(0, 2.0)], [("w", 0.0)]),
+    wire.SetOptimizer(0, 1, b"\x80", [("w", 0.5)], [(1, 0.0)]),
+    wire.Accepted(2, 3),
+    wire.SetHyper(1, 2, {"lr": 0.5, "clip_gradient": None}, [(0, 2.0)], [("w", 0.0)]),
     wire.Answer(0, 1, 2, 3, False),
     wire.Fault("no"),
 ]
@@ -145,8 +147,9 @@ def decode_or_refuse(data):
         ["Hello", None], ["hello", 1], ["Push", 0, 1, 2, 3, 4, 1], ["Push", 0, 1, 2, 3, 4],
         ["Declare", 0, 0, 5], ["Declare", 0, 0, [["w", [2.5], "float32"]]],
         ["Declare", 0, 0, [["w", "22", "float32"]]], ["Declare", 0, 0, [[None, [2], "float32"]]],
-        ["SetOptimizer", 0, 5, [], []], ["SetOptimizer", 0, b"", [["w"]], []],
-        ["SetOptimizer", 0, b"", [["w", "x"]], []], {"type": "Hello", "version": 1},
+        ["SetOptimizer", 0, 1, 5, [], []], ["SetOptimizer", 0, 1, b"", [["w"]], []],
+        ["SetOptimizer", 0, 1, b"", [["w", "x"]], []], ["SetOptimizer", 0, b"", [], []],
+        {"type": "Hello", "version": 1},
     ],
     ids=str,
 )  # fmt: skip
