@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import zmq
 
 import baryon
-from baryon.ps import PeerError, endpoint_of, new_key_pair
+from baryon.ps import PeerError, bind_to, endpoint_of, new_key_pair
 from baryon.scheduler import Job, own_address
 
 from . import probe
@@ -256,16 +256,14 @@ class _Greeter:
         for address in {host.scheduler_address for host in hosts} - {""}:
             socket = self._context.socket(zmq.REP)
             socket.linger = 0
-            socket.ipv6 = ":" in address
             socket.curve_server = True
             socket.curve_secretkey, socket.curve_publickey = secret.encode(), public.encode()
             try:
-                socket.bind(endpoint_of(address, port or "*"))
+                self.endpoints[address] = bind_to(socket, endpoint_of(address, port or "*"))
             except zmq.ZMQError:
                 socket.close()
                 continue  # the scheduler will say why; until then, nobody reaches it
             self._sockets.append(socket)
-            self.endpoints[address] = str(socket.get_string(zmq.LAST_ENDPOINT))
 
     def __enter__(self) -> "_Greeter":
         return self

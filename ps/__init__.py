@@ -12,14 +12,7 @@ from .mxnet_compat import array_over, import_mxnet
 from .optimizer import dump_optimizer
 from .outbox import Outbox
 from .reactor import Reactor, Timer
-from .security import (
-    Authenticator,
-    KeyPair,
-    endpoint_of,
-    new_key_pair,
-    secure_client,
-    secure_server,
-)
+from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server
 from .server import Server
 from .wire import Codec, Message, Multipliers
 

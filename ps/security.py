@@ -17,7 +17,6 @@ from zmq.auth.thread import ThreadAuthenticator
 __all__ = [
     "Authenticator",
     "KeyPair",
-    "endpoint_of",
     "new_key_pair",
     "secure_client",
     "secure_server",
@@ -102,8 +101,3 @@ class Authenticator(Generic[Peer]):
 
     def stop(self) -> None:
         self._thread.stop()
-
-
-def endpoint_of(address: str, port: object) -> str:
-    """stub"""
-    return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"

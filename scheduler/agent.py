@@ -22,7 +22,15 @@ import psutil
 import zmq
 
 import baryon
-from baryon.ps import KeyPair, Message, Outbox, ProtocolError, Reactor, secure_client
+from baryon.ps import (
+    KeyPair,
+    Message,
+    Outbox,
+    ProtocolError,
+    Reactor,
+    connect_to,
+    secure_client,
+)
 
 from . import messages
 from .addresses import own_address
@@ -108,8 +116,7 @@ class Agent:
             signal.signal(signum, lambda number, frame: reactor.post(self._on_signal, number))
         signal.signal(signal.SIGCHLD, lambda number, frame: reactor.post(self._reap))
         try:
-            self._socket.ipv6 = "[" in self._config.endpoint
-            self._socket.connect(self._config.endpoint)
+            connect_to(self._socket, self._config.endpoint)
             reactor.receive(self._socket, self._on_message)
             reactor.watch(sys.stdin.fileno(), self._on_input)
             reactor.call_every(silence_s / 5, self._look_after_scheduler)

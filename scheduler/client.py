@@ -21,6 +21,7 @@ from baryon.ps import (
     ProtocolError,
     Reactor,
     WaitTimeout,
+    connect_to,
     secure_client,
 )
 
@@ -104,8 +105,7 @@ class ControlClient:
         self._socket.linger = 1000
         keys = KeyPair(credentials.public_key, credentials.secret_key)
         secure_client(self._socket, keys, credentials.scheduler_key)
-        self._socket.ipv6 = "[" in credentials.endpoint
-        self._socket.connect(credentials.endpoint)
+        connect_to(self._socket, credentials.endpoint)
         self._outbox = Outbox(self._reactor, self._socket)
         self._reactor.receive(self._socket, self._on_message)
         self._last_heard = self._last_look = time.monotonic()

@@ -17,6 +17,7 @@ from baryon.ps import (
     ProtocolError,
     Reactor,
     UsageError,
+    bind_to,
     endpoint_of,
     new_key_pair,
     secure_server,
@@ -106,15 +107,13 @@ class _Loop:
             if address in endpoints:
                 continue
             try:
-                self._socket.ipv6 = ":" in address
-                self._socket.bind(endpoint_of(address, port))
+                endpoints[address] = bind_to(self._socket, endpoint_of(address, port))
             except zmq.ZMQError as error:
                 reason = os.strerror(error.errno or 0)
                 raise UsageError(
                     f"the scheduler cannot listen on {address} port {port}: {reason}; "
                     "choose another --port, or leave it out to have a free one chosen"
                 ) from error
-            endpoints[address] = str(self._socket.get_string(zmq.LAST_ENDPOINT))
         return {h: endpoints[self._cluster.scheduler_address(self._job, h)] for h in self._hosts}
 
     # -- what the core needs ------------------------------------------------------------------
