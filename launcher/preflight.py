@@ -95,9 +95,10 @@ def _software(
         yield True, f"{python} has no mxnet", f"{pip} mxnet=={version}, or name another --python"
     elif mxnet.startswith("error: "):
         yield True, f"mxnet cannot be imported: {mxnet[7:]}", "mend its installation there"
-    if numpy.split(".")[0].isdigit() and int(numpy.split(".")[0]) >= 2:
+    is_too_new = numpy.split(".")[0].isdigit() and int(numpy.split(".")[0]) >= 2
+    if is_too_new:
         yield True, f"numpy {numpy} is too new for mxnet 1.9", f"{pip} 'numpy<2'"
-    for name, version in (("mxnet", mxnet), ("numpy", numpy)):
+    for name, version in (("mxnet", mxnet), ("numpy", "" if is_too_new else numpy)):
         is_odd = version and not version.startswith("error: ") and version != usual[name]
         if is_odd and usual[name]:
             yield (

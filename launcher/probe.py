@@ -299,7 +299,6 @@ def source():
     """The whole program as text: the file on addresses, then this one, then a call."""
     import inspect
 
-    import baryon.scheduler.addresses as addresses
-
-    texts = [inspect.getsource(module) for module in (addresses, sys.modules[__name__])]
+    modules = [sys.modules[name] for name in (own_address.__module__, __name__)]
+    texts = [inspect.getsource(module) for module in modules]
     return "\n".join([*texts, "main()\n"])

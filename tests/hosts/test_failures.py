@@ -36,12 +36,12 @@ for step in range({steps}):
 
 @pytest.fixture
 def loop(cluster: SshCluster) -> Callable[..., JobRun]:
-    """A job of three workers and three servers on node1, node2, node3, in the midst of training."""
+    """A job of two workers and two servers on node1 and node2, in the midst of training."""
 
     def loop(*flags: object, then: str = "pass", steps: int = 10**9) -> JobRun:
         script = cluster.script(LOOP.format(then=then, steps=steps))
-        run = cluster.start("-n", 3, "--heartbeat-timeout", SILENCE_S, *flags, script)
-        run.wait_for_output("READY", 3)
+        run = cluster.start("-n", 2, "--heartbeat-timeout", SILENCE_S, *flags, script)
+        run.wait_for_output("READY", 2)
         return run
 
     return loop
@@ -50,7 +50,7 @@ def loop(cluster: SshCluster) -> Callable[..., JobRun]:
 def test_host_unreachable(cluster: SshCluster, clock: Clock) -> None:
     """Nothing has that address; the others are not started."""
     cluster.bed.cut(cluster.bed.hosts[1])
-    run = cluster.start("-n", 3, cluster.script("print('ran')"))
+    run = cluster.start("-n", 2, cluster.script("print('ran')"))
     assert clock.watch(run, "node2: root@", cluster) == 1
     assert "ran" not in run.out
 
@@ -101,10 +101,10 @@ def test_hosts_cut_off_from_each_other(
 
 def test_short_cut_is_survived(cluster: SshCluster, loop: Callable[..., JobRun]) -> None:
     """Connections that the network resets, too: what was under way is sent again."""
-    run = loop("--heartbeat-timeout", 20, steps=6000)
+    run = loop("--heartbeat-timeout", 20, steps=4000)
     bed = cluster.bed
     for _ in range(3):
-        bed.split([bed.hosts[0]], [bed.hosts[1], bed.hosts[2]])
+        bed.split([bed.hosts[0]], [bed.hosts[1]])
         bed.unblock_all()
         reset_connections(cluster)
     assert run.end() == 0, run.err
@@ -203,7 +203,7 @@ def test_host_that_is_slow_to_start(cluster: SshCluster, clock: Clock) -> None:
 
 def test_sshd_restarted_in_mid_job(cluster: SshCluster, loop: Callable[..., JobRun]) -> None:
     """The listener serves new connections only: the job goes on to its end."""
-    run = loop(steps=3000)
+    run = loop(steps=2000)
     node2 = cluster.bed.hosts[1]
     cluster.bed.stop_sshd(node2)
     cluster.bed.start_sshd(node2)
@@ -270,7 +270,7 @@ def test_one_failure_after_the_other(cluster: SshCluster, loop: Callable[..., Jo
     run = loop()
     cluster.bed.crash(cluster.bed.hosts[1])
     run.wait_for_output("the agent on node2 has not been heard for")
-    cluster.bed.crash(cluster.bed.hosts[2])
+    cluster.bed.crash(cluster.bed.hosts[0])
     assert run.end() == 1
     mend(cluster.bed)
     cluster.wait_until_hosts_are_empty()
