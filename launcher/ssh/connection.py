@@ -171,8 +171,9 @@ def _log_in(
     except OSError as error:
         raise ConnectError(f"{target.where}: {error.strerror or error}") from error
     except paramiko.SSHException as error:
-        if "No authentication methods" in str(error):  # it had no key to offer
-            raise _explain(target, paramiko.AuthenticationException()) from error
+        transport = client.get_transport()
+        if transport is not None and transport.is_active():  # they talk, so it is about keys
+            raise _explain(target, paramiko.AuthenticationException(str(error))) from error
         raise _Retry(f"{target.where}: {error}; is that an SSH server?") from error
     except ValueError as error:  # a key file that cannot be read
         raise ConnectError(f"{target.where}: {error}") from error
