@@ -4,6 +4,7 @@ A finding says what was found on which host and what to do about it. Errors are 
 fail of; the rest may be as its owner wants it.
 """
 
+import re
 import statistics
 from collections import Counter
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
@@ -12,7 +13,18 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Expectations", "Finding", "HostReport", "judge", "lines", "skew_s", "table", "to_json"]
+__all__ = [
+    "DISTRIBUTIONS",
+    "Expectations",
+    "Finding",
+    "HostReport",
+    "judge",
+    "lines",
+    "missing",
+    "skew_s",
+    "table",
+    "to_json",
+]
 
 _MIB = 1 << 20
 _LOW_MEMORY = 1024 * _MIB
@@ -21,6 +33,10 @@ _LOW_TMP = 100 * _MIB
 _FEW_FILES = 1024
 _SKEW_S = 2.0
 _NAMED_AT_MOST = 5
+_LOWEST = {"zmq": "25", "msgspec": "0.18", "psutil": "5.9"}  # as in setup.cfg
+
+DISTRIBUTIONS = {"zmq": "pyzmq", "msgspec": "msgspec", "psutil": "psutil"}
+"""What agents and tasks need beside NumPy, by the names of modules."""
 
 
 class HostReport(msgspec.Struct):
@@ -106,19 +122,42 @@ def _software(
                 f"{name} {version}, others have {usual[name]}",
                 f"{pip} {name}=={usual[name]}",
             )
-    if found["missing"] and found["platform"] != expected.platform:
-        packages = " ".join("pyzmq" if name == "zmq" else name for name in found["missing"])
+    lacking = [DISTRIBUTIONS[module] for module in missing(found)]
+    if lacking and not _can_run(found["platform"], expected.platform):
+        packages = " ".join(lacking)
         yield (
             True,
             f"{python} lacks {packages}, and those of this machine do not fit there",
             f"{pip} {packages}",
         )
-    if not found["cache"] and (not found["home"] or found["missing"]):
+    for module, lowest in _LOWEST.items():
+        version = found["modules"][module]
+        if version and _numbers(version) < _numbers(lowest):
+            name = DISTRIBUTIONS[module]
+            yield True, f"{name} {version} is too old", f"{pip} '{name}>={lowest}'"
+    if not found["cache"] and (not found["home"] or lacking):
         yield (
             True,
             "neither the home directory nor /tmp has a place for baryon that is ours alone",
             "make ~/.cache/baryon writable, or install baryon there",
         )
+
+
+def missing(found: Dict[str, Any]) -> List[str]:
+    """The modules of DISTRIBUTIONS that a host lacks."""
+    return [module for module, version in found["modules"].items() if not version]
+
+
+def _can_run(theirs: Sequence[str], ours: Sequence[str]) -> bool:
+    """Whether compiled modules of ours run there: [cache tag, machine, libc, its version].
+
+    A program runs with the libc that it was made for, and with later ones.
+    """
+    return theirs[:3] == ours[:3] and _numbers(theirs[3]) >= _numbers(ours[3])
+
+
+def _numbers(version: str) -> List[int]:
+    return [int(number) for number in re.findall("[0-9]+", version)]
 
 
 def _files(

@@ -67,7 +67,7 @@ def report(ask):
         "platform": [sys.implementation.cache_tag, platform.machine(), *platform.libc_ver()],
         "home": _home_of_baryon(ask),
         "cache": _cache_directory(),
-        "missing": [name for name in _MODULES if not _origin(name)],
+        "modules": {name: _version(name) for name in _MODULES},
         "numpy": _version("numpy"),
         "cwd": _state_of_directory(cwd),
         "program": _state_of_program(ask, cwd),
@@ -141,11 +141,12 @@ def _version(module):
     origin = _origin(module)
     if not origin:
         return ""
-    # Its distribution may have another name (mxnet-cu112); its folder beside the module tells.
+    # Its distribution may have another name (mxnet-cu112, pyzmq); its folder lies beside it.
     folder = os.path.dirname(os.path.dirname(origin))
     for name in sorted(os.listdir(folder)):
         project, _, rest = name.partition("-")
-        if project.split("_")[0].lower() == module and name.endswith((".dist-info", ".egg-info")):
+        known = project.split("_")[0].lower()
+        if known in (module, "py" + module) and name.endswith((".dist-info", ".egg-info")):
             return rest.rsplit(".", 1)[0].split("-")[0]
     return "unknown"
 

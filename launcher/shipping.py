@@ -15,12 +15,11 @@ from . import delivery
 from .delivery import Delivered, Progress, deliver
 from .flags import Options
 from .manifest import Manifest, fingerprint, package_manifest, scan
+from .preflight import DISTRIBUTIONS, missing
 from .ssh import Interpreter, RemoteProcess
 from .survey import FoundHost, Survey, each
 
 __all__ = ["ship"]
-
-_DISTRIBUTIONS = {"zmq": "pyzmq", "msgspec": "msgspec", "psutil": "psutil"}
 
 
 def ship(survey: Survey, options: Options, say: Callable[[str], None]) -> None:
@@ -38,17 +37,17 @@ def ship(survey: Survey, options: Options, say: Callable[[str], None]) -> None:
 
 
 def _ship_baryon(survey: Survey, say: Callable[[str], None]) -> None:
-    wanting = [h for h in survey.hosts if not h.report.found["home"] or h.report.found["missing"]]
+    wanting = [h for h in survey.hosts if not h.report.found["home"] or missing(h.report.found)]
     manifests: Dict[Tuple[str, ...], Tuple[Manifest, str]] = {}
     for host in wanting:
-        missing = tuple(_DISTRIBUTIONS[name] for name in host.report.found["missing"])
-        if missing not in manifests:
-            made = package_manifest(missing)
-            manifests[missing] = made, fingerprint(made)
+        lacking = _lacking(host)
+        if lacking not in manifests:
+            made = package_manifest(lacking)
+            manifests[lacking] = made, fingerprint(made)
 
     def bring(host: FoundHost) -> None:
         found = host.report.found
-        manifest, name = manifests[tuple(_DISTRIBUTIONS[name] for name in found["missing"])]
+        manifest, name = manifests[_lacking(host)]
         done = _deliver(host, survey.interpreter, os.path.join(found["cache"], name), manifest)
         found["home"] = done.dst
 
@@ -58,6 +57,11 @@ def _ship_baryon(survey: Survey, say: Callable[[str], None]) -> None:
         names = ", ".join(host.report.name for host in wanting[:5])
         more = f" and {len(wanting) - 5} more" if len(wanting) > 5 else ""
         say(f"note: baryon was not on {names}{more} and has been put there, as in {where}")
+
+
+def _lacking(host: FoundHost) -> Tuple[str, ...]:
+    """The distributions that a host lacks."""
+    return tuple(DISTRIBUTIONS[module] for module in missing(host.report.found))
 
 
 def _copy(survey: Survey, manifest: Manifest, dst: str, say: Callable[[str], None]) -> None:

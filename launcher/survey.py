@@ -239,7 +239,7 @@ def _ask(process: RemoteProcess, question: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _has_zmq(host: FoundHost) -> bool:
-    return host.probe is not None and "zmq" not in host.report.found["missing"]
+    return host.probe is not None and bool(host.report.found["modules"]["zmq"])
 
 
 def _is_loopback(address: str) -> bool:

@@ -17,6 +17,8 @@ from baryon.launcher.preflight import (
 
 GIB = 1 << 30
 PLATFORM = ["cpython-311", "x86_64", "glibc", "2.36"]
+OLD_LIBC = [*PLATFORM[:3], "2.9"]
+NO_ZMQ = {"zmq": "", "msgspec": "0.19", "psutil": "6.0"}
 WELL = {
     "hostname": "h",
     "python": "/venv/bin/python",
@@ -24,7 +26,7 @@ WELL = {
     "platform": PLATFORM,
     "home": "/repo",
     "cache": "/root/.cache/baryon",
-    "missing": [],
+    "modules": {"zmq": "27.0", "msgspec": "0.19", "psutil": "6.0"},
     "mxnet": "1.9.1",
     "numpy": "1.23.5",
     "cwd": "writable",
@@ -69,7 +71,8 @@ def test_hosts_that_are_well():
         ({"mxnet": "error: no libgomp"}, True, "b: mxnet cannot be imported: no libgomp"),
         ({"numpy": "1.22.0"}, True, "b: numpy 1.22.0, others have 1.23.5; "),
         ({"numpy": "2.1.0"}, True, "b: numpy 2.1.0 is too new for mxnet 1.9; "),
-        ({"missing": ["zmq"], "platform": ["cpython-39"]}, True, "lacks pyzmq, and those of this"),
+        ({"modules": NO_ZMQ, "platform": OLD_LIBC}, True, "lacks pyzmq, and those of this machine"),
+        ({"modules": {**NO_ZMQ, "zmq": "22.3.0"}}, True, "b: pyzmq 22.3.0 is too old; "),
         ({"home": "", "cache": ""}, True, "b: neither the home directory nor /tmp has a place"),
         ({"cwd": "missing"}, True, "b: there is no directory /job; use a file system that all"),
         ({"cwd": "read-only"}, False, "b: /job cannot be written to"),
@@ -120,7 +123,9 @@ def test_what_is_going_to_be_copied_need_not_be_there():
 
 
 def test_libraries_that_fit_are_brought_along():
-    assert judge(hosts({"missing": ["zmq", "psutil"], "home": ""}), expected()) == []
+    assert judge(hosts({"modules": NO_ZMQ, "home": ""}), expected()) == []
+    newer = {"modules": NO_ZMQ, "platform": [*PLATFORM[:3], "2.40"]}
+    assert judge(hosts(newer), expected()) == []
 
 
 def test_all_is_told_at_once_errors_first_and_alike_hosts_together():

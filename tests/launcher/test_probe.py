@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import pytest
 
 from baryon.launcher import probe
+from baryon.launcher.preflight import DISTRIBUTIONS, missing
 from baryon.launcher.survey import HOME
 from baryon.ps import new_key_pair
 
@@ -69,7 +71,8 @@ def test_it_says_what_is_there(host):
     found = host().ask({**ASK, "homes": ["/none", HOME], "fingerprint": probe.fingerprint_of(HOME)})
     assert found["python_version"] == ".".join(map(str, sys.version_info[:2]))
     assert found["python"] == sys.executable
-    assert (found["mxnet"], found["missing"], found["home"]) == ("1.9.1", [], HOME)
+    assert (found["mxnet"], found["home"]) == ("1.9.1", HOME)
+    assert found["modules"] == {n: metadata.version(d) for n, d in DISTRIBUTIONS.items()}
     assert (found["address"], found["address_error"]) == ("127.0.0.1", "")
     assert (found["cwd"], found["program"]) == ("writable", "found")
     assert found["cores"] == len(os.sched_getaffinity(0))
@@ -172,7 +175,7 @@ def test_its_text_needs_nothing_of_ours(tmp_path):
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout.splitlines()[1])
-    assert found["missing"] == ["zmq", "msgspec", "psutil"]
+    assert missing(found) == ["zmq", "msgspec", "psutil"]
     assert (found["mxnet"], found["home"]) == ("", "")
 
 
