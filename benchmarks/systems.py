@@ -52,7 +52,7 @@ def run_native(script_argv: Sequence[str], workers: int, servers: int, timeout_s
         script_argv, workers, servers, ENVIRONMENT, timeout_s, EXIT_GRACE_S, REPORT_MARK
     )
     output = "\n".join(result.stdout + result.stderr for result in results)
-    reports = _checked_reports("native", output, workers)
+    reports = checked_reports("native", output, workers)
     return Run(reports, started_at_s, [result.returncode for result in results])
 
 
@@ -82,10 +82,10 @@ def _run_command(system: str, argv: Sequence[str], workers: int, timeout_s: floa
         exit_code = child.exit_code()
         processes.end()
         output = child.stdout + child.stderr
-    return Run(_checked_reports(system, output, workers), started_at_s, [exit_code])
+    return Run(checked_reports(system, output, workers), started_at_s, [exit_code])
 
 
-def _checked_reports(system: str, output: str, workers: int) -> List[Report]:
+def checked_reports(system: str, output: str, workers: int) -> List[Report]:
     decoder = json.JSONDecoder()
     reports = [decoder.raw_decode(part)[0] for part in output.split(REPORT_MARK)[1:]]
     if len(reports) != workers:

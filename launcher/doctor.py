@@ -17,7 +17,7 @@ _WIDTH = 132  # of a table that goes into a file
 
 def examine(job: Job, options: Options) -> int:
     """Print a table, or JSON; returns 1 if there is any problem, else 0."""
-    survey = Survey(job, options, import_mxnet=True)
+    survey = Survey(job, options, is_thorough=True)
     try:
         survey.run()
     finally:

@@ -5,7 +5,6 @@ fail of; the rest may be as its owner wants it.
 """
 
 import re
-import statistics
 from collections import Counter
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
@@ -304,5 +303,6 @@ def to_json(reports: Sequence[HostReport], findings: Sequence[Finding]) -> bytes
 
 
 def skew_s(sent_at_s: float, received_at_s: float, theirs_s: float) -> float:
-    """How far a clock that said ``theirs_s`` in between is ahead (Cristian's method)."""
-    return theirs_s - statistics.mean((sent_at_s, received_at_s))
+    """How far a clock that said ``theirs_s`` in between is certainly ahead, or behind if negative
+    (Cristian's method: it may have been said at any time between the two)."""
+    return min(0.0, theirs_s - sent_at_s) or max(0.0, theirs_s - received_at_s)

@@ -11,7 +11,8 @@ input and output:
    hellos at its address and answers ``{"endpoint"}``; to be reached, one must know the public key,
    which only the probes of this job do;
 3. asked ``{"targets": [[number, endpoint], ...], "limit_s"}``, it says hello to all of them and
-   answers ``{"unreachable": [numbers]}``, while it goes on to answer the others' hellos.
+   answers ``{"unreachable": [numbers]}``, while it goes on to answer the others' hellos. It gives
+   up when ``limit_s`` have passed without any hello: many at once take their time.
 
 It ends when its standard input does.
 """
@@ -232,6 +233,7 @@ class _Greeter:
         while waiting and time.monotonic() < deadline:
             for ready, _ in poller.poll(50):
                 ready.recv()
+                deadline = time.monotonic() + limit_s
                 if ready is self._server:
                     ready.send(b"hello")
                     continue

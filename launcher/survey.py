@@ -44,6 +44,7 @@ _HELLO_LIMIT_S = 3.0
 _ANSWER_LIMIT_S = 90.0
 _HERE = -1  # this machine, among those to be reached
 _AT_ONCE = 64
+_NEIGHBOURS = 8
 
 
 class FoundHost:
@@ -65,12 +66,16 @@ class FoundHost:
 
 
 class Survey:
-    """The hosts that a job uses. `run` finds out about them; `close` ends the connections."""
+    """The hosts that a job uses. `run` finds out about them; `close` ends the connections.
 
-    def __init__(self, job: Job, options: Options, import_mxnet: bool = False) -> None:
+    If it ``is_thorough``, MXNet is really imported on each host, and each host tries to reach every
+    other; else only the next few, since with many it is a host whose ports are closed, not a pair.
+    """
+
+    def __init__(self, job: Job, options: Options, is_thorough: bool = False) -> None:
         self._job = job
         self._options = options
-        self._import_mxnet = import_mxnet
+        self._is_thorough = is_thorough
         used = sorted({task.host for task in job.tasks})
         self.hosts = [FoundHost(index, job.hosts[index].name) for index in used]
         self._lines: Dict[int, HostLine] = {index: options.lines[index] for index in used}
@@ -167,7 +172,7 @@ class Survey:
                 "interfaces": job.interfaces,
                 "homes": [HOME],
                 "fingerprint": probe.fingerprint_of(HOME),
-                "import_mxnet": self._import_mxnet,
+                "import_mxnet": self._is_thorough,
             },
         )
         host.probe = process
@@ -193,15 +198,19 @@ class Survey:
         self._do(listen, able)
         able = [host for host in able if host.index in endpoints]
         numbers = {host.index: number for number, host in enumerate(self.hosts)}
+        count = len(able) if self._is_thorough else _NEIGHBOURS + 1
+
+        def others(index: int) -> List[int]:
+            """The hosts after this one, in a ring."""
+            ring = sorted(endpoints)
+            start = ring.index(index)
+            return (ring[start:] + ring[:start])[1:count]
+
         with _Greeter(server.secret, server.public, self._job.port, able) as here:
 
             def meet(host: FoundHost) -> None:
                 assert host.probe is not None
-                targets = [
-                    [numbers[index], endpoint]
-                    for index, endpoint in endpoints.items()
-                    if index != host.index
-                ]
+                targets = [[numbers[index], endpoints[index]] for index in others(host.index)]
                 endpoint = here.endpoints.get(host.scheduler_address)
                 targets += [[_HERE, endpoint]] if endpoint else []
                 answer = _ask(host.probe, {"targets": targets, "limit_s": _HELLO_LIMIT_S})

@@ -153,12 +153,9 @@ class Client:
             for index, link in enumerate(self._links)
             if link.down_s
         )
-        text = (
-            f"worker {self._rank} has lost {lost}: "
-            "is the network between their hosts cut, or a firewall in the way?"
-        )
-        self._fail(PeerError(text))
-        self._on_fault(text)
+        what = f"lost {lost}: is the network between their hosts cut, or a firewall in the way?"
+        self._fail(PeerError(f"worker {self._rank} has {what}"))
+        self._on_fault(what)
 
     def _introduce(self, message: wire.Message) -> None:
         self._introduction.append(message)

@@ -25,6 +25,7 @@ from baryon.scheduler import ControlClient, Credentials, read_credentials
 
 __all__ = ["Session", "session"]
 
+_MAX_SOCKETS = 16_384  # three for each server; ZeroMQ's own limit would be at 340 of them
 _lock = threading.Lock()
 _session: Optional["Session"] = None
 
@@ -55,6 +56,7 @@ class Session:
         self.pid = os.getpid()
         self.has_failed = False
         self._context = zmq.Context()
+        self._context.max_sockets = _MAX_SOCKETS
         self._reactor = Reactor()
         self._thread = threading.Thread(target=self._serve, name="baryon-comm", daemon=True)
         self.client: Client

@@ -162,5 +162,7 @@ def test_programs_get_everything():
     assert told["findings"] == [{"host": "b", "is_error": True, "found": "gone", "remedy": ""}]
 
 
-def test_a_clock_is_compared_with_the_middle_of_question_and_answer():
-    assert skew_s(100.0, 102.0, 131.0) == 30.0
+def test_a_clock_is_off_only_as_far_as_that_is_certain():
+    assert skew_s(100.0, 102.0, 131.0) == 29.0
+    assert skew_s(100.0, 102.0, 71.0) == -29.0
+    assert skew_s(100.0, 102.0, 100.5) == skew_s(100.0, 102.0, 101.5) == 0.0
