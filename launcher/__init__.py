@@ -3,7 +3,6 @@
 ``baryon`` has the commands beside it: ``baryon doctor``.
 """
 
-import os
 import signal
 import sys
 from typing import Callable, List, Optional
@@ -18,42 +17,43 @@ from .options import parse, parse_doctor
 
 __all__ = ["baryon", "main"]
 
+Say = Callable[[str], None]
+
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run a job; returns its exit code, 2 if the command line is wrong."""
-    return _guarded(lambda: _launch(sys.argv[1:] if argv is None else argv))
+    return _guarded("launch.py", _launch, sys.argv[1:] if argv is None else argv)
 
 
 def baryon(argv: Optional[List[str]] = None) -> int:
     """``baryon doctor``; returns 1 if it finds a problem, 2 if the command line is wrong."""
-    return _guarded(lambda: _command(sys.argv[1:] if argv is None else argv))
+    return _guarded("baryon", _command, sys.argv[1:] if argv is None else argv)
 
 
-def _launch(argv: List[str]) -> int:
+def _launch(argv: List[str], say: Say) -> int:
     job, options = parse(argv)
     if options.dry_run:
         dry_run.show(job)
         return 0
-    job, cluster = CLUSTERS[job.launcher](job, options, _say)
+    job, cluster = CLUSTERS[job.launcher](job, options, say)
     return run(job, cluster)
 
 
-def _command(argv: List[str]) -> int:
+def _command(argv: List[str], say: Say) -> int:
     if argv[:1] != ["doctor"]:
         raise UsageError("usage: baryon doctor -H HOSTS; baryon doctor --help says more")
     return examine(*parse_doctor(argv[1:]))
 
 
-def _guarded(command: Callable[[], int]) -> int:
+def _guarded(program: str, command: Callable[[List[str], Say], int], argv: List[str]) -> int:
+    def say(text: str) -> None:
+        sys.stderr.write(f"{program}: {text}\n")
+
     try:
-        return command()
+        return command(argv, say)
     except BaryonError as error:
         for line in str(error).splitlines():
-            _say(f"error: {line}")
+            say(f"error: {line}")
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:  # while it was still preparing; a running job has its own handlers
         return 128 + signal.SIGINT
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{os.path.basename(sys.argv[0])}: {text}\n")

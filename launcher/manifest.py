@@ -3,7 +3,6 @@
 A manifest is found by looking at this machine's files, not by reading them; delivery.py reads them.
 """
 
-import hashlib
 import os
 import re
 import stat
@@ -20,7 +19,6 @@ __all__ = [
     "IGNORE_FILE",
     "Entry",
     "Manifest",
-    "fingerprint",
     "package_manifest",
     "scan",
 ]
@@ -252,24 +250,3 @@ def _distribution(name: str, faults: List[str]) -> List[Entry]:
 
 def _installed(path: str, source: str) -> Entry:
     return _file(path, source, os.stat(source))
-
-
-def fingerprint(manifest: Manifest) -> str:
-    """16 hex digits that differ if any name, link or content does. Reads all files.
-
-    Raises UsageError if one cannot be read.
-    """
-    total = hashlib.sha256()
-    for entry in sorted(manifest.entries):
-        content = hashlib.sha256(os.fsencode(entry.target))
-        if entry.kind == "file":
-            try:
-                with open(entry.source, "rb") as file:
-                    while data := file.read(1 << 20):
-                        content.update(data)
-            except OSError as error:
-                message = f"{entry.source!r} cannot be read: {error.strerror}"
-                raise UsageError(message) from error
-        name = os.fsencode(entry.path)
-        total.update(b"%d:%b%b" % (len(name), name, entry.kind.encode()) + content.digest())
-    return total.hexdigest()[:16]

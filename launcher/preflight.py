@@ -21,6 +21,7 @@ __all__ = [
     "lines",
     "missing",
     "skew_s",
+    "some",
     "table",
     "to_json",
 ]
@@ -111,6 +112,8 @@ def _software(
     elif mxnet.startswith("error: "):
         yield True, f"mxnet cannot be imported: {mxnet[7:]}", "mend its installation there"
     is_too_new = numpy.split(".")[0].isdigit() and int(numpy.split(".")[0]) >= 2
+    if not numpy:
+        yield True, f"{python} has no numpy", f"{pip} numpy=={usual['numpy'] or '1.23.5'}"
     if is_too_new:
         yield True, f"numpy {numpy} is too new for mxnet 1.9", f"{pip} 'numpy<2'"
     for name, version in (("mxnet", mxnet), ("numpy", "" if is_too_new else numpy)):
@@ -193,7 +196,7 @@ def _network(
     if names:
         yield (
             True,
-            f"cannot reach {_some(names)}",
+            f"cannot reach {some(names)}",
             "open all TCP ports between the hosts of a job, or name another --interface",
         )
     if -1 in report.unreachable:
@@ -261,12 +264,13 @@ def lines(findings: Sequence[Finding]) -> List[str]:
     for finding in findings:
         hosts.setdefault((finding.found, finding.remedy), []).append(finding.host)
     return [
-        f"{_some(names)}: {found}" + (f"; {remedy}" if remedy else "")
+        f"{some(names)}: {found}" + (f"; {remedy}" if remedy else "")
         for (found, remedy), names in hosts.items()
     ]
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """Names, but not too many."""
     more = len(names) - _NAMED_AT_MOST
     return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
 

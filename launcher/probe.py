@@ -2,7 +2,7 @@
 
 Standard library only, Python 3.6 and on, since its text is run where nothing of ours may be yet;
 ZeroMQ is used if it is there. `source` gives that text. Messages are JSON, a line each, on standard
-input and output:
+input and output; its own begin with MARK, as something else there may print, too:
 
 0. asked anything, it answers ``{"time"}``, seconds of its clock;
 1. asked ``{"program", "is_script", "cwd", "toward", "interfaces", "homes", "fingerprint",
@@ -25,6 +25,7 @@ import platform
 import resource
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -32,8 +33,9 @@ import time
 if "own_address" not in globals():  # on a host, its text stands before ours
     from baryon.scheduler import own_address
 
-__all__ = ["fingerprint_of", "main", "report", "source"]
+__all__ = ["MARK", "fingerprint_of", "main", "report", "source"]
 
+MARK = b"BARYON-PROBE "
 _PACKAGES = ("scheduler", "ps", "worker")  # of baryon: what agents and tasks need
 _MODULES = ("zmq", "msgspec", "psutil")
 
@@ -80,8 +82,10 @@ def report(ask):
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
     }
     found["mxnet"] = _import_mxnet(found["home"]) if ask["import_mxnet"] else _version("mxnet")
+    # The launching machine may know no way here but through others; then, who has let us in?
+    toward = ask["toward"] or os.environ.get("SSH_CONNECTION", "127.0.0.1").split()[0]
     try:
-        found["address"], found["address_error"] = own_address(ask["toward"], ask["interfaces"]), ""
+        found["address"], found["address_error"] = own_address(toward, ask["interfaces"]), ""
     except (OSError, ValueError) as error:
         found["address"], found["address_error"] = "", str(error)
     return found
@@ -94,9 +98,31 @@ def _home_of_baryon(ask):
     if origin:
         homes.append(os.path.dirname(os.path.dirname(origin)))
     for home in homes:
-        if fingerprint_of(home) == ask["fingerprint"]:
+        if _is_safe(home) and fingerprint_of(home) == ask["fingerprint"]:
             return home
     return ""
+
+
+def _is_safe(home):
+    """Whether nobody but us and root can put code into a folder, or into one above it.
+
+    It is going to be the first that Python imports from.
+    """
+    folder = os.path.realpath(home)
+    paths = [top for top, _, _ in os.walk(os.path.join(folder, "baryon"), followlinks=True)]
+    while folder != os.path.dirname(folder):
+        paths.append(folder)
+        folder = os.path.dirname(folder)
+    try:
+        states = [(path, os.stat(path)) for path in paths]
+    except OSError:
+        return False
+    for path, state in states:
+        # In a sticky folder above it, such as /tmp, others cannot rename what is not theirs.
+        is_sticky = state.st_mode & stat.S_ISVTX and home.startswith(path + os.sep)
+        if state.st_uid not in (0, os.getuid()) or (state.st_mode & 0o022 and not is_sticky):
+            return False
+    return True
 
 
 def _cache_directory():
@@ -203,7 +229,10 @@ class _Greeter:
 
         self._zmq = zmq
         self._keys = keys
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._context = zmq.Context()
+        self._context.max_sockets = 1 << 14
         self._server = self._context.socket(zmq.REP)
         self._server.linger = 0
         self._server.ipv6 = ":" in address
@@ -271,7 +300,7 @@ def _read_line():
 
 
 def _answer(message):
-    data = json.dumps(message).encode() + b"\n"
+    data = MARK + json.dumps(message).encode() + b"\n"
     while data:
         data = data[os.write(1, data) :]
 

@@ -204,8 +204,11 @@ def _take(incoming: BinaryIO, wanted: List[Wanted], need: List[int], parents: Se
         folders = parents | {each.path for _, each in staged if each.kind == "dir"}
         for path in sorted(folders):  # a directory sorts before what lies in it
             with _about(os.path.abspath(path)):
-                if not os.path.isdir(path):
+                try:
                     os.mkdir(path)
+                except FileExistsError:  # or another host, sharing the file system, was first
+                    if not os.path.isdir(path):
+                        raise
         for place, each in sorted(staged, key=lambda one: one[1].kind == "dir"):
             with _about(os.path.abspath(each.path)):
                 if each.kind == "dir":

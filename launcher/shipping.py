@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from importlib import metadata
 from typing import Callable, Dict, List, Sequence, Tuple
 
 from rich.console import Console
@@ -11,26 +12,28 @@ from rich.progress import Progress as Bar
 
 from baryon.ps import PeerError
 
-from . import delivery
+from . import delivery, probe
 from .delivery import Delivered, Progress, deliver
 from .flags import Options
-from .manifest import Manifest, fingerprint, package_manifest, scan
-from .preflight import DISTRIBUTIONS, missing
+from .manifest import Manifest, package_manifest, scan
+from .preflight import DISTRIBUTIONS, missing, some
 from .ssh import Interpreter, RemoteProcess
-from .survey import FoundHost, Survey, each
+from .survey import HOME, FoundHost, Survey, each
 
 __all__ = ["ship"]
 
 
-def ship(survey: Survey, options: Options, say: Callable[[str], None]) -> None:
-    """Bring what is missing, and then the working directory if it is to be copied.
+def ship(survey: Survey, options: Options, log_dir: str, say: Callable[[str], None]) -> None:
+    """Bring what is missing, and then the working directory if it is to be copied; the job's own
+    ``log_dir`` is not part of that.
 
     Afterwards each host's report says where baryon is (``home``). Raises PeerError in a line for
     each host that could not be given something, UsageError if something here cannot be read.
     """
     _ship_baryon(survey, say)
     if options.sync_dst_dir is not None:
-        manifest = scan(os.getcwd())
+        logs = os.path.relpath(os.path.dirname(log_dir), os.getcwd())
+        manifest = scan(os.getcwd(), [] if logs.startswith("..") else [f"/{logs}/"])
         for sentence in manifest.skipped:
             say(f"note: not copied: {sentence}")
         _copy(survey, manifest, options.sync_dst_dir, say)
@@ -38,25 +41,23 @@ def ship(survey: Survey, options: Options, say: Callable[[str], None]) -> None:
 
 def _ship_baryon(survey: Survey, say: Callable[[str], None]) -> None:
     wanting = [h for h in survey.hosts if not h.report.found["home"] or missing(h.report.found)]
-    manifests: Dict[Tuple[str, ...], Tuple[Manifest, str]] = {}
-    for host in wanting:
-        lacking = _lacking(host)
-        if lacking not in manifests:
-            made = package_manifest(lacking)
-            manifests[lacking] = made, fingerprint(made)
+    version = probe.fingerprint_of(HOME)
+    manifests = {lacking: package_manifest(lacking) for lacking in set(map(_lacking, wanting))}
+    brought: List[str] = []
 
     def bring(host: FoundHost) -> None:
-        found = host.report.found
-        manifest, name = manifests[_lacking(host)]
-        done = _deliver(host, survey.interpreter, os.path.join(found["cache"], name), manifest)
+        found, lacking = host.report.found, _lacking(host)
+        name = "-".join([version, *(f"{d}-{metadata.version(d)}" for d in lacking)])
+        where = os.path.join(found["cache"], name)
+        done = _deliver(host, survey.interpreter, where, manifests[lacking])
         found["home"] = done.dst
+        if done.num_sent:
+            brought.append(host.report.name)
 
     _all_or_none(wanting, bring)
-    if wanting:
-        where = wanting[0].report.found["home"]
-        names = ", ".join(host.report.name for host in wanting[:5])
-        more = f" and {len(wanting) - 5} more" if len(wanting) > 5 else ""
-        say(f"note: baryon was not on {names}{more} and has been put there, as in {where}")
+    if brought:
+        cache = wanting[0].report.found["cache"]
+        say(f"note: baryon has been put on {some(sorted(brought))}, into {cache}")
 
 
 def _lacking(host: FoundHost) -> Tuple[str, ...]:

@@ -9,20 +9,21 @@ import getpass
 import json
 import platform
 import sys
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import zmq
 
 import baryon
-from baryon.ps import PeerError, bind_to, endpoint_of, new_key_pair
+from baryon.ps import BaryonError, PeerError, UsageError, bind_to, endpoint_of, new_key_pair
 from baryon.scheduler import Job, own_address
 
 from . import probe
 from .flags import Options
 from .hostfile import HostLine
+from .parallel import side_by_side
 from .preflight import Expectations, HostReport, skew_s
 from .ssh import (
     Access,
@@ -43,8 +44,8 @@ HOME = str(Path(baryon.__file__).resolve().parent.parent)
 _HELLO_LIMIT_S = 3.0
 _ANSWER_LIMIT_S = 90.0
 _HERE = -1  # this machine, among those to be reached
-_AT_ONCE = 64
 _NEIGHBOURS = 8
+_CLOSE_LIMIT_S = 2.0
 
 
 class FoundHost:
@@ -92,7 +93,7 @@ class Survey:
         self._let_them_meet()
         for host in self.hosts:
             if host.probe is not None:
-                host.probe.close_input()
+                host.probe.close()
 
     def expectations(self) -> Expectations:
         """What the reports are to be judged by."""
@@ -109,9 +110,8 @@ class Survey:
         )
 
     def close(self) -> None:
-        for host in self.hosts:
-            if host.connection is not None:
-                host.connection.close()
+        connections = [host.connection for host in self.hosts if host.connection is not None]
+        side_by_side(Connection.close, connections, _CLOSE_LIMIT_S)
 
     # -- step by step -------------------------------------------------------------------------
 
@@ -121,15 +121,19 @@ class Survey:
         targets = [config.target(self._lines[host.index]) for host in self.hosts]
         access = Access(HostKeys(options.accept_new_host_keys), min(10.0, options.start_timeout))
         outcomes = connect_all(targets, access)
-        locked = [
-            number
-            for number, outcome in enumerate(outcomes)
-            if isinstance(outcome, ConnectError) and outcome.wants_password
-        ]
-        if locked and sys.stdin.isatty():
-            names = ", ".join(targets[number].name for number in locked)
-            password = getpass.getpass(f"password (or passphrase of the key) for {names}: ")
-            access = access._replace(password=password)
+        for wanted in ("passphrase", "password"):
+            locked = [
+                number
+                for number, outcome in enumerate(outcomes)
+                if isinstance(outcome, ConnectError) and outcome.wants == wanted
+            ]
+            if not locked or not sys.stdin.isatty():
+                continue
+            said = self._prompt(wanted, locked)
+            if wanted == "password":
+                access = access._replace(password=said)
+            else:
+                access = access._replace(passphrase=said)
             again = connect_all([targets[number] for number in locked], access)
             for number, outcome in zip(locked, again):
                 outcomes[number] = outcome
@@ -139,6 +143,18 @@ class Survey:
             else:
                 host.connection = outcome
         self._find_scheduler_addresses()
+
+    def _prompt(self, wanted: str, numbers: Sequence[int]) -> str:
+        names = ", ".join(self.hosts[number].report.name for number in numbers)
+        what = (
+            f"passphrase of the key for {names}"
+            if wanted == "passphrase"
+            else f"password for {names}"
+        )
+        try:
+            return getpass.getpass(f"{what}: ")
+        except EOFError:
+            raise UsageError(f"no {wanted} was given for {names}") from None
 
     def _find_scheduler_addresses(self) -> None:
         """For each host, which of this machine's addresses leads here from there."""
@@ -228,22 +244,29 @@ class Survey:
 
 
 def each(hosts: Sequence[FoundHost], what: Callable[[FoundHost], None]) -> None:
-    """Do something with all of ``hosts`` at once; a PeerError becomes the error of its host."""
+    """Do something with all of ``hosts`` at once; what it raises becomes the error of its host."""
 
     def guarded(host: FoundHost) -> None:
         try:
             what(host)
-        except PeerError as error:
+        except BaryonError as error:
             host.report.error = str(error)
 
-    if hosts:
-        with ThreadPoolExecutor(min(_AT_ONCE, len(hosts)), "ssh-ask") as pool:
-            list(pool.map(guarded, hosts))
+    side_by_side(guarded, hosts)
 
 
 def _ask(process: RemoteProcess, question: Dict[str, Any]) -> Dict[str, Any]:
-    process.write(json.dumps(question).encode() + b"\n")
-    answer: Dict[str, Any] = json.loads(process.readline(_ANSWER_LIMIT_S))
+    """A question to a probe; raises PeerError if it does not answer."""
+    try:
+        process.write(json.dumps(question).encode() + b"\n")
+        line = b"noise"
+        while line and not line.startswith(probe.MARK):
+            line = process.readline(_ANSWER_LIMIT_S)
+        if not line:
+            raise PeerError(f"the program that looks at it {process.how_it_ended()}")
+        answer: Dict[str, Any] = json.loads(line[len(probe.MARK) :])
+    except (OSError, ValueError) as error:
+        raise PeerError(f"the program that looks at it gives no answer: {error}") from error
     return answer
 
 
@@ -281,14 +304,23 @@ class _Greeter:
         self._context.destroy(linger=0)
 
     def answer_while(self, what: Callable[[], None]) -> None:
-        """Call ``what()`` in another thread, and answer until it returns."""
+        """Call ``what()``, and answer until it returns."""
         poller = zmq.Poller()
         for socket in self._sockets:
             poller.register(socket, zmq.POLLIN)
-        with ThreadPoolExecutor(1, "ssh-meet") as pool:
-            done = pool.submit(what)
-            while not done.done():
+        # The hosts are asked in this thread, which alone hears Ctrl-C; another answers.
+        is_over = threading.Event()
+
+        def answer() -> None:
+            while not is_over.is_set():
                 for socket, _ in poller.poll(20):
                     socket.recv()
                     socket.send(b"hello")
-            done.result()
+
+        thread = threading.Thread(target=answer, name="hello", daemon=True)
+        thread.start()
+        try:
+            what()
+        finally:
+            is_over.set()
+            thread.join()

@@ -151,7 +151,7 @@ class Client:
         lost = " and ".join(
             f"server {index} ({link.server.endpoint}) for {link.down_s:.0f} s"
             for index, link in enumerate(self._links)
-            if link.down_s
+            if link.down_s > self._silence_s / 2
         )
         what = f"lost {lost}: is the network between their hosts cut, or a firewall in the way?"
         self._fail(PeerError(f"worker {self._rank} has {what}"))
@@ -203,6 +203,8 @@ class Client:
     def _on_message(self, server: int, frames: List[zmq.Frame]) -> None:
         try:
             message = wire.DATA.decode(frames[0].buffer)
+            if not isinstance(message, wire.Hello):
+                self._links[server].progress()
             if isinstance(message, wire.Answer):
                 self._on_answer(message, frames[1:])
             elif isinstance(message, wire.Accepted):

@@ -62,7 +62,9 @@ class Link:
     ) -> None:
         self.server = server
         self.is_up = False
-        self.down_s = 0.0  # for how long it has been down, as far as `pass_time` has said
+        # For how long it has been down since it was last of use, as far as `pass_time` has said:
+        # a connection that comes up and breaks under its load, again and again, is of no use.
+        self.down_s = 0.0
         # (store, serial) -> SetOptimizer or SetHyper
         self.unaccepted: Dict[Tuple[int, int], wire.Message] = {}
         self._reactor = reactor
@@ -94,6 +96,10 @@ class Link:
     def flush(self) -> None:
         if self.is_up:
             self._outbox.flush()
+
+    def progress(self) -> None:
+        """Say that the server has answered more than Hello: what is sent on this link arrives."""
+        self.down_s = 0.0
 
     def pass_time(self, seconds: float) -> None:
         """Say that so much time has passed in which this process could have noticed a change."""
@@ -135,7 +141,6 @@ class Link:
             return
         self._stop_timer()
         self.is_up = True
-        self.down_s = 0.0
         self.send(wire.Hello(wire.VERSION, self._connection))
         self._on_up()
         self.flush()

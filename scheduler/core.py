@@ -131,7 +131,7 @@ class SchedulerCore:
             to_tasks = signum if signum == signal.SIGINT else signal.SIGTERM
             return [say, *self._stop(to_tasks, now)]
         if self.phase == STOPPING and signum != signal.SIGPIPE:
-            return [Say(f"{name} while stopping: killing all tasks"), Kill()]
+            return [Say(f"{name} while stopping: killing all tasks"), Kill(frozenset(self._lost))]
         return []
 
     def on_tick(self, now: float) -> List[Action]:
@@ -290,10 +290,10 @@ class SchedulerCore:
         if absence <= self.job.silence_s / 2:
             return []
         for state in self._tasks.values():
-            state.last_heard += absence
+            state.last_heard = min(now, state.last_heard + absence)
         for host, heard in self._agents.items():
             if heard is not None:
-                self._agents[host] = heard + absence
+                self._agents[host] = min(now, heard + absence)
         if absence <= self.job.silence_s or self.phase not in (STARTING, RUNNING):
             return []
         text = f"this machine slept, or launch.py was stopped, for {absence:.0f} s; agents give up "

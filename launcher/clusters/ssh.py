@@ -16,6 +16,7 @@ from baryon.ps import PeerError
 from baryon.scheduler import AgentConfig, Job, agent_argv
 
 from ..flags import Options
+from ..parallel import side_by_side
 from ..preflight import judge, lines
 from ..shipping import ship
 from ..ssh import Connection, Interpreter, RemoteProcess, open_tunnel
@@ -40,7 +41,7 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
             raise PeerError("\n".join(errors))
         for line in lines(findings):
             say(f"note: {line}")
-        ship(survey, options, say)
+        ship(survey, options, job.log_dir, say)
     except BaseException:
         survey.close()
         raise
@@ -153,8 +154,7 @@ class SshCluster:
         while self._agents.keys() - lost and time.monotonic() < deadline:
             if not self.ended():
                 time.sleep(0.02)
-        for number in self._agents.keys() - lost:
-            self._agents[number].kill()
+        stuck = [agent for number, agent in self._agents.items() if number not in lost]
+        side_by_side(_Agent.kill, stuck, _KILL_LIMIT_S)
         self._agents.clear()
-        for host in self._hosts.values():
-            host.connection.close()
+        side_by_side(Connection.close, [host.connection for host in self._hosts.values()], 2.0)

@@ -46,11 +46,13 @@ class SshConfig:
 
     def __init__(self, path: Optional[str] = None) -> None:
         self._path = os.path.expanduser(path or _DEFAULT_PATH)
-        self._config = paramiko.SSHConfig()
+        self._text = ""
         if path is None and not os.path.exists(self._path):
             return
         try:
-            self._config = paramiko.SSHConfig.from_path(self._path)
+            with open(self._path, encoding="utf-8", errors="replace") as file:
+                self._text = file.read()
+            paramiko.SSHConfig.from_text(self._text)
         except OSError as error:
             raise UsageError(f"--ssh-config {self._path}: {error.strerror}") from error
         except paramiko.ConfigParseError as error:
@@ -66,25 +68,30 @@ class SshConfig:
     def _target(
         self, name: str, user: Optional[str], port: Optional[int], via: Tuple[str, ...]
     ) -> Target:
+        # The first value that is found counts, also where it is part of another: %r, %p.
+        first = [f"Host {name}"]
+        first += [f"    User {user}"] if user else []
+        first += [f"    Port {port}"] if port else []
         try:
-            found = self._config.lookup(name)
+            config = paramiko.SSHConfig.from_text("\n".join([*first, "", self._text]))
+            found = config.lookup(name)
         except Exception as error:  # Match exec, or a pattern that paramiko does not know
             raise UsageError(f"{self._path}: cannot be applied to {name}: {error}") from error
         hostname = str(found.get("hostname", name))
         try:
-            number = port or int(found.get("port", 22))
+            number = int(found.get("port", 22))
         except ValueError:
             raise UsageError(f"{self._path}: Port {found['port']} of {name} is no number") from None
         jumps = _words(found, "proxyjump", "none").replace(",", " ").split()
         if name in via or len(via) > _MAX_JUMPS:
             raise UsageError(f"{self._path}: ProxyJump of {name} leads back to itself")
-        alias = str(found.get("hostkeyalias", hostname))
+        alias = str(found.get("hostkeyalias", hostname)).lower()
         command = str(found.get("proxycommand") or "")
         return Target(
             name=name,
             hostname=hostname,
             port=number,
-            user=user or str(found.get("user") or getpass.getuser()),
+            user=str(found.get("user") or getpass.getuser()),
             key_name=alias if number == 22 or "hostkeyalias" in found else f"[{alias}]:{number}",
             identity_files=tuple(os.path.expanduser(f) for f in found.get("identityfile", ())),
             identities_only=_words(found, "identitiesonly", "no") == "yes",
@@ -112,4 +119,5 @@ def _words(found: Dict[str, str], option: str, default: str) -> str:
 
 
 def _files(found: Dict[str, str], option: str, default: str) -> Tuple[str, ...]:
-    return tuple(os.path.expanduser(f) for f in _words(found, option, default).split())
+    names = _words(found, option, default).split()
+    return tuple(os.path.expanduser(name) for name in names if name != "none")

@@ -6,40 +6,43 @@ nothing is asked: `Access` carries what the user has already said.
 
 import errno
 import os
+import random
 import socket
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import paramiko
 
 from baryon.ps import PeerError
 
+from ..parallel import side_by_side
 from .config import Target
-from .host_keys import HostKeys, UnknownHostKey, changed_key_text
+from .host_keys import HostKeyRefused, HostKeys
 
 __all__ = ["Access", "ConnectError", "Connection", "connect_all"]
 
-_AT_ONCE = 64  # connections under way; each is a thread, mostly waiting
 _TRIES = 3  # a server that is starting, or has too many connections at once, refuses
 _PAUSE_S = 0.5
 _KEEPALIVE_S = 5
 
 
 class Access(NamedTuple):
-    """What may open the door beside keys and the agent: a password, or a key's passphrase."""
+    """What may open the door beside keys and the agent. A passphrase is for keys here only."""
 
     host_keys: HostKeys
     limit_s: float = 10.0
     password: Optional[str] = None
+    passphrase: Optional[str] = None
 
 
 class ConnectError(PeerError):
-    """A host that cannot be reached or entered; ``wants_password``: one might help."""
+    """A host that cannot be reached or entered; ``wants`` names what might help: "password",
+    "passphrase", or nothing."""
 
-    def __init__(self, text: str, wants_password: bool = False) -> None:
+    def __init__(self, text: str, wants: str = "") -> None:
         super().__init__(text)
-        self.wants_password = wants_password
+        self.wants = wants
 
 
 class _Retry(Exception):
@@ -83,40 +86,63 @@ class Connection:
 
 
 def connect_all(targets: Sequence[Target], access: Access) -> List[Union[Connection, ConnectError]]:
-    """Connect to all targets side by side; the result has the outcome for each, in order."""
+    """Connect to all targets side by side; the result has the outcome for each, in order.
 
-    def connect(target: Target) -> Union[Connection, ConnectError]:
+    A host to jump through is connected to once, whatever number of targets lie behind it.
+    """
+    jumps = _Jumps(access)
+    outcomes: List[Union[Connection, ConnectError]] = [ConnectError("not tried")] * len(targets)
+
+    def connect(number: int) -> None:
         try:
-            return _connect(target, access)
+            outcomes[number] = _connect(targets[number], access, jumps)
         except ConnectError as error:
-            return error
+            outcomes[number] = error
 
-    with ThreadPoolExecutor(min(_AT_ONCE, len(targets)), "ssh-connect") as pool:
-        return list(pool.map(connect, targets))
+    side_by_side(connect, range(len(targets)))
+    return outcomes
 
 
-def _connect(target: Target, access: Access) -> Connection:
+class _Jumps:
+    """Connections to hosts that lead to others, by the whole way to them."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._lock = threading.Lock()
+        self._locks: Dict[Tuple[Target, ...], threading.Lock] = {}
+        self._clients: Dict[Tuple[Target, ...], paramiko.SSHClient] = {}
+
+    def through(self, way: Tuple[Target, ...]) -> List[paramiko.SSHClient]:
+        """The clients along the way; raises ConnectError or _Retry."""
+        if not way:
+            return []
+        before = self.through(way[:-1])
+        with self._lock:
+            lock = self._locks.setdefault(way, threading.Lock())
+        with lock:
+            if way not in self._clients:
+                via = before[-1] if before else None
+                self._clients[way] = _enter(way[-1], via, self._access)
+            return [*before, self._clients[way]]
+
+
+def _connect(target: Target, access: Access, jumps: _Jumps) -> Connection:
     for attempt in range(_TRIES):
-        clients: List[paramiko.SSHClient] = []
         try:
-            for hop in (*target.jumps, target._replace(jumps=())):
-                clients.append(_enter(hop, clients[-1] if clients else None, access))
-            return Connection(target, clients)
+            way = jumps.through(target.jumps)
+            client = _enter(target._replace(jumps=()), way[-1] if way else None, access)
+            return Connection(target, [*way, client])
         except _Retry as error:
-            _close(clients)
             if attempt == _TRIES - 1:
                 raise ConnectError(f"{error} (tried {_TRIES} times)") from error
-            time.sleep(_PAUSE_S * 2**attempt)
-        except BaseException:
-            _close(clients)
-            raise
+            # Not all at once again: a server may take so many only (sshd's MaxStartups).
+            time.sleep(_PAUSE_S * 2**attempt * random.uniform(1, 2))
     raise AssertionError("the last try raises")
 
 
 def _enter(target: Target, via: Optional[paramiko.SSHClient], access: Access) -> paramiko.SSHClient:
     """Connect to one host, through ``via`` if given; raises ConnectError or _Retry."""
     client = paramiko.SSHClient()
-    access.host_keys.apply(client, target)
     try:
         _log_in(client, target, via, access)
         return client
@@ -132,31 +158,30 @@ def _log_in(
 ) -> None:
     limit_s = access.limit_s
     keys = [path for path in target.identity_files if os.path.exists(path)]
+    not_known = access.host_keys.apply(client, target)
     try:
         client.connect(
             target.hostname,
             port=target.port,
             username=target.user,
             password=access.password,
-            passphrase=access.password,
+            passphrase=access.passphrase,
             key_filename=keys or None,  # type: ignore[arg-type]
             look_for_keys=not target.identities_only,
-            allow_agent=not target.identities_only,
+            disabled_algorithms={"keys": not_known} if not_known else None,
             timeout=limit_s,
             banner_timeout=limit_s,
             auth_timeout=limit_s,
             channel_timeout=limit_s,
             sock=_way_to(target, via, limit_s),
         )
-    except (UnknownHostKey, ConnectError) as error:
+    except (HostKeyRefused, ConnectError) as error:
         raise ConnectError(f"{target.where}: {error}") from None
-    except paramiko.BadHostKeyException as error:
-        raise ConnectError(f"{target.where}: {changed_key_text(target, error.key)}") from error
     except paramiko.PasswordRequiredException as error:
         text = f"{target.where}: its key file is encrypted; add the key to ssh-agent (ssh-add)"
-        raise ConnectError(text, wants_password=True) from error
+        raise ConnectError(text, wants="passphrase") from error
     except (paramiko.AuthenticationException, paramiko.ssh_exception.NoValidConnectionsError) as e:
-        raise _explain(target, e) from e
+        raise _explain(target, e, limit_s) from e
     except (socket.timeout, TimeoutError) as error:
         raise ConnectError(
             f"{target.where} did not answer in {limit_s:g} s; is it on, and is the port open?"
@@ -170,22 +195,31 @@ def _log_in(
         raise _Retry(f"{target.where} broke the connection off: {error}") from error
     except OSError as error:
         raise ConnectError(f"{target.where}: {error.strerror or error}") from error
+    except paramiko.ssh_exception.IncompatiblePeer as error:
+        raise ConnectError(
+            f"{target.where}: it has no host key of a kind that known_hosts has for it, or no "
+            f"algorithm in common with us ({error}); compare with ssh {target.name}"
+        ) from error
     except paramiko.SSHException as error:
         transport = client.get_transport()
         if transport is not None and transport.is_active():  # they talk, so it is about keys
-            raise _explain(target, paramiko.AuthenticationException(str(error))) from error
+            refused = paramiko.AuthenticationException(str(error))
+            raise _explain(target, refused, limit_s) from error
         raise _Retry(f"{target.where}: {error}; is that an SSH server?") from error
     except ValueError as error:  # a key file that cannot be read
         raise ConnectError(f"{target.where}: {error}") from error
 
 
-def _explain(target: Target, error: Exception) -> Exception:
+def _explain(target: Target, error: Exception, limit_s: float) -> Exception:
     if isinstance(error, paramiko.AuthenticationException):
+        if "timeout" in str(error).lower():
+            text = f"{target.where} did not answer the login in {limit_s:g} s"
+            return ConnectError(f"{text}; try ssh {target.name}, or raise --start-timeout")
         allowed: Tuple[str, ...] = tuple(getattr(error, "allowed_types", ()) or ())
         text = f"{target.where}: none of your keys is accepted"
         text += f" (it takes {', '.join(allowed)})" if allowed else ""
         remedy = f"; try ssh {target.name}, ssh-copy-id, or IdentityFile in ~/.ssh/config"
-        return ConnectError(text + remedy, wants_password=True)
+        return ConnectError(text + remedy, wants="password")
     errors = getattr(error, "errors", {})
     reasons = sorted({os.strerror(e.errno) if e.errno else str(e) for e in errors.values()})
     text = f"{target.where}: {', '.join(reasons)}"
@@ -206,9 +240,7 @@ def _way_to(
             return transport.open_channel("direct-tcpip", where, ("127.0.0.1", 0), timeout=limit_s)
         except paramiko.ChannelException as error:
             raise ConnectError(f"the host to jump through cannot reach it: {error.text}") from error
-    return paramiko.ProxyCommand(target.proxy_command) if target.proxy_command else None
-
-
-def _close(clients: List[paramiko.SSHClient]) -> None:
-    for client in reversed(clients):
-        client.close()
+    if target.proxy_command:
+        # In a session of its own: Ctrl-C is for us, who need the connection to stop the job.
+        return paramiko.ProxyCommand(f"setsid {target.proxy_command}")
+    return None

@@ -1,7 +1,8 @@
 """Whether a host is who it says: its key against known_hosts.
 
-A key that is not the known one always stops. One that is not known stops as well, unless new ones
-are to be recorded (``--accept-new-host-keys``). One instance serves all threads.
+A key that is not one of the known ones, or is revoked, always stops. A host of which none is known
+stops as well, unless new ones are to be recorded (``--accept-new-host-keys``). One instance serves
+all threads.
 """
 
 import base64
@@ -13,34 +14,44 @@ from typing import Dict, List, Tuple
 import paramiko
 
 from .config import Target
+from .known_hosts import HostKey, KnownHosts
 
-__all__ = ["HostKeys", "UnknownHostKey"]
+__all__ = ["HostKeyRefused", "HostKeys"]
+
+_RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")  # ways to sign with a key of the kind ssh-rsa
+_ALL_KINDS = (
+    "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", *_RSA,
+    "ssh-dss",
+)  # fmt: skip
 
 
-class UnknownHostKey(Exception):
-    """A host whose key nobody has vouched for; the text is for the user."""
+class HostKeyRefused(Exception):
+    """A host whose key is not to be trusted; the text is for the user."""
 
 
 class HostKeys(paramiko.MissingHostKeyPolicy):
-    """The known_hosts files of all targets; also decides on keys that are not in them."""
+    """The known_hosts files of all targets. paramiko is given no keys of its own to compare with,
+    so it asks this about each."""
 
     def __init__(self, accept_new: bool) -> None:
         self._accept_new = accept_new
         self._lock = threading.Lock()
-        self._files: Dict[str, paramiko.HostKeys] = {}
+        self._files: Dict[Tuple[str, ...], KnownHosts] = {}
         self._targets: Dict[paramiko.SSHClient, Target] = {}
 
-    def apply(self, client: paramiko.SSHClient, target: Target) -> None:
-        """Make ``client``, about to connect to ``target``, check its key."""
-        keys = client.get_host_keys()
+    def apply(self, client: paramiko.SSHClient, target: Target) -> List[str]:
+        """Make ``client``, about to connect to ``target``, ask here.
+
+        Returns the algorithms that it must not use, lest it be shown a key of another kind than
+        those known.
+        """
+        client.set_missing_host_key_policy(self)
         with self._lock:
             self._targets[client] = target
-            for path in target.known_hosts:
-                known = self._read(path).lookup(target.key_name)
-                for kind, key in (known or {}).items():
-                    # Under the name that paramiko will look for.
-                    keys.add(_name(target), kind, key)
-        client.set_missing_host_key_policy(self)
+            known = self._known_hosts(target).lookup(target.key_name)
+        kinds = {kind for kind, _ in known.keys}
+        wanted = kinds | (set(_RSA) if "ssh-rsa" in kinds else set())
+        return [kind for kind in _ALL_KINDS if kind not in wanted] if kinds else []
 
     def forget(self, client: paramiko.SSHClient) -> None:
         with self._lock:
@@ -49,35 +60,48 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
     def missing_host_key(
         self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
     ) -> None:
-        """Called by paramiko for a host without a known key; raises UnknownHostKey."""
+        """Called by paramiko with a host's key, once it is proven; raises HostKeyRefused."""
+        shown: HostKey = (key.get_name(), key.asbytes())
+        name, print_ = key.get_name(), fingerprint(key)
         with self._lock:
             target = self._targets[client]
-            if self._accept_new:
-                self._record(target, key)
+            files = self._known_hosts(target)
+            known = files.lookup(target.key_name)
+            if shown in known.revoked:
+                raise HostKeyRefused(f"its {name} key {print_} is marked as @revoked")
+            if shown in known.keys:
                 return
-        raise UnknownHostKey(
-            f"its {key.get_name()} key {fingerprint(key)} is in no known_hosts file; compare it, "
-            f"then connect once with ssh {target.name}, or add --accept-new-host-keys"
-        )
+            if known.keys:
+                raise HostKeyRefused(
+                    f"its host key has CHANGED (now {name} {print_}): another machine answers "
+                    "there, or it was installed anew; if you know why, remove the old key: "
+                    f"ssh-keygen -R '{target.key_name}' -f {_existing(target)}"
+                )
+            if not self._accept_new:
+                raise HostKeyRefused(
+                    f"its {name} key {print_} is in no known_hosts file; compare it, then connect "
+                    f"once with ssh {target.name}, or add --accept-new-host-keys"
+                )
+            files.add(target.key_name, shown)
+            _record(target, key)
 
-    def _read(self, path: str) -> paramiko.HostKeys:
-        if path not in self._files:
-            keys = self._files[path] = paramiko.HostKeys()
-            try:
-                keys.load(path)
-            except OSError:
-                pass  # there is none yet
-        return self._files[path]
+    def _known_hosts(self, target: Target) -> KnownHosts:
+        if target.known_hosts not in self._files:
+            self._files[target.known_hosts] = KnownHosts(target.known_hosts)
+        return self._files[target.known_hosts]
 
-    def _record(self, target: Target, key: paramiko.PKey) -> None:
-        """Append one line: rewriting the file would lose comments and what paramiko cannot read."""
-        path = target.known_hosts[0]
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        line = f"{target.key_name} {key.get_name()} {key.get_base64()}\n"
-        with open(path, "a+", encoding="utf-8", errors="surrogateescape") as file:
-            file.seek(0)
-            text = file.read()
-            file.write(line if not text or text.endswith("\n") else "\n" + line)
+
+def _record(target: Target, key: paramiko.PKey) -> None:
+    """Append one line to the first file, if there is one."""
+    if not target.known_hosts:
+        return
+    path = target.known_hosts[0]
+    os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
+    line = f"{target.key_name} {key.get_name()} {key.get_base64()}\n"
+    with open(path, "a+", encoding="utf-8", errors="surrogateescape") as file:
+        file.seek(0)
+        text = file.read()
+        file.write(line if not text or text.endswith("\n") else "\n" + line)
 
 
 def fingerprint(key: paramiko.PKey) -> str:
@@ -86,20 +110,5 @@ def fingerprint(key: paramiko.PKey) -> str:
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
-def changed_key_text(target: Target, key: paramiko.PKey) -> str:
-    """What to say of a host whose key is not the known one."""
-    files = ", ".join(_existing(target.known_hosts))
-    return (
-        f"its host key has CHANGED (now {key.get_name()} {fingerprint(key)}): another machine "
-        f"answers there, or it was installed anew; if you know why, remove the old key: "
-        f"ssh-keygen -R '{target.key_name}' -f FILE (of {files})"
-    )
-
-
-def _existing(paths: Tuple[str, ...]) -> List[str]:
-    return [path for path in paths if os.path.exists(path)]
-
-
-def _name(target: Target) -> str:
-    """What paramiko's client calls the host in its own table."""
-    return target.hostname if target.port == 22 else f"[{target.hostname}]:{target.port}"
+def _existing(target: Target) -> str:
+    return " or ".join(path for path in target.known_hosts if os.path.exists(path))

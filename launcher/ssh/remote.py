@@ -13,6 +13,8 @@ terminal (its echo, and its signals).
 
 import secrets
 import shlex
+import socket
+import threading
 import time
 from typing import List, NamedTuple, Sequence
 
@@ -26,6 +28,8 @@ __all__ = ["Interpreter", "RemoteProcess"]
 
 _WINDOW_NBYTES = 16 << 20
 _KILL_LIMIT_S = 5.0
+_STREAM_LIMIT_S = 120.0  # for the next bytes to be taken, or to come
+_STATUS_LIMIT_S = 2.0  # from the end of a channel to its exit code
 _NO_PYTHON, _NO_SETUP = 96, 97
 # Runs a program that follows on standard input, after a line with its length. The first entry of
 # sys.path is the working directory, whose files could hide the standard library's.
@@ -89,37 +93,36 @@ class Interpreter(NamedTuple):
         return f"no {names} there; make it, or name another by --python or --setup"
 
 
-class _Silence(PeerError):
-    """A process that should have said something in time."""
-
-
 class RemoteProcess:
     """A Python process on a host, over a channel of its connection.
 
-    Its standard input and output are a byte stream; what it writes to standard error is kept.
-    Raises PeerError, in words for the user, when it cannot be started or has gone.
+    Its standard input and output are a byte stream: `write` and `readline` raise OSError if the
+    stream is broken or nothing comes for too long, and `readline` returns b"" at its end. What the
+    process writes to standard error is kept. Raises PeerError if it cannot be started.
     """
 
     def __init__(
         self, connection: Connection, interpreter: Interpreter, arguments: Sequence[str]
     ) -> None:
-        self._host = connection.name
-        limit_s = interpreter.start_limit_s
         self._connection = connection
         self._pid = 0
         self._rest = b""
         self._noise: List[bytes] = []
         mark = secrets.token_hex(16)
+        limit_s = interpreter.start_limit_s
         try:
-            self._channel = connection.transport.open_session(
-                window_size=_WINDOW_NBYTES, timeout=limit_s
-            )
-            self._channel.settimeout(limit_s)
-            self._channel.exec_command(interpreter.shell())
-            self._channel.sendall(interpreter.script(arguments, mark))
+            self._channel = _execute(connection, interpreter.shell(), limit_s)
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise PeerError(f"cannot start a program on {self._host}: {error}") from error
-        self._wait_for(mark.encode(), limit_s)
+            raise PeerError(f"no program can be started there: {error}") from error
+        try:
+            self._channel.sendall(interpreter.script(arguments, mark))
+            self._wait_for(mark.encode(), limit_s)
+        except BaseException as error:
+            self.kill()
+            self.close()
+            if isinstance(error, OSError):
+                raise PeerError(f"what was started there {self.how_it_ended()}") from error
+            raise
 
     @classmethod
     def of_source(
@@ -133,25 +136,24 @@ class RemoteProcess:
 
     def write(self, data: bytes) -> None:
         """Send all of ``data``."""
-        try:
-            self._channel.sendall(data)
-        except OSError as error:
-            raise self._gone() from error
+        self._channel.settimeout(_STREAM_LIMIT_S)
+        self._channel.sendall(data)
 
     def flush(self) -> None:
         """For those who take this for a file; nothing is kept back."""
 
-    def readline(self, limit_s: float = 120.0) -> bytes:
-        """One line; raises PeerError at the end of the stream, or after ``limit_s``."""
+    def readline(self, limit_s: float = _STREAM_LIMIT_S) -> bytes:
+        """One line; empty at the end. Raises TimeoutError after ``limit_s``."""
         deadline = time.monotonic() + limit_s
         while b"\n" not in self._rest:
             self._channel.settimeout(max(0.01, deadline - time.monotonic()))
             try:
                 data = self._channel.recv(1 << 16)
-            except OSError as error:  # socket.timeout is one
-                raise _Silence(f"{self._host} said nothing for {limit_s:.0f} s") from error
+            except socket.timeout:
+                raise TimeoutError(f"nothing was said for {limit_s:.0f} s") from None
             if not data:
-                raise self._gone()
+                line, self._rest = self._rest, b""
+                return line
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         return line + b"\n"
@@ -159,23 +161,22 @@ class RemoteProcess:
     def close_input(self) -> None:
         try:
             self._channel.shutdown_write()
-        except (OSError, EOFError):
+        except (paramiko.SSHException, OSError, EOFError):
             pass  # it has gone
 
     def close(self) -> None:
         self._channel.close()
 
     def kill(self) -> None:
-        """End it and its process group with SIGKILL, if it can be reached. Does not wait.
+        """End it and its process group with SIGKILL, if it can be reached. Takes some seconds at
+        most, and does not wait for its end.
 
         The end of a channel does not end what is at its other end.
         """
         if not self._pid:
             return
         try:
-            channel = self._connection.transport.open_session(timeout=_KILL_LIMIT_S)
-            channel.settimeout(_KILL_LIMIT_S)
-            channel.exec_command("exec /bin/sh")
+            channel = _execute(self._connection, "exec /bin/sh", _KILL_LIMIT_S)
             channel.sendall(f"kill -KILL -{self._pid}\n".encode())  # sshd gives it a group
             channel.shutdown_write()
             channel.recv(1)
@@ -188,14 +189,15 @@ class RemoteProcess:
         return self._channel.exit_status_ready() or self._channel.closed
 
     def how_it_ended(self) -> str:
-        """``exited with code 1; it said: ...``. Call when it `has_ended`."""
-        code = self._channel.exit_status if self._channel.exit_status_ready() else None
-        if code is None:
-            how = "is out of reach: its SSH connection broke"
-        elif code < 0:  # paramiko does not tell which
-            how = "was killed by a signal"
-        else:
+        """``exited with code 1; it said: ...``. Call when it `has_ended`, or is about to."""
+        self._channel.status_event.wait(_STATUS_LIMIT_S)
+        code = self._channel.exit_status  # -1 until it is known, and for a signal
+        if code >= 0:
             how = f"exited with code {code}"
+        elif self._connection.is_alive:
+            how = "was killed by a signal"  # paramiko does not tell which
+        else:
+            how = "is out of reach: its SSH connection broke"
         said = self.said()
         return f"{how}; it said: {said}" if said else how
 
@@ -212,22 +214,35 @@ class RemoteProcess:
     def _wait_for(self, mark: bytes, limit_s: float) -> None:
         """Skip what login scripts and --setup print."""
         deadline = time.monotonic() + limit_s
-        try:
-            while True:
-                words = self.readline(deadline - time.monotonic()).split()
-                if words[:1] == [mark] and len(words) == 1:
-                    return
-                if words[:1] == [mark]:
-                    self._pid = int(words[1])
-        except _Silence:
-            self.kill()
-            raise PeerError(
-                f"its login shell, --setup and Python did not come up in {limit_s:.0f} s; try "
-                f"ssh {self._host} true, or raise --start-timeout"
-            ) from None
+        while True:
+            try:
+                line = self.readline(deadline - time.monotonic())
+            except TimeoutError:
+                raise PeerError(
+                    f"its login shell, --setup and Python did not come up in {limit_s:.0f} s; try "
+                    f"ssh {self._connection.name} true, or raise --start-timeout"
+                ) from None
+            words = line.split()
+            if not line:
+                raise PeerError(f"what was started there {self.how_it_ended()}")
+            if words == [mark]:
+                return
+            if words[:1] == [mark]:
+                self._pid = int(words[1])
 
-    def _gone(self) -> PeerError:
-        """After the stream has ended: why."""
-        self._channel.status_event.wait(2.0)
-        how = self.how_it_ended() if self._channel.exit_status_ready() else "its connection broke"
-        return PeerError(f"on {self._host}, what was started {how}")
+
+def _execute(connection: Connection, command: str, limit_s: float) -> paramiko.Channel:
+    """A channel on which sshd runs ``command``.
+
+    paramiko waits for its answer without a limit, unless somebody closes the channel.
+    """
+    channel = connection.transport.open_session(window_size=_WINDOW_NBYTES, timeout=limit_s)
+    watchdog = threading.Timer(limit_s, channel.close)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        channel.settimeout(limit_s)
+        channel.exec_command(command)
+    finally:
+        watchdog.cancel()
+    return channel

@@ -8,10 +8,10 @@ Rejected: to run the scheduler on the first host instead. Terminal, signals, log
 connections are here, and would all need a protocol of their own to get there.
 """
 
-import select
+import selectors
 import socket
 import threading
-from typing import Any, List, Tuple
+from typing import Tuple
 
 import paramiko
 
@@ -22,6 +22,9 @@ from .connection import Connection
 __all__ = ["open_tunnel"]
 
 _CHUNK_NBYTES = 1 << 16
+_CONNECT_LIMIT_S = 10.0
+# Of one host at a time: an agent, its tasks, and any user of that host who finds the port.
+_MOST_CONNECTIONS = 256
 
 
 def open_tunnel(connection: Connection, address: str, port: int) -> int:
@@ -29,40 +32,48 @@ def open_tunnel(connection: Connection, address: str, port: int) -> int:
 
     Returns the port; it is open as long as the connection is. Raises PeerError if sshd refuses.
     """
+    free = threading.BoundedSemaphore(_MOST_CONNECTIONS)
 
     def on_connection(
         channel: paramiko.Channel, origin: Tuple[str, int], server: Tuple[str, int]
     ) -> None:
         # In the transport's thread, which must not wait.
-        args, name = (channel, address, port), f"tunnel-{connection.name}"
-        threading.Thread(target=_carry, args=args, name=name, daemon=True).start()
+        if not free.acquire(blocking=False):
+            channel.close()
+            return
+
+        def carry() -> None:
+            try:
+                _carry(channel, address, port)
+            finally:
+                free.release()
+
+        threading.Thread(target=carry, name=f"tunnel-{connection.name}", daemon=True).start()
 
     try:
         return connection.transport.request_port_forward("127.0.0.1", 0, on_connection)
     except paramiko.SSHException as error:
         raise PeerError(
-            f"{connection.name} cannot reach this machine, and its sshd does not forward ports "
-            f"({error}); allow AllowTcpForwarding there, or name a reachable --interface"
+            f"it cannot reach this machine, and its sshd does not forward ports ({error}); allow "
+            "AllowTcpForwarding there, or open --port here"
         ) from error
 
 
 def _carry(channel: paramiko.Channel, address: str, port: int) -> None:
     """Pass bytes on both ways until either side ends."""
     try:
-        with socket.create_connection((address, port)) as here:
-            while True:
-                sources: List[Any] = [here, channel]
-                readable, _, _ = select.select(sources, [], [])
-                if here in readable:
-                    data = here.recv(_CHUNK_NBYTES)
-                    if not data:
-                        return
-                    channel.sendall(data)
-                if channel in readable:
-                    data = channel.recv(_CHUNK_NBYTES)
-                    if not data:
-                        return
-                    here.sendall(data)
+        with socket.create_connection((address, port), timeout=_CONNECT_LIMIT_S) as here:
+            here.settimeout(None)
+            with selectors.DefaultSelector() as selector:
+                selector.register(here, selectors.EVENT_READ, (here.recv, channel.sendall))
+                selector.register(channel, selectors.EVENT_READ, (channel.recv, here.sendall))
+                while True:
+                    for ready, _ in selector.select():
+                        take, give = ready.data
+                        data = take(_CHUNK_NBYTES)
+                        if not data:
+                            return
+                        give(data)
     except OSError:
         pass  # either side has gone; ZeroMQ connects again if it is still wanted
     finally:

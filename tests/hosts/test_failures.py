@@ -216,7 +216,7 @@ def test_sshd_and_its_sessions_killed(
     run = loop()
     clock.start()
     cluster.bed.stop_sshd(cluster.bed.hosts[1], keep_sessions=False)
-    assert clock.watch(run, "the agent on node2 was killed by a signal", cluster) == 1
+    assert clock.watch(run, "the agent on node2 is out of reach: its SSH connection", cluster) == 1
 
 
 def test_launching_machine_asleep(

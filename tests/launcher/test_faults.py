@@ -156,7 +156,7 @@ def test_a_variable_for_one_role_written_as_for_all_is_a_fault(faults):
 
 
 def test_all_faults_are_told_at_once(faults, folder):
-    (folder / "hosts").write_text("a\na\nb x\n")
+    (folder / "hosts").write_text("a\n-b\nb x\n")
     told = faults(
         "-n", 0, "-s", 0, "-H", "hosts", "--launcher", "slurm", "--env", "=", "--env-server", "A",
         "--env-worker", "B", "--timeout", 0, "--port", 99999, "--devices", 0, "gone.py",

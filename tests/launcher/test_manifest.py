@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from baryon.launcher.manifest import Entry, Manifest, fingerprint, package_manifest, scan
+from baryon.launcher.manifest import Entry, Manifest, package_manifest, scan
 from baryon.ps import UsageError
 
 
@@ -225,33 +225,3 @@ def test_what_is_not_installed_is_told_at_once():
         "no-such-thing",
         "nor-this",
     ]
-
-
-def test_a_fingerprint_is_that_of_names_and_contents(root, tmp_path):
-    make(root, "a", "b")
-    (root / "link").symlink_to("a")
-    first = fingerprint(scan(str(root)))
-    assert len(first) == 16
-    assert int(first, 16) >= 0
-    (root / "a").touch()
-    (root / "a").chmod(0o600)
-    shuffled = Manifest(scan(str(root)).entries[::-1])
-    assert fingerprint(shuffled) == first
-    seen = {first}
-    for change in (
-        lambda: (root / "a").write_text("b"),
-        lambda: (root / "b").rename(root / "c"),
-        lambda: ((root / "link").unlink(), (root / "link").symlink_to("c")),
-        lambda: make(root, "d"),
-    ):
-        change()
-        seen.add(fingerprint(scan(str(root))))
-    assert len(seen) == 5
-
-
-def test_a_fingerprint_needs_its_files(root):
-    make(root, "a")
-    manifest = scan(str(root))
-    (root / "a").unlink()
-    with pytest.raises(UsageError, match=r"root/a' cannot be read: No such file"):
-        fingerprint(manifest)

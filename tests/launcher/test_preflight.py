@@ -69,6 +69,7 @@ def test_hosts_that_are_well():
         ({"mxnet": ""}, True, "b: /venv/bin/python has no mxnet; /venv/bin/python -m pip install "),
         ({"mxnet": "1.8.0"}, True, "b: mxnet 1.8.0, others have 1.9.1; "),
         ({"mxnet": "error: no libgomp"}, True, "b: mxnet cannot be imported: no libgomp"),
+        ({"numpy": ""}, True, "b: /venv/bin/python has no numpy; "),
         ({"numpy": "1.22.0"}, True, "b: numpy 1.22.0, others have 1.23.5; "),
         ({"numpy": "2.1.0"}, True, "b: numpy 2.1.0 is too new for mxnet 1.9; "),
         ({"modules": NO_ZMQ, "platform": OLD_LIBC}, True, "lacks pyzmq, and those of this machine"),

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +42,9 @@ class Host:
         self._process.stdin.flush()
 
     def answer(self):
-        return json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        assert line.startswith(probe.MARK)
+        return json.loads(line[len(probe.MARK) :])
 
     def end(self):
         self._process.stdin.close()
@@ -124,6 +128,20 @@ def test_a_place_for_baryon_is_ours_alone(host, tmp_path):
     os.rmdir(other)
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_baryon_where_others_can_write_is_not_taken(host, tmp_path, mode):
+    """They could put code beside it, and Python looks there first."""
+    home = tmp_path / "shared"
+    shutil.copytree(Path(HOME) / "baryon", home / "baryon", ignore=lambda *_: ["__pycache__"])
+    ask = {**ASK, "homes": [str(home)], "fingerprint": probe.fingerprint_of(HOME)}
+    assert host().ask(ask)["home"] == str(home)
+    home.chmod(mode)
+    assert host().ask(ask)["home"] != str(home)
+    home.chmod(0o755)
+    (home / "baryon" / "ps").chmod(mode)
+    assert host().ask(ask)["home"] != str(home)
+
+
 def test_versions_of_baryon_are_told_apart(tmp_path):
     home = tmp_path / "home"
     for package in ("scheduler", "ps", "worker", "launcher"):
@@ -174,7 +192,7 @@ def test_its_text_needs_nothing_of_ours(tmp_path):
         input=b"{}\n" + json.dumps(ASK).encode() + b"\n", capture_output=True,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
-    found = json.loads(process.stdout.splitlines()[1])
+    found = json.loads(process.stdout.splitlines()[1][len(probe.MARK) :])
     assert missing(found) == ["zmq", "msgspec", "psutil"]
     assert (found["mxnet"], found["home"]) == ("", "")
 

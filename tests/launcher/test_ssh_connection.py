@@ -87,8 +87,8 @@ def serve(tmp_path, monkeypatch):
         transport.close()
 
 
-def enter(target, password=None):
-    (outcome,) = connect_all([target], Access(HostKeys(False), 5.0, password))
+def enter(target, password=None, passphrase=None):
+    (outcome,) = connect_all([target], Access(HostKeys(False), 5.0, password, passphrase))
     if isinstance(outcome, Connection):
         outcome.close()
         return None
@@ -99,10 +99,10 @@ def enter(target, password=None):
 def test_a_password_is_asked_for_only_if_one_may_help(serve, method):
     target = serve(method)
     error = enter(target)
-    assert isinstance(error, ConnectError) and error.wants_password
+    assert isinstance(error, ConnectError) and error.wants == "password"
     assert "none of your keys is accepted" in str(error)
     assert enter(target, PASSWORD) is None
-    assert enter(target, "wrong").wants_password
+    assert enter(target, "wrong").wants == "password"
 
 
 @pytest.fixture
@@ -129,8 +129,12 @@ def test_a_key(serve, make_key, kind):
 def test_a_key_that_is_encrypted(serve, make_key, kind):
     key, path = make_key("key", kind, PASSWORD)
     target = serve("publickey", key, identity_files=(str(path),))
-    assert enter(target).wants_password
-    assert enter(target, PASSWORD) is None
+    assert enter(target).wants == "passphrase"
+    assert enter(target, passphrase=PASSWORD) is None
+
+
+def test_a_passphrase_is_not_sent_as_a_password(serve):
+    assert enter(serve("password"), passphrase=PASSWORD).wants == "password"
 
 
 def test_a_key_that_is_the_wrong_one(serve, make_key):
@@ -143,7 +147,7 @@ def test_a_key_that_is_the_wrong_one(serve, make_key):
 def test_a_key_that_is_damaged(serve, make_key):
     key, path = make_key("key", "ed25519")
     path.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nnonsense\n")
-    assert enter(serve("publickey", key, identity_files=(str(path),))).wants_password
+    assert enter(serve("publickey", key, identity_files=(str(path),))).wants == "password"
 
 
 def test_something_that_is_no_ssh_server(monkeypatch):

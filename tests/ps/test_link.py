@@ -141,7 +141,7 @@ def test_a_link_that_stays_silent_fails_and_is_named(job, proxies):
     proxy.black_hole()
     text = worker.faults.get(timeout=LIMIT_S)
     assert re.fullmatch(LOST + ".*", text)
-    assert waiting.error() == text and proxy.endpoint in text
+    assert waiting.error() == f"worker 1 has {text}" and proxy.endpoint in text
     with pytest.raises(PeerError, match="worker 1 has " + LOST):
         worker.client.raise_if_failed()
     assert worker.faults.empty()
