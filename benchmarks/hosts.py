@@ -11,6 +11,7 @@ starts a trivial command on so many hosts: all that is timed is getting there an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
 from rich.table import Table
 
@@ -38,6 +39,7 @@ from benchmarks.systems import ENVIRONMENT, EXIT_GRACE_S, REPORT_MARK, Run, chec
 from deploy.testbed import Testbed
 
 WORKER = Path(__file__).with_name("startup_worker.py")
+NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
 LAUNCH = [sys.executable, "-m", "baryon.launcher"]
 
 
@@ -111,6 +113,17 @@ def compare(options: argparse.Namespace, hosts: Hosts) -> None:
     write(options.output, "hosts", facts, [case])
 
 
+@contextlib.contextmanager
+def many_neighbours() -> Iterator[None]:
+    """Let the kernel know more than the 1024 addresses of the default, for all hosts together."""
+    before = NEIGHBOURS.read_text()
+    NEIGHBOURS.write_text(str(max(int(before), 16384)))
+    try:
+        yield
+    finally:
+        NEIGHBOURS.write_text(before)
+
+
 def start_only(options: argparse.Namespace, counts: Sequence[int]) -> None:
     """`true` on so many hosts, several times."""
     cases: List[Dict[str, Any]] = []
@@ -163,7 +176,8 @@ def main() -> int:
     options = parser.parse_args()
     exit_on_sigterm()
     if options.start_only:
-        start_only(options, options.start_only)
+        with many_neighbours():
+            start_only(options, options.start_only)
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -44,7 +44,7 @@ HOME = str(Path(baryon.__file__).resolve().parent.parent)
 _HELLO_LIMIT_S = 3.0
 _ANSWER_LIMIT_S = 90.0
 _HERE = -1  # this machine, among those to be reached
-_NEIGHBOURS = 8
+_NEIGHBOURS = 4
 _CLOSE_LIMIT_S = 2.0
 
 
