@@ -10,9 +10,7 @@ from typing import Callable, List, Optional
 from baryon.ps import BaryonError, UsageError
 from baryon.scheduler import run
 
-from . import dry_run
-from .clusters import CLUSTERS
-from .doctor import examine
+from .clusters import prepare
 from .options import parse, parse_doctor
 
 __all__ = ["baryon", "main"]
@@ -33,15 +31,19 @@ def baryon(argv: Optional[List[str]] = None) -> int:
 def _launch(argv: List[str], say: Say) -> int:
     job, options = parse(argv)
     if options.dry_run:
-        dry_run.show(job)
+        from .dry_run import show  # its libraries take longer than all else
+
+        show(job)
         return 0
-    job, cluster = CLUSTERS[job.launcher](job, options, say)
+    job, cluster = prepare(job, options, say)
     return run(job, cluster)
 
 
 def _command(argv: List[str], say: Say) -> int:
     if argv[:1] != ["doctor"]:
         raise UsageError("usage: baryon doctor -H HOSTS; baryon doctor --help says more")
+    from .doctor import examine  # as above
+
     return examine(*parse_doctor(argv[1:]))
 
 

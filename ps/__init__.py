@@ -1,20 +1,26 @@
 """The parameter server: wire format, transport, plan, stores, the server and its client.
 
-Imports none of its sibling packages.
+Imports none of its sibling packages. What needs NumPy is imported when it is first asked for:
+launch.py and the agents use only the transport, and there is an agent on every host.
 """
 
-from .client import Client, StoreClient
-from .departures import Operation
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .endpoints import bind_to, connect_to, endpoint_of
 from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
-from .link import ServerAddress
-from .mxnet_compat import array_over, import_mxnet
-from .optimizer import dump_optimizer
 from .outbox import Outbox
 from .reactor import Reactor, Timer
 from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server
-from .server import Server
 from .wire import Codec, Message, Multipliers
+
+if TYPE_CHECKING:
+    from .client import Client, StoreClient
+    from .departures import Operation
+    from .link import ServerAddress
+    from .mxnet_compat import array_over, import_mxnet
+    from .optimizer import dump_optimizer
+    from .server import Server
 
 __all__ = [
     "Authenticator",
@@ -45,3 +51,20 @@ __all__ = [
     "secure_client",
     "secure_server",
 ]
+
+_LATER = {
+    "Client": "client",
+    "Operation": "departures",
+    "Server": "server",
+    "ServerAddress": "link",
+    "StoreClient": "client",
+    "array_over": "mxnet_compat",
+    "dump_optimizer": "optimizer",
+    "import_mxnet": "mxnet_compat",
+}
+
+
+def __getattr__(name: str) -> Any:  # PEP 562
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)

@@ -1,19 +1,24 @@
-"""How agents are started, one module each; each has a ``prepare`` that makes everything ready and
-returns the job, as it is then known, with a baryon.scheduler.Cluster to run it on."""
+"""How agents are started, one module each, named as ``--launcher`` names them.
 
-from typing import Callable, Dict, Tuple
+Each has a function ``prepare``, which makes everything ready and returns the job, as it is then
+known, with a baryon.scheduler.Cluster to run it on.
+"""
+
+import importlib
+from typing import Callable, Tuple
 
 from baryon.scheduler import Cluster, Job
 
 from ..flags import Options
-from . import local, ssh
 
-__all__ = ["CLUSTERS"]
+__all__ = ["prepare"]
 
-Prepare = Callable[[Job, Options, Callable[[str], None]], Tuple[Job, Cluster]]
 
-CLUSTERS: Dict[str, Prepare] = {"local": local.prepare, "ssh": ssh.prepare}
-"""``prepare(job, options, say)`` by the name of the launcher; ``say`` tells the user something.
+def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, Cluster]:
+    """Make ready what ``job.launcher`` needs; ``say`` tells the user something.
 
-Raises BaryonError, in a line for each thing that is wrong, if the job cannot begin.
-"""
+    Raises BaryonError, in a line for each thing that is wrong, if the job cannot begin.
+    """
+    module = importlib.import_module(f".{job.launcher}", __name__)  # and no other's libraries
+    prepared: Tuple[Job, Cluster] = module.prepare(job, options, say)
+    return prepared
