@@ -45,6 +45,7 @@ _REMEDIES = {
     errno.EDQUOT: "your disk quota is used up; delete something or choose another directory",
     errno.EACCES: "you may not write there; choose another directory or change its permissions",
     errno.EPERM: "the host does not permit it; choose another directory",
+    errno.ENOENT: "it cannot be made there; choose another directory",
     errno.EROFS: "the file system is read-only; choose another directory",
     errno.ENAMETOOLONG: "the path is too long for the host; choose a directory with a shorter one",
     errno.EXDEV: "another file system is mounted below the directory; choose one without",
