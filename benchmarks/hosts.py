@@ -24,7 +24,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Sequence
 from rich.table import Table
 
 from benchmarks import native
-from benchmarks.processes import Processes, exit_on_sigterm
+from benchmarks.processes import exit_on_sigterm
 from benchmarks.report import (
     RESULTS,
     Case,
@@ -35,7 +35,7 @@ from benchmarks.report import (
     take_turns,
     write,
 )
-from benchmarks.systems import ENVIRONMENT, EXIT_GRACE_S, REPORT_MARK, Run, checked_reports
+from benchmarks.systems import ENVIRONMENT, Run, run_command
 from deploy.testbed import Testbed
 
 WORKER = Path(__file__).with_name("startup_worker.py")
@@ -78,22 +78,12 @@ class Hosts:
     def _run(self, system: str, argv: Sequence[str], workers: int, timeout_s: float) -> Run:
         env = native.clean_environment(ENVIRONMENT)
         env["PATH"] = f"{self._folder}:{env['PATH']}"
-        with Processes() as processes:
-            started_at_s = time.time()
-            child = processes.start(argv, env)
-            processes.wait(
-                [child],
-                timeout_s,
-                EXIT_GRACE_S,
-                is_done=lambda child: (child.stdout + child.stderr).count(REPORT_MARK) >= workers,
-            )
-            exit_code = child.exit_code()
-            processes.end()
-            output = child.stdout + child.stderr
-        for host in self.bed.hosts:  # what a launcher has left behind must not slow the next
-            for process in self.bed.processes(host):
-                process.kill()
-        return Run(checked_reports(system, output, workers), started_at_s, [exit_code])
+        try:
+            return run_command(system, argv, workers, timeout_s, env)
+        finally:
+            for host in self.bed.hosts:  # what a launcher has left behind must not slow the next
+                for process in self.bed.processes(host):
+                    process.kill()
 
 
 def compare(options: argparse.Namespace, hosts: Hosts) -> None:

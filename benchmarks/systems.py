@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from benchmarks import native
 from benchmarks.processes import Processes
@@ -43,7 +43,7 @@ class RunFailed(Exception):
 def run_baryon(script_argv: Sequence[str], workers: int, servers: int, timeout_s: float) -> Run:
     counts = ["-n", str(workers), "-s", str(servers)]
     launch = [sys.executable, "-m", "baryon.launcher", *counts, "--launcher", "local"]
-    return _run_command("baryon", [*launch, *script_argv], workers, timeout_s)
+    return run_command("baryon", [*launch, *script_argv], workers, timeout_s)
 
 
 def run_native(script_argv: Sequence[str], workers: int, servers: int, timeout_s: float) -> Run:
@@ -52,13 +52,13 @@ def run_native(script_argv: Sequence[str], workers: int, servers: int, timeout_s
         script_argv, workers, servers, ENVIRONMENT, timeout_s, EXIT_GRACE_S, REPORT_MARK
     )
     output = "\n".join(result.stdout + result.stderr for result in results)
-    reports = checked_reports("native", output, workers)
+    reports = _checked_reports("native", output, workers)
     return Run(reports, started_at_s, [result.returncode for result in results])
 
 
 def run_alone(script_argv: Sequence[str], workers: int, servers: int, timeout_s: float) -> Run:
     """One plain process of the script, whatever the number of workers and servers."""
-    return _run_command("alone", native.python_command(script_argv), 1, timeout_s)
+    return run_command("alone", native.python_command(script_argv), 1, timeout_s)
 
 
 SYSTEMS: Dict[str, System] = {"baryon": run_baryon, "native": run_native, "alone": run_alone}
@@ -69,10 +69,17 @@ def report_line(**fields: Any) -> str:
     return f"{REPORT_MARK}{json.dumps(fields)}\n"
 
 
-def _run_command(system: str, argv: Sequence[str], workers: int, timeout_s: float) -> Run:
+def run_command(
+    system: str,
+    argv: Sequence[str],
+    workers: int,
+    timeout_s: float,
+    env: Optional[Mapping[str, str]] = None,
+) -> Run:
+    """Run a command until `workers` workers have reported; `env` is its whole environment."""
     with Processes() as processes:
         started_at_s = time.time()
-        child = processes.start(argv, native.clean_environment(ENVIRONMENT))
+        child = processes.start(argv, env or native.clean_environment(ENVIRONMENT))
         processes.wait(
             [child],
             timeout_s,
@@ -82,10 +89,10 @@ def _run_command(system: str, argv: Sequence[str], workers: int, timeout_s: floa
         exit_code = child.exit_code()
         processes.end()
         output = child.stdout + child.stderr
-    return Run(checked_reports(system, output, workers), started_at_s, [exit_code])
+    return Run(_checked_reports(system, output, workers), started_at_s, [exit_code])
 
 
-def checked_reports(system: str, output: str, workers: int) -> List[Report]:
+def _checked_reports(system: str, output: str, workers: int) -> List[Report]:
     decoder = json.JSONDecoder()
     reports = [decoder.raw_decode(part)[0] for part in output.split(REPORT_MARK)[1:]]
     if len(reports) != workers:

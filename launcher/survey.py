@@ -24,7 +24,7 @@ from . import probe
 from .flags import Options
 from .hostfile import HostLine
 from .parallel import side_by_side
-from .preflight import Expectations, HostReport, skew_s
+from .preflight import Expectations, HostReport, skew_s, some
 from .ssh import (
     Access,
     ConnectError,
@@ -77,6 +77,7 @@ class Survey:
         self._job = job
         self._options = options
         self._is_thorough = is_thorough
+        self._fingerprint = probe.fingerprint_of(HOME)
         used = sorted({task.host for task in job.tasks})
         self.hosts = [FoundHost(index, job.hosts[index].name) for index in used]
         self._lines: Dict[int, HostLine] = {index: options.lines[index] for index in used}
@@ -145,14 +146,10 @@ class Survey:
         self._find_scheduler_addresses()
 
     def _prompt(self, wanted: str, numbers: Sequence[int]) -> str:
-        names = ", ".join(self.hosts[number].report.name for number in numbers)
-        what = (
-            f"passphrase of the key for {names}"
-            if wanted == "passphrase"
-            else f"password for {names}"
-        )
+        names = some([self.hosts[number].report.name for number in numbers])
+        what = {"passphrase": "passphrase of the key", "password": "password"}[wanted]
         try:
-            return getpass.getpass(f"{what}: ")
+            return getpass.getpass(f"{what} for {names}: ")
         except EOFError:
             raise UsageError(f"no {wanted} was given for {names}") from None
 
@@ -166,7 +163,8 @@ class Survey:
                 except OSError:
                     pass  # no route: through a jump, then
         # A host that is this machine must be where the others find it, too.
-        others = [h.scheduler_address for h in self.hosts if not _is_loopback(h.scheduler_address)]
+        addresses = [host.scheduler_address for host in self.hosts]
+        others = [address for address in addresses if address and not _is_loopback(address)]
         for host in self.hosts:
             if _is_loopback(host.scheduler_address) and others:
                 host.scheduler_address = others[0]
@@ -187,7 +185,7 @@ class Survey:
                 "toward": host.scheduler_address,
                 "interfaces": job.interfaces,
                 "homes": [HOME],
-                "fingerprint": probe.fingerprint_of(HOME),
+                "fingerprint": self._fingerprint,
                 "import_mxnet": self._is_thorough,
             },
         )
