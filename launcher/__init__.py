@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import Callable, List, Optional
 
+from baryon import __version__
 from baryon.ps import BaryonError, UsageError
 from baryon.scheduler import run
 
@@ -16,6 +17,11 @@ from .options import parse, parse_doctor
 __all__ = ["baryon", "main"]
 
 Say = Callable[[str], None]
+
+_USAGE = """\
+usage: baryon doctor -H HOSTS [options of launch.py] [command]
+Looks at the hosts of a job and names what is wrong with them. launch.py runs jobs.
+"""
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -40,8 +46,15 @@ def _launch(argv: List[str], say: Say) -> int:
 
 
 def _command(argv: List[str], say: Say) -> int:
+    if argv[:1] in (["-h"], ["--help"]):
+        sys.stdout.write(_USAGE)
+        return 0
+    if argv[:1] == ["--version"]:
+        sys.stdout.write(f"baryon {__version__}\n")
+        return 0
     if argv[:1] != ["doctor"]:
-        raise UsageError("usage: baryon doctor -H HOSTS; baryon doctor --help says more")
+        word = f"there is no command {argv[0]!r}" if argv else "a command is missing"
+        raise UsageError(f"{word}; there is: baryon doctor -H HOSTS")
     from .doctor import examine  # as above
 
     return examine(*parse_doctor(argv[1:]))
@@ -58,4 +71,5 @@ def _guarded(program: str, command: Callable[[List[str], Say], int], argv: List[
             say(f"error: {line}")
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:  # while it was still preparing; a running job has its own handlers
+        say("interrupted; nothing was started")
         return 128 + signal.SIGINT

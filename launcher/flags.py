@@ -62,7 +62,9 @@ class Options(argparse.Namespace):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see launch.py --help")
+        if "required: -n" in message:
+            message += ", before the command"
+        raise UsageError(f"{message}; see {self.prog} --help")
 
 
 def parse_flags(argv: List[str], is_doctor: bool = False) -> Options:
@@ -101,8 +103,9 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "--launcher", choices=_LAUNCHERS,
-        help="how tasks are started (default: ssh with -H, local without); local with -H "
-        "simulates those hosts on this machine",
+        metavar="NAME",
+        help="how tasks are started, ssh or local (default: ssh with -H, local without); local "
+        "with -H simulates those hosts on this machine",
     )  # fmt: skip
     add(
         "--sync-dst-dir", metavar="DIR",

@@ -66,6 +66,8 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
     if launcher not in LAUNCHERS:
         known = " and ".join(LAUNCHERS)
         faults.append(f"--launcher {launcher} is not in version {__version__} yet; {known} are")
+    if options.sync_dst_dir == "":
+        faults.append("--sync-dst-dir is empty; name a directory on the hosts, as '~/job'")
     if launcher == "ssh" and options.hostfile is None:
         faults.append("--launcher ssh needs hosts: -H FILE, or -H node1,node2")
     tasks: Tuple[Task, ...] = ()
@@ -160,7 +162,7 @@ def _hosts(options: Options, launcher: str, faults: List[str]) -> Tuple[Host, ..
 def _host_lines(hostfile: str) -> Tuple[HostLine, ...]:
     """Of a file, or of a list with a comma in it. Raises UsageError."""
     if "," in hostfile and not os.path.exists(hostfile):
-        return parse_host_list(hostfile)
+        return parse_host_list(hostfile[:-1] if hostfile.endswith(",") else hostfile)
     try:
         with open(hostfile, encoding="utf-8-sig") as file:
             return parse_hosts(file.read(), hostfile)
@@ -224,6 +226,9 @@ def _command(options: Options, is_here: bool, faults: List[str]) -> Tuple[str, .
         faults.append("no command is given: launch.py -n 2 train.py")
         return ()
     program = command[0]
+    if options.sync_dst_dir and program.startswith(os.getcwd() + "/"):
+        command = [os.path.relpath(program), *command[1:]]  # it is going to be elsewhere
+        program = command[0]
     if not is_here:
         return tuple(command)  # each host is asked whether it has the command
     if program.endswith(".py"):

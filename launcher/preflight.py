@@ -54,7 +54,8 @@ class HostReport(msgspec.Struct):
 class Expectations(NamedTuple):
     """What this machine has and the job needs: ``gpus`` and ``workers`` are per host.
 
-    ``is_synced``: the working directory is going to be copied.
+    ``is_script``: the program is a Python file; ``is_here``: this machine has it where it is
+    looked for there; ``is_synced``: the working directory is going to be copied.
     """
 
     python_version: str
@@ -64,6 +65,8 @@ class Expectations(NamedTuple):
     devices: int
     program: str
     cwd: str
+    is_script: bool
+    is_here: bool
     is_synced: bool
 
 
@@ -169,15 +172,22 @@ def _files(
     if expected.is_synced:
         return
     remedy = "use a file system that all hosts share, or copy it there: --sync-dst-dir DIR"
+    program = expected.program
     if found["cwd"] == "missing":
         yield True, f"there is no directory {expected.cwd}", remedy
         return
     if found["cwd"] == "read-only":
         yield False, f"{expected.cwd} cannot be written to", "the script may want to"
     if found["program"] == "missing":
-        yield True, f"{expected.program} is not in {expected.cwd} or on PATH", remedy
+        if "/" not in program and not expected.is_script:
+            remedy = "set PATH by --setup; to run a script, leave its interpreter out: train.py"
+            yield True, f"{program} is not on PATH in a login there", remedy
+        elif expected.is_here:
+            yield True, f"{program} is not in {expected.cwd}", remedy
+        else:
+            yield True, f"{program} is not in {expected.cwd}, nor is it here", "check its name"
     elif found["program"] == "not executable":
-        yield True, f"{expected.program} is not executable", f"chmod +x {expected.program}"
+        yield True, f"{program} is not executable", f"chmod +x {program}"
 
 
 def _network(

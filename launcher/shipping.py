@@ -86,8 +86,9 @@ def _copy(survey: Survey, manifest: Manifest, dst: str, say: Callable[[str], Non
                 done.append(delivered)
 
         _all_or_none(survey.hosts, bring)
-    files, nbytes = sum(d.num_sent for d in done), sum(d.nbytes for d in done)
-    say(f"note: copied {files} files, {nbytes / 1e6:.1f} MB, to {len(done)} hosts")
+    sent, nbytes = sum(d.num_sent for d in done), sum(d.nbytes for d in done)
+    size = f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e5 else f"{nbytes / 1e3:.1f} kB"
+    say(f"note: copied {sent} files and directories, {size}, to {dst} on {len(done)} hosts in all")
 
 
 def _deliver(

@@ -7,6 +7,7 @@ program that runs on the hosts meanwhile is probe.py, which also describes the m
 
 import getpass
 import json
+import os
 import platform
 import sys
 import threading
@@ -107,6 +108,8 @@ class Survey:
             devices=job.devices,
             program=job.command[0] if job.command else "",
             cwd=job.cwd,
+            is_script=job.is_script,
+            is_here=bool(job.command) and os.path.exists(job.command[0]),
             is_synced=self._options.sync_dst_dir is not None,
         )
 
@@ -228,7 +231,7 @@ class Survey:
                 endpoint = here.endpoints.get(host.scheduler_address)
                 targets += [[_HERE, endpoint]] if endpoint else []
                 answer = _ask(host.probe, {"targets": targets, "limit_s": _HELLO_LIMIT_S})
-                missed = [] if endpoint else [_HERE]
+                missed = [] if host.scheduler_address else [_HERE]
                 host.report.unreachable = (*missed, *answer["unreachable"])
 
             here.answer_while(lambda: self._do(meet, able))

@@ -16,8 +16,16 @@ _KILL_LIMIT_S = 10.0
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, "LocalCluster"]:
     """There is nothing to prepare."""
-    if options.sync_dst_dir:
-        say("--sync-dst-dir has no effect with --launcher local: tasks run where you are")
+    given = {
+        "--sync-dst-dir": options.sync_dst_dir,
+        "--python": options.python,
+        "--setup": options.setup,
+        "--interface": options.interface,
+        "--ssh-config": options.ssh_config,
+        "--tunnel": options.tunnel,
+    }
+    for flag in (flag for flag, value in given.items() if value):
+        say(f"{flag} has no effect with --launcher local: tasks run here; did you mean -H HOSTS?")
     return job, LocalCluster()
 
 

@@ -33,6 +33,7 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
     Raises PeerError with every error found, one a line.
     """
     survey = Survey(job, options)
+    say(f"looking at {len(survey.hosts)} host{'s' * (len(survey.hosts) > 1)}")
     try:
         survey.run()
         findings = judge([host.report for host in survey.hosts], survey.expectations())
@@ -129,6 +130,7 @@ class SshCluster:
     def __init__(self, hosts: Dict[int, SshHost]) -> None:
         self._hosts = hosts
         self._agents: Dict[int, _Agent] = {}
+        self._ended: List[Tuple[int, str]] = []
 
     def scheduler_address(self, job: Job, host: int) -> str:
         return self._hosts[host].scheduler_address or "127.0.0.1"
@@ -137,11 +139,16 @@ class SshCluster:
         self._agents[host] = _Agent(self._hosts[host], config)
 
     def ended(self) -> List[Tuple[int, str]]:
-        ended = [(host, agent.how_it_ended()) for host, agent in self._agents.items()]
-        ended = [(host, how) for host, how in ended if how]
-        for host, _ in ended:
-            del self._agents[host]
+        self._look()
+        ended, self._ended = self._ended, []
         return ended
+
+    def _look(self) -> None:
+        for host, agent in list(self._agents.items()):
+            how = agent.how_it_ended()
+            if how:
+                del self._agents[host]
+                self._ended.append((host, how))
 
     def release(self, host: int) -> None:
         if host in self._agents:
@@ -152,9 +159,10 @@ class SshCluster:
             agent.release()
         deadline = time.monotonic() + _KILL_LIMIT_S
         while self._agents.keys() - lost and time.monotonic() < deadline:
-            if not self.ended():
-                time.sleep(0.02)
+            self._look()
+            time.sleep(0.02)
         stuck = [agent for number, agent in self._agents.items() if number not in lost]
         side_by_side(_Agent.kill, stuck, _KILL_LIMIT_S)
+        self._ended += [(host, "had to be killed") for host in self._agents]
         self._agents.clear()
         side_by_side(Connection.close, [host.connection for host in self._hosts.values()], 2.0)

@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import shlex
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import paramiko
@@ -22,7 +23,8 @@ class Target(NamedTuple):
     """A host to connect to. ``name`` is the user's; ``hostname`` is what the network knows.
 
     ``known_hosts`` are the files with host keys, the first of which takes new ones; ``key_name``
-    is what they know the host by; ``jumps`` are the hosts to go through, in order.
+    is what they know the host by; ``jumps`` are the hosts to go through, in order. ``ssh`` is the
+    command that a user would reach it by.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Target(NamedTuple):
     known_hosts: Tuple[str, ...] = ()
     proxy_command: str = ""
     jumps: Tuple["Target", ...] = ()
+    ssh: str = "ssh"
 
     @property
     def where(self) -> str:
@@ -46,6 +49,7 @@ class SshConfig:
 
     def __init__(self, path: Optional[str] = None) -> None:
         self._path = os.path.expanduser(path or _DEFAULT_PATH)
+        self._flags = ["-F", path] if path else []
         self._text = ""
         if path is None and not os.path.exists(self._path):
             return
@@ -63,7 +67,11 @@ class SshConfig:
 
         What the host file says goes over what the configuration says.
         """
-        return self._target(line.name, line.user, line.port, ())
+        words = ["ssh", *self._flags]
+        words += ["-p", str(line.port)] if line.port else []
+        words.append(f"{line.user}@{line.name}" if line.user else line.name)
+        made = self._target(line.name, line.user, line.port, ())
+        return made._replace(ssh=" ".join(map(shlex.quote, words)))
 
     def _target(
         self, name: str, user: Optional[str], port: Optional[int], via: Tuple[str, ...]

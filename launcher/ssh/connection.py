@@ -188,8 +188,8 @@ def _log_in(
         ) from error
     except socket.gaierror as error:
         raise ConnectError(
-            f"{target.hostname}: no such host ({error.strerror}); check its spelling, /etc/hosts "
-            "and HostName in ~/.ssh/config"
+            f"there is no host {target.hostname} ({error.strerror}); check its spelling, "
+            f"/etc/hosts, and HostName in your ssh configuration: {target.ssh}"
         ) from error
     except (ConnectionError, EOFError) as error:
         raise _Retry(f"{target.where} broke the connection off: {error}") from error
@@ -198,7 +198,7 @@ def _log_in(
     except paramiko.ssh_exception.IncompatiblePeer as error:
         raise ConnectError(
             f"{target.where}: it has no host key of a kind that known_hosts has for it, or no "
-            f"algorithm in common with us ({error}); compare with ssh {target.name}"
+            f"algorithm in common with us ({error}); compare with {target.ssh}"
         ) from error
     except paramiko.SSHException as error:
         transport = client.get_transport()
@@ -214,11 +214,11 @@ def _explain(target: Target, error: Exception, limit_s: float) -> Exception:
     if isinstance(error, paramiko.AuthenticationException):
         if "timeout" in str(error).lower():
             text = f"{target.where} did not answer the login in {limit_s:g} s"
-            return ConnectError(f"{text}; try ssh {target.name}, or raise --start-timeout")
+            return ConnectError(f"{text}; try {target.ssh}, or raise --start-timeout")
         allowed: Tuple[str, ...] = tuple(getattr(error, "allowed_types", ()) or ())
         text = f"{target.where}: none of your keys is accepted"
         text += f" (it takes {', '.join(allowed)})" if allowed else ""
-        remedy = f"; try ssh {target.name}, ssh-copy-id, or IdentityFile in ~/.ssh/config"
+        remedy = f"; try {target.ssh}, ssh-copy-id, or IdentityFile in your ssh configuration"
         return ConnectError(text + remedy, wants="password")
     errors = getattr(error, "errors", {})
     reasons = sorted({os.strerror(e.errno) if e.errno else str(e) for e in errors.values()})

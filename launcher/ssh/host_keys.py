@@ -80,7 +80,7 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
             if not self._accept_new:
                 raise HostKeyRefused(
                     f"its {name} key {print_} is in no known_hosts file; compare it, then connect "
-                    f"once with ssh {target.name}, or add --accept-new-host-keys"
+                    f"once with {target.ssh}, or add --accept-new-host-keys"
                 )
             files.add(target.key_name, shown)
             _record(target, key)

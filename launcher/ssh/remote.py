@@ -75,7 +75,7 @@ class Interpreter(NamedTuple):
                 f'eval {shlex.quote(self.setup)} || {{ echo "--setup ended with code $?" >&2; '
                 f"exit {_NO_SETUP}; }}"
             )
-        candidates = " ".join(map(shlex.quote, self.candidates))
+        candidates = " ".join(map(_quote, self.candidates))
         words = " ".join(map(shlex.quote, arguments))
         lines += [
             f'for python in {candidates}; do command -v "$python" >/dev/null 2>&1 && break',
@@ -90,7 +90,7 @@ class Interpreter(NamedTuple):
 
     def _missing(self) -> str:
         names = " or ".join(self.candidates)
-        return f"no {names} there; make it, or name another by --python or --setup"
+        return f"there is no {names}; name another by --python or --setup"
 
 
 class RemoteProcess:
@@ -116,7 +116,7 @@ class RemoteProcess:
             raise PeerError(f"no program can be started there: {error}") from error
         try:
             self._channel.sendall(interpreter.script(arguments, mark))
-            self._wait_for(mark.encode(), limit_s)
+            self._wait_for(mark.encode(), interpreter)
         except BaseException as error:
             self.kill()
             self.close()
@@ -211,24 +211,41 @@ class RemoteProcess:
         lines = b"".join(self._noise).decode(errors="replace").strip().splitlines()
         return "; ".join(line.strip() for line in lines[-3:])
 
-    def _wait_for(self, mark: bytes, limit_s: float) -> None:
+    def _wait_for(self, mark: bytes, interpreter: Interpreter) -> None:
         """Skip what login scripts and --setup print."""
+        limit_s = interpreter.start_limit_s
         deadline = time.monotonic() + limit_s
         while True:
             try:
                 line = self.readline(deadline - time.monotonic())
             except TimeoutError:
+                setup = ", --setup" if interpreter.setup else ""
                 raise PeerError(
-                    f"its login shell, --setup and Python did not come up in {limit_s:.0f} s; try "
-                    f"ssh {self._connection.name} true, or raise --start-timeout"
+                    f"its login shell{setup} and Python did not come up in {limit_s:.0f} s; try "
+                    f"{self._connection.target.ssh} bash -lc true, or raise --start-timeout"
                 ) from None
             words = line.split()
             if not line:
-                raise PeerError(f"what was started there {self.how_it_ended()}")
+                raise PeerError(self._why_not_started(interpreter))
             if words == [mark]:
                 return
             if words[:1] == [mark]:
                 self._pid = int(words[1])
+
+    def _why_not_started(self, interpreter: Interpreter) -> str:
+        how = self.how_it_ended()
+        if self._channel.exit_status in (_NO_PYTHON, _NO_SETUP):
+            return self.said()  # the script has said it all
+        if self._pid and interpreter.setup and self._connection.is_alive:
+            return f"--setup has ended the shell, which {how}; it must not call exit"
+        return f"its login shell {how}; try {self._connection.target.ssh} true"
+
+
+def _quote(path: str) -> str:
+    """For a shell; a ~ in front is the home directory there."""
+    if path.startswith("~/"):
+        return '"$HOME"/' + shlex.quote(path[2:])
+    return shlex.quote(path)
 
 
 def _execute(connection: Connection, command: str, limit_s: float) -> paramiko.Channel:

@@ -246,6 +246,23 @@ def test_launcher_ended_by(
         assert clock.watch(run, "stopping all tasks", cluster) == 128 + signum
 
 
+def test_second_ctrl_c_kills_at_once(cluster: SshCluster) -> None:
+    script = cluster.script(
+        "import signal\n"
+        "for signum in (signal.SIGINT, signal.SIGTERM): signal.signal(signum, signal.SIG_IGN)\n"
+        "print('READY', flush=True)\n"
+        "while True: signal.pause()\n"
+    )
+    run = cluster.start("-n", 2, script)
+    run.wait_for_output("READY", 2)
+    run.signal(signal.SIGINT)
+    run.wait_for_output("stopping all tasks")
+    run.signal(signal.SIGINT)
+    assert run.end() == 130
+    assert "killing all tasks" in run.err
+    assert "did not end in time" not in run.err
+
+
 def test_launchers_terminal_closed(cluster: SshCluster) -> None:
     """A real one, whose other end goes away."""
     script = cluster.script(LOOP.format(then="pass", steps=10**9))

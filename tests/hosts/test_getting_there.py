@@ -46,7 +46,7 @@ def test_working_directory_is_copied_where_it_is_changed(cluster: SshCluster) ->
     flags = ["-n", 2, "--sync-dst-dir", "~/copied here"]
     run = cluster.run(*flags, "script.py")
     assert "worker 0 | data of 0 " in run.out and "worker 1 | data of 1 " in run.out
-    assert "copied 10 files" in run.err
+    assert "copied 10 files and directories" in run.err
     for host in cluster.bed.hosts[:2]:
         there = host.home / "copied here"
         assert not (there / "secrets").exists()
@@ -54,7 +54,7 @@ def test_working_directory_is_copied_where_it_is_changed(cluster: SshCluster) ->
     (cluster.cwd / "data" / "1").write_text("other data of 1")
     run = cluster.run(*flags, "script.py")
     assert "worker 1 | other data of 1 " in run.out
-    assert "copied 2 files" in run.err, "one on each host"
+    assert "copied 2 files and directories" in run.err, "one on each host"
 
 
 def test_disk_full_while_copying_stops_the_job(cluster: SshCluster) -> None:

@@ -45,7 +45,8 @@ WELL = {
 def expected(**changes):
     values = {
         "python_version": "3.11", "platform": PLATFORM, "workers": [1, 1, 1], "gpus": [0, 0, 0],
-        "devices": 1, "program": "train.py", "cwd": "/job", "is_synced": False,
+        "devices": 1, "program": "train.py", "cwd": "/job", "is_script": True,
+        "is_here": True, "is_synced": False,
     }  # fmt: skip
     return Expectations(**{**values, **changes})
 
@@ -77,7 +78,7 @@ def test_hosts_that_are_well():
         ({"home": "", "cache": ""}, True, "b: neither the home directory nor /tmp has a place"),
         ({"cwd": "missing"}, True, "b: there is no directory /job; use a file system that all"),
         ({"cwd": "read-only"}, False, "b: /job cannot be written to"),
-        ({"program": "missing"}, True, "b: train.py is not in /job or on PATH; "),
+        ({"program": "missing"}, True, "b: train.py is not in /job; use a file system"),
         ({"program": "not executable"}, True, "b: train.py is not executable; chmod +x train.py"),
         ({"address_error": "no interface x", "address": ""}, True, "b: no interface x; "),
         ({"address": "127.0.1.1"}, True, "b: its address 127.0.1.1 leads other hosts to themselv"),
@@ -117,6 +118,14 @@ def test_gpus():
     (finding,) = judge(few, expected(workers=[1, 2, 1], devices=2))
     assert not finding.is_error and "2 GPUs for 2 workers with 2 devices each" in finding.found
     assert judge(few, expected(gpus=[0, 2, 0], workers=[1, 1, 1], devices=2)) == []
+
+
+def test_programs_that_are_not_found():
+    reports = hosts({"program": "missing"})
+    (line,) = lines(judge(reports, expected(program="python", is_script=False)))
+    assert line.startswith("b: python is not on PATH in a login there; set PATH by --setup; ")
+    (line,) = lines(judge(reports, expected(is_here=False)))
+    assert line == "b: train.py is not in /job, nor is it here; check its name"
 
 
 def test_what_is_going_to_be_copied_need_not_be_there():

@@ -51,12 +51,20 @@ def test_an_interpreter_whose_path_is_odd(tmp_path):
     assert run(Interpreter([str(odd / "python")]), ["-c", "print(1)"])[1] == "\nmark\n1\n"
 
 
+def test_an_interpreter_below_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my python").symlink_to(sys.executable)
+    assert run(Interpreter(["~/my python"]), ["-c", "print(1)"])[1] == "\nmark\n1\n"
+
+
+def test_setup_cannot_read_what_is_not_meant_for_it():
+    assert run(Interpreter([sys.executable], "cat"), ["-c", "print(1)"])[1] == "\nmark\n1\n"
+
+
 def test_no_interpreter():
     returncode, out, err = run(Interpreter(["/no/such/python", "no-such"]), ["-c", ""])
     assert (returncode, out) == (96, "")
-    assert err == (
-        "no /no/such/python or no-such there; make it, or name another by --python or --setup\n"
-    )
+    assert err == ("there is no /no/such/python or no-such; name another by --python or --setup\n")
 
 
 def test_a_setup_that_fails():

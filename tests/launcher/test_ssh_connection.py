@@ -173,7 +173,7 @@ def test_something_that_is_no_ssh_server(monkeypatch):
 
 def test_a_name_that_nobody_knows():
     error = enter(Target("x", "no-such-host.invalid", 22, "ada", "no-such-host.invalid"))
-    assert "no-such-host.invalid: no such host" in str(error)
+    assert "there is no host no-such-host.invalid" in str(error)
 
 
 def test_a_proxy_command_carries_the_connection(serve):
