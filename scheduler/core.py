@@ -103,7 +103,7 @@ class SchedulerCore:
         if isinstance(message, messages.Barrier) and state.task.role == "worker":
             return self._on_barrier(state, message.name, now)
         if isinstance(message, messages.Failed):
-            return self._fail(f"{state.where}: {message.text}", 1, now)
+            return self._fail(f"{state.where}: {message.text}{self._also_silent(now)}", 1, now)
         return []
 
     def on_agent_ended(self, host: int, how: str, now: float) -> List[Action]:
@@ -141,6 +141,7 @@ class SchedulerCore:
             return []
         alive += self._keep_in_touch(now)
         if self.phase == STOPPING:
+            alive += self._lose_hosts(self._silent_hosts(now), now)
             return alive + self._look_for_late_enders(now)
         for look in (
             self._look_for_silence,
@@ -301,14 +302,9 @@ class SchedulerCore:
 
     def _look_for_silence(self, now: float) -> List[Action]:
         limit_s = self.job.silence_s
-        silent = {
-            host: now - heard
-            for host, heard in self._agents.items()
-            # Two missed signs of life are enough to be named beside one that is given up.
-            if heard is not None and host not in self._agents_ended and now - heard > limit_s / 2
-        }
-        if silent and max(silent.values()) > limit_s:
-            return self._lose_hosts(silent, now)
+        lost = self._lose_hosts(self._silent_hosts(now), now)
+        if lost:
+            return lost
         actions: List[Action] = []
         for state in self._tasks.values():
             silent_s = now - state.last_heard
@@ -325,8 +321,23 @@ class SchedulerCore:
                 actions.append(Say(f"{text}; its process {state.pid} still runs"))
         return actions
 
+    def _silent_hosts(self, now: float) -> Dict[int, float]:
+        """Seconds of silence of each host that should have been heard twice meanwhile."""
+        gone = self._agents_ended | self._lost
+        silent_s = {h: now - t for h, t in self._agents.items() if t is not None and h not in gone}
+        return {host: s for host, s in silent_s.items() if s > self.job.silence_s / 2}
+
+    def _also_silent(self, now: float) -> str:
+        """What a failure elsewhere may come from."""
+        return "".join(
+            f"; the agent on {self.job.hosts[host].name} has not been heard for {silent_s:.0f} s"
+            for host, silent_s in self._silent_hosts(now).items()
+        )
+
     def _lose_hosts(self, silent: Dict[int, float], now: float) -> List[Action]:
-        """Give up hosts: {number: seconds of silence}."""
+        """Give silent hosts up, {number: seconds}, if it has been for too long for one of them."""
+        if not silent or max(silent.values()) <= self.job.silence_s:
+            return []
         names = ", ".join(self.job.hosts[host].name for host in silent)
         seconds, plural = max(silent.values()), len(silent) > 1
         text = f"the agent{'s' * plural} on {names} {'have' if plural else 'has'} not been heard "
@@ -337,7 +348,8 @@ class SchedulerCore:
         for host in silent:
             for state in self._of_host(host):
                 state.ended = True
-        return self._fail(text, 1, now) + self._release_workers(f"the agent on {names}")
+        stop = self._fail(text, 1, now) or self._continue_stopping(now)
+        return stop + self._release_workers(f"the agent on {names}")
 
     def _look_for_late_starters(self, now: float) -> List[Action]:
         limit_s = min(self.job.start_s, self.job.timeout_s)

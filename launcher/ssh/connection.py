@@ -241,6 +241,21 @@ def _way_to(
         except paramiko.ChannelException as error:
             raise ConnectError(f"the host to jump through cannot reach it: {error.text}") from error
     if target.proxy_command:
-        # In a session of its own: Ctrl-C is for us, who need the connection to stop the job.
-        return paramiko.ProxyCommand(f"setsid {target.proxy_command}")
+        return _Proxy(target.proxy_command)
     return None
+
+
+class _Proxy(paramiko.ProxyCommand):
+    """A proxy command in a session of its own, since Ctrl-C is for us, who need the connection to
+    stop the job; and one that leaves nothing open."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(f"setsid {command}")
+
+    def close(self) -> None:
+        process = self.process
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()

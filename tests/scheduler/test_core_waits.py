@@ -224,6 +224,19 @@ def test_hosts_that_fall_silent_together_are_named_together(make_scene, said):
     assert "this machine's own network" not in text
 
 
+def test_a_host_that_falls_silent_while_the_job_stops_is_not_waited_for(make_scene, said):
+    scene = make_scene(num_workers=2, num_hosts=2, num_servers=2, grace_s=30.0).begin()
+    scene.pass_time(15, silent=("agent-1",))
+    text = said(scene.message("worker-0", messages.Failed("lost server 1")))
+    assert text.startswith(
+        "worker 0 (a): lost server 1; the agent on b has not been heard for 15 s\n"
+    )
+    scene.exits("worker-0", -15)
+    scene.exits("server-0")
+    assert scene.agent_ends(0) == []
+    assert scene.pass_time(6, silent=("agent-1",))[-2:] == [Kill(frozenset({1})), Finish(1)]
+
+
 def test_if_all_hosts_fall_silent_the_fault_is_rather_here(make_scene, said):
     scene = make_scene(num_workers=2, num_hosts=2).begin()
     scene.pass_time(20, silent=("agent-0", "agent-1"))
