@@ -149,7 +149,7 @@ def _usage(argv: Sequence[str]) -> Mapping[str, float]:
     said = child.stderr.read().decode()
     child.stderr.close()
     _, status, used = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
+    child.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
     if child.returncode:
         raise RuntimeError(f"exit code {child.returncode}: {said}")
     return {"cpu_s": used.ru_utime + used.ru_stime, "rss_mib": used.ru_maxrss / 1024}
