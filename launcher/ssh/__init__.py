@@ -1,6 +1,12 @@
 """Connections to hosts over SSH (paramiko), and programs run there whatever the login shell is."""
 
 import logging
+import warnings
+
+with warnings.catch_warnings():
+    # Its libraries warn of each other's age, and of Python's: no news for who runs a job.
+    warnings.simplefilter("ignore")
+    import paramiko  # noqa: F401
 
 from .config import SshConfig, Target
 from .connection import Access, ConnectError, Connection, connect_all
