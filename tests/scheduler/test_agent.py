@@ -13,7 +13,7 @@ from baryon.ps import new_key_pair, secure_server
 from baryon.scheduler import TASK_VARIABLE, AgentConfig, agent_argv, messages
 from baryon.scheduler.messages import CONTROL
 
-LIMIT_MS = 10_000
+LIMIT_MS = 30_000
 CREDENTIALS = "what-only-this-task-may-know"
 
 

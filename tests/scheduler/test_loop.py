@@ -17,7 +17,7 @@ from baryon.scheduler import messages, run
 from baryon.scheduler.credentials import Credentials
 from baryon.scheduler.messages import CONTROL
 
-LIMIT_MS = 10_000
+LIMIT_MS = 30_000
 
 
 class Peer:
