@@ -49,10 +49,10 @@ def test_time_that_is_over():
 
 def test_an_interrupt_waits_for_nobody():
     code = (
-        "import threading\n"
+        "import os, threading\n"
         "from baryon.launcher.parallel import side_by_side\n"
         "def work(item):\n"
-        "    print('working', flush=True)\n"
+        "    os.write(1, b'working\\n')\n"  # a daemon thread must hold no lock of a stream at the end
         "    threading.Event().wait()\n"
         "try: side_by_side(work, [1])\n"
         "except KeyboardInterrupt: print('interrupted')\n"
