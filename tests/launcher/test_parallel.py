@@ -52,7 +52,7 @@ def test_an_interrupt_waits_for_nobody():
         "import os, threading\n"
         "from baryon.launcher.parallel import side_by_side\n"
         "def work(item):\n"
-        "    os.write(1, b'working\\n')\n"  # a daemon thread must hold no lock of a stream at the end
+        "    os.write(1, b'working\\n')\n"  # not print: no lock may be held at the end
         "    threading.Event().wait()\n"
         "try: side_by_side(work, [1])\n"
         "except KeyboardInterrupt: print('interrupted')\n"
