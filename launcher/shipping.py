@@ -12,13 +12,13 @@ from rich.progress import Progress as Bar
 
 from baryon.ps import PeerError
 
-from . import delivery, probe
+from . import delivery
 from .delivery import Delivered, Progress, deliver
 from .flags import Options
 from .manifest import Manifest, package_manifest, scan
 from .preflight import DISTRIBUTIONS, missing, some
 from .ssh import Interpreter, RemoteProcess
-from .survey import HOME, FoundHost, Survey, each
+from .survey import FoundHost, Survey, each
 
 __all__ = ["ship"]
 
@@ -41,13 +41,12 @@ def ship(survey: Survey, options: Options, log_dir: str, say: Callable[[str], No
 
 def _ship_baryon(survey: Survey, say: Callable[[str], None]) -> None:
     wanting = [h for h in survey.hosts if not h.report.found["home"] or missing(h.report.found)]
-    version = probe.fingerprint_of(HOME)
     manifests = {lacking: package_manifest(lacking) for lacking in set(map(_lacking, wanting))}
     brought: List[str] = []
 
     def bring(host: FoundHost) -> None:
         found, lacking = host.report.found, _lacking(host)
-        name = "-".join([version, *(f"{d}-{metadata.version(d)}" for d in lacking)])
+        name = "-".join([survey.fingerprint, *(f"{d}-{metadata.version(d)}" for d in lacking)])
         where = os.path.join(found["cache"], name)
         done = _deliver(host, survey.interpreter, where, manifests[lacking])
         found["home"] = done.dst

@@ -72,13 +72,14 @@ class Survey:
 
     If it ``is_thorough``, MXNet is really imported on each host, and each host tries to reach every
     other; else only the next few, since with many it is a host whose ports are closed, not a pair.
+    ``fingerprint`` is that of this machine's baryon.
     """
 
     def __init__(self, job: Job, options: Options, is_thorough: bool = False) -> None:
         self._job = job
         self._options = options
         self._is_thorough = is_thorough
-        self._fingerprint = probe.fingerprint_of(HOME)
+        self.fingerprint = probe.fingerprint_of(HOME)
         used = sorted({task.host for task in job.tasks})
         self.hosts = [FoundHost(index, job.hosts[index].name) for index in used]
         self._lines: Dict[int, HostLine] = {index: options.lines[index] for index in used}
@@ -188,7 +189,7 @@ class Survey:
                 "toward": host.scheduler_address,
                 "interfaces": job.interfaces,
                 "homes": [HOME],
-                "fingerprint": self._fingerprint,
+                "fingerprint": self.fingerprint,
                 "import_mxnet": self._is_thorough,
             },
         )
@@ -295,7 +296,7 @@ class _Greeter:
                 self.endpoints[address] = bind_to(socket, endpoint_of(address, port or "*"))
             except zmq.ZMQError:
                 socket.close()
-                continue  # the scheduler will say why; until then, nobody reaches it
+                continue  # nobody is asked to reach it: the scheduler will say why it cannot listen
             self._sockets.append(socket)
 
     def __enter__(self) -> "_Greeter":

@@ -14,13 +14,7 @@ from typing import Dict, Generic, NamedTuple, Optional, TypeVar
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-__all__ = [
-    "Authenticator",
-    "KeyPair",
-    "new_key_pair",
-    "secure_client",
-    "secure_server",
-]
+__all__ = ["Authenticator", "KeyPair", "new_key_pair", "secure_client", "secure_server"]
 
 
 _DOMAIN = "baryon"

@@ -100,7 +100,7 @@ class _Agent:
             process = RemoteProcess(self._host.connection, self._host.interpreter, argv[1:])
             process.write(config.line())
             self._process = process
-        except PeerError as error:
+        except (PeerError, OSError) as error:
             self._error = f"could not be started: {error}"
 
     def how_it_ended(self) -> str:

@@ -72,8 +72,9 @@ class Interpreter(NamedTuple):
         lines = [f"printf '\\n%s %s\\n' {mark} $$"]
         if self.setup:
             lines.append(
-                f'eval {shlex.quote(self.setup)} || {{ echo "--setup ended with code $?" >&2; '
-                f"exit {_NO_SETUP}; }}"
+                # Its standard input is not for it: the keys of the job are to come there.
+                f"eval {shlex.quote(self.setup)} </dev/null || "
+                f'{{ echo "--setup ended with code $?" >&2; exit {_NO_SETUP}; }}'
             )
         candidates = " ".join(map(_quote, self.candidates))
         words = " ".join(map(shlex.quote, arguments))
@@ -131,7 +132,11 @@ class RemoteProcess:
         """Run the text of a program; what is written afterwards is its standard input."""
         process = cls(connection, interpreter, ["-c", _LOADER])
         program = source.encode()
-        process.write(f"{len(program)}\n".encode() + program)
+        try:
+            process.write(f"{len(program)}\n".encode() + program)
+        except OSError as error:
+            process.close()
+            raise PeerError(f"what was started there {process.how_it_ended()}") from error
         return process
 
     def write(self, data: bytes) -> None:

@@ -58,7 +58,16 @@ def test_an_interpreter_below_the_home_directory(tmp_path, monkeypatch):
 
 
 def test_setup_cannot_read_what_is_not_meant_for_it():
-    assert run(Interpreter([sys.executable], "cat"), ["-c", "print(1)"])[1] == "\nmark\n1\n"
+    """What follows the script is for the program, and comes once that has started."""
+    interpreter = Interpreter([sys.executable], "cat >&2")
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", interpreter.shell()],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdin.write(interpreter.script(["-c", "print(input())"], "mark") + b"key\n")
+    process.stdin.flush()
+    out, errors = process.communicate(timeout=60)
+    assert (out.splitlines()[-1], errors) == (b"key", b"")
 
 
 def test_no_interpreter():
