@@ -15,7 +15,8 @@ __all__ = ["show"]
 
 def show(job: Job) -> None:
     """Print a table to standard error and the job as JSON to standard output."""
-    table = Table(title=f"{job.launcher}: {job.num_workers} workers, {job.num_servers} servers")
+    servers = len(job.of_role("server"))
+    table = Table(title=f"{job.launcher}: {job.num_workers} workers, {servers} servers")
     for column in ("host", "task", "devices", "command"):
         table.add_column(column, overflow="fold")
     argv = [job.python, *job.command] if job.is_script else job.command
@@ -24,7 +25,8 @@ def show(job: Job) -> None:
         for task in (task for task in job.tasks if task.host == index):
             is_worker = task.role == "worker"
             devices = _devices(job, task) if is_worker else "-"
-            row = (host.name, task.name, devices, command if is_worker else "baryon's server")
+            what = "baryon's level-1 server" if task.parents else "baryon's server"
+            row = (host.name, task.name, devices, command if is_worker else what)
             table.add_row(*map(Text, row))
     Console(stderr=True).print(table)
     sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(job), indent=2) + b"\n")

@@ -7,17 +7,19 @@ launch.py and the agents use only the transport, and there is an agent on every 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .children import Child
 from .endpoints import bind_to, connect_to, endpoint_of
 from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
 from .outbox import Outbox
 from .reactor import Reactor, Timer
-from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server
+from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server, token_of
 from .wire import Codec, Message, Multipliers
 
 if TYPE_CHECKING:
     from .client import Client, StoreClient
     from .departures import Operation
     from .link import ServerAddress
+    from .memory import HostMemory
     from .mxnet_compat import array_over, import_mxnet
     from .optimizer import dump_optimizer
     from .server import Server
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Authenticator",
     "BaryonError",
+    "Child",
     "Client",
     "Codec",
+    "HostMemory",
     "KeyPair",
     "Message",
     "Multipliers",
@@ -50,10 +54,12 @@ __all__ = [
     "new_key_pair",
     "secure_client",
     "secure_server",
+    "token_of",
 ]
 
 _LATER = {
     "Client": "client",
+    "HostMemory": "memory",
     "Operation": "departures",
     "Server": "server",
     "ServerAddress": "link",

@@ -52,7 +52,9 @@ class KVStore(mx.kvstore.KVStore):
         self._session = session()
         self._client = self._session.client
         self._store = self._client.open("sync")
-        self._places: Dict[KeyName, Any] = {}  # NDArrays over the staging memory
+        # NDArrays over the staging memory: where a key is sent from, where it arrives
+        self._outgoing: Dict[KeyName, Any] = {}
+        self._incoming: Dict[KeyName, Any] = {}
         self._lock = threading.Lock()  # held while a key's steps are queued, which belong together
         self._optimizer: Any = None  # rank 0's, whose hyper-parameters are live
         self._hyper: Any = None  # as the servers have them
@@ -64,7 +66,7 @@ class KVStore(mx.kvstore.KVStore):
         pass  # there is no native handle to free
 
     def __repr__(self) -> str:
-        return f"<baryon KVStore {self._type} {self._store.number}: {len(self._places)} keys>"
+        return f"<baryon KVStore {self._type} {self._store.number}: {len(self._outgoing)} keys>"
 
     # -- what it is ---------------------------------------------------------------------------
 
@@ -90,11 +92,13 @@ class KVStore(mx.kvstore.KVStore):
         self._client.raise_if_failed()
         for name, arrays in _pairs(key, value):
             array = _dense(name, arrays)[0]
-            place = self._store.add_key(name, array.shape, np.dtype(array.dtype).name)
-            self._places[name] = array_over(place)
+            places = self._store.add_key(name, array.shape, np.dtype(array.dtype).name)
+            outgoing = self._outgoing[name] = array_over(places.outgoing)
+            is_same = places.incoming is places.outgoing  # then it must be one to the engine, too
+            self._incoming[name] = outgoing if is_same else array_over(places.incoming)
             if self.rank == 0:
                 with self._lock:
-                    array.copyto(self._places[name])
+                    array.copyto(outgoing)
                     self._enqueue("init", name, False, 0)
 
     def push(self, key: Any, value: Any, priority: int = 0) -> None:
@@ -183,7 +187,7 @@ class KVStore(mx.kvstore.KVStore):
 
     def _checked(self, name: KeyName, arrays: List[Any]) -> List[Any]:
         """``arrays`` if they are of the key's shape and dtype."""
-        if name not in self._places:
+        if name not in self._outgoing:
             raise UsageError(f"key {name!r} has not been initialised; call init or broadcast first")
         key = self._store.key(name)
         arrays = _dense(name, arrays)
@@ -196,8 +200,8 @@ class KVStore(mx.kvstore.KVStore):
         return arrays
 
     def _fill(self, name: KeyName, arrays: List[Any]) -> None:
-        """Sum the devices' arrays into the key's place (level 0)."""
-        place = self._places[name]
+        """Sum the devices' arrays into the place from which the key is sent (level 0)."""
+        place = self._outgoing[name]
         if len(arrays) == 1:
             arrays[0].copyto(place)
         elif all(array.context.device_type == "cpu" for array in arrays):
@@ -207,7 +211,12 @@ class KVStore(mx.kvstore.KVStore):
             mx.nd.add_n(*[array.as_in_context(device) for array in arrays]).copyto(place)
 
     def _enqueue(self, kind: str, name: KeyName, want_value: bool, priority: int) -> None:
-        """Send the key's place, receive into it, or both, when its turn in the engine comes."""
+        """Send a key, receive it, or both, when its turn in the engine comes.
+
+        Until the answer, both of its places are held. That of arrival also when nothing is to be
+        received: with this worker's push the value there may change, so whoever still copies the
+        one before must have finished.
+        """
         store = self._store
         operation = Operation(kind, store.key(name), want_value, priority)
         store.announce(operation)
@@ -221,11 +230,14 @@ class KVStore(mx.kvstore.KVStore):
             # depends on it. The others' round cannot be completed without it.
             self._client.fail(UsageError(f"the value given for key {name!r} failed to compute"))
 
-        push_async(start, (), (self._places[name],), priority, skipped)
+        places = [self._outgoing[name]]
+        if self._incoming[name] is not places[0]:
+            places.append(self._incoming[name])
+        push_async(start, (), places, priority, skipped)
 
     def _empty(self, name: KeyName, arrays: Iterable[Any]) -> None:
-        """Copy the key's place to the devices."""
-        place = self._places[name]
+        """Copy what has arrived to the devices."""
+        place = self._incoming[name]
         for array in arrays:
             place.copyto(array)
 
