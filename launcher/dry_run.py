@@ -15,8 +15,7 @@ __all__ = ["show"]
 
 def show(job: Job) -> None:
     """Print a table to standard error and the job as JSON to standard output."""
-    servers = len(job.of_role("server"))
-    table = Table(title=f"{job.launcher}: {job.num_workers} workers, {servers} servers")
+    table = Table(title=f"{job.launcher}: {job.num_workers} workers, {job.num_servers} servers")
     for column in ("host", "task", "devices", "command"):
         table.add_column(column, overflow="fold")
     argv = [job.python, *job.command] if job.is_script else job.command

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from .memory import HostMemory
     from .mxnet_compat import array_over, import_mxnet
     from .optimizer import dump_optimizer
+    from .plan import Key
     from .server import Server
+    from .staging import Places
 
 __all__ = [
     "Authenticator",
@@ -31,12 +33,14 @@ __all__ = [
     "Client",
     "Codec",
     "HostMemory",
+    "Key",
     "KeyPair",
     "Message",
     "Multipliers",
     "Operation",
     "Outbox",
     "PeerError",
+    "Places",
     "ProtocolError",
     "Reactor",
     "Server",
@@ -60,7 +64,9 @@ __all__ = [
 _LATER = {
     "Client": "client",
     "HostMemory": "memory",
+    "Key": "plan",
     "Operation": "departures",
+    "Places": "staging",
     "Server": "server",
     "ServerAddress": "link",
     "StoreClient": "client",

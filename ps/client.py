@@ -36,6 +36,17 @@ _BATCH = 8  # runs that go as one message over a shared link
 _LOOKS = 10  # at the links, while the longest silence lasts
 
 
+_forks = 0  # that led to this process; asking the kernel who we are costs more at every call
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
 class _Setting:
     """A SetOptimizer or SetHyper that some servers have not accepted yet."""
 
@@ -76,7 +87,7 @@ class Client:
         encrypts: bool = True,
     ) -> None:
         self._reactor = reactor
-        self._pid = os.getpid()
+        self._forks = _forks
         self._context = context
         self._keys = keys
         self._servers = servers
@@ -119,7 +130,7 @@ class Client:
 
     def raise_if_forked(self) -> None:
         """Raise UsageError in a process forked from the one whose connections these are."""
-        if os.getpid() != self._pid:
+        if self._forks != _forks:
             raise UsageError(
                 "this process was forked from the one that created the dist kvstore, which alone "
                 "can use it; create the store after the fork, or in one process"

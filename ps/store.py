@@ -6,8 +6,8 @@ or, on a server further up, the servers below it, each of which speaks for some 
 
 A slice's round ends when every active child has contributed. Contributions are added in the
 children's order whatever order they arrive in (one that comes early is held), so that a sum is the
-same bits in every run. The merged value is handed to ``update`` if there is one (the optimizer), and
-replaces the stored value otherwise, as MXNet's own store does. A child that has left counts as
+same bits in every run. The merged value is handed to ``update`` if there is one (the optimizer),
+and replaces the stored value otherwise, as MXNet's own store does. A child that has left counts as
 having contributed nothing to the rounds to come.
 
 A server that has servers above it owns nothing: what it has merged *rises* to them (`rising`), and

@@ -99,6 +99,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def num_workers(self) -> int:
         return len(self.of_role("worker"))
 
+    @property
+    def num_servers(self) -> int:
+        """Those that own parameters; servers with parents are not counted."""
+        return sum(not task.parents for task in self.of_role("server"))
+
 
 def place(
     hosts: Tuple[Host, ...],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from baryon.ps import array_over
-from baryon.worker.engine import Done, push_async
+from baryon.worker.engine import Done, as_handles, push_async
 
 LIMIT_S = 30.0
 
@@ -23,7 +23,7 @@ def test_operation_starts_when_what_it_reads_is_ready_and_holds_what_it_writes()
         held.append(done)
         started.set()
 
-    push_async(start, [product], [out])
+    push_async(start, as_handles([product, out]))
     after = out + 1  # queued behind the operation
     seen: List[np.ndarray] = []
     reader = threading.Thread(target=lambda: seen.append(after.asnumpy()))
@@ -46,14 +46,14 @@ def test_operations_of_one_array_run_in_program_order() -> None:
         done(None)
 
     for number in range(200):
-        push_async(lambda done, number=number: start(number, done), [], [array])
+        push_async(lambda done, number=number: start(number, done), as_handles([array]))
     array.wait_to_read()
     assert order == list(range(200))
 
 
 def test_failed_operation_raises_in_whoever_waits_and_what_depends_on_it_is_skipped() -> None:
     place, out = mx.nd.zeros(3), mx.nd.full(3, 7)
-    push_async(lambda done: done("the server has gone"), [], [place])
+    push_async(lambda done: done("the server has gone"), as_handles([place]))
     place.copyto(out)
     with pytest.raises(mx.MXNetError, match="the server has gone"):
         out.wait_to_read()
@@ -67,7 +67,7 @@ def test_exception_in_start_does_not_hold_the_arrays() -> None:
     def start(done: Done) -> None:
         raise ValueError("a bug")
 
-    push_async(start, [], [array])
+    push_async(start, as_handles([array]))
     with pytest.raises(ValueError, match="a bug"):  # MXNet goes by the text's beginning
         array.wait_to_read()
 
