@@ -50,6 +50,9 @@ __all__ = ["agent_argv", "main"]
 
 _PACKAGE = Path(baryon.__file__).parent
 _HOOK = _PACKAGE / "worker" / "hook"
+# glibc's malloc gives big blocks back to the kernel as they are freed, and takes them anew, page by
+# page, with the next message (mallopt(3)). With these it keeps them: TCP is twice as fast.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 _PIPE_READS = 16  # of 64 KiB: as much as a pipe holds (pipe(7)) unless somebody enlarged it
 _DRAIN_S = 1.0  # for the last output of a task whose pipe something else still holds
 
@@ -195,7 +198,7 @@ class Agent:
             TASK_VARIABLE: self._keep(spec.slug, spec.credentials),
             MEMORY_VARIABLE: self._memory,
         }
-        env = {**os.environ, **spec.env, **own}
+        env = {**_MALLOC, **os.environ, **spec.env, **own}
         if _role(spec.slug) == "worker":
             if num_workers > 1:
                 # Each would otherwise take every core, and they would fight for them.

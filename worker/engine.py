@@ -50,7 +50,9 @@ class _Context(ctypes.Structure):
 
 
 _CPU = ctypes.byref(_Context(1, 0))
-_ASYNC = ctypes.byref(ctypes.c_int(4))  # engine.h: FnProperty::kAsync
+# engine.h: FnProperty::kCPUPrioritized, threads of their own, which no computation keeps busy. With
+# kAsync the script's own thread may run the callback, and a signal would raise its exception in it.
+_PRIORITIZED = ctypes.byref(ctypes.c_int(3))
 _NAME = b"baryon"
 
 _pending: Dict[int, Tuple[Callable[[Done], None], Callable[[], None]]] = {}
@@ -118,7 +120,7 @@ def push_async(
             0,
             writes,
             len(writes),
-            _ASYNC,
+            _PRIORITIZED,
             priority,
             _NAME,
             False,
