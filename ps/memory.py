@@ -15,10 +15,12 @@ Rejected: POSIX shared memory with names in /dev/shm, which outlives whoever is 
 handed down, which a wrapper script that closes them would lose.
 """
 
+import ctypes
 import errno
 import mmap
 import os
-from typing import Dict, Optional, Sequence, Tuple
+import weakref
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -57,7 +59,29 @@ class _SharedArea(Area):
                 f"this host has no {nbytes >> 20} MiB of memory left for gradients and values; "
                 "run fewer workers on it, or a smaller model"
             ) from error
-        return np.frombuffer(mmap.mmap(self._descriptor, nbytes, offset=offset), np.uint8)
+        return np.frombuffer(_map(self._descriptor, nbytes, offset), np.uint8)
+
+
+def _map(descriptor: int, nbytes: int, offset: int) -> Any:
+    """A shared mapping as a buffer, unmapped when nothing refers to it any more.
+
+    Python's own mmap keeps a descriptor for each mapping; a model may have thousands of them.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (
+        *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int),
+        *(ctypes.c_int, ctypes.c_int, ctypes.c_int64),
+    )
+    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    access = mmap.PROT_READ | mmap.PROT_WRITE
+    address = libc.mmap(None, nbytes, access, mmap.MAP_SHARED, descriptor, offset)
+    if address == ctypes.c_void_p(-1).value:
+        code = ctypes.get_errno()
+        raise UsageError(f"memory cannot be mapped: {os.strerror(code)}; see ulimit -v")
+    buffer = (ctypes.c_ubyte * nbytes).from_address(address)
+    weakref.finalize(buffer, libc.munmap, address, nbytes).atexit = False
+    return buffer
 
 
 class HostMemory:
