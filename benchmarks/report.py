@@ -16,7 +16,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +31,7 @@ MAX_FAILED_ROUNDS = 3
 
 console = Console()
 Sample = Callable[[], Tuple[float, Run]]
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True)
@@ -55,35 +56,45 @@ class Case:
     ratios: Dict[str, Stats] = field(default_factory=dict)  # peer -> ours divided by the peer
     bad_exits: Dict[str, int] = field(default_factory=dict)  # reported, then aborted or hung
     failures: List[str] = field(default_factory=list)
+    limits: Dict[str, float] = field(default_factory=dict)  # seconds that nobody can go below
 
 
 def take_turns(case: Case, samples: Mapping[str, Sample], rounds: int) -> Case:
-    """Fill `case` from `rounds` rounds in which each system runs once, after one to warm up.
-
-    A round in which a system fails is recorded and repeated; RunFailed after MAX_FAILED_ROUNDS.
-    """
+    """Fill `case` from `rounds` rounds in which each system runs once, after one to warm up."""
     seconds: Dict[str, List[float]] = {name: [] for name in samples}
     case.bad_exits = dict.fromkeys(samples, 0)
-    number = 0
-    while number <= rounds:
-        try:
-            taken = {name: sample() for name, sample in samples.items()}
-        except RunFailed as failure:
-            case.failures.append(str(failure))
-            console.print(f"{case.name}: round {number} failed: {failure}", markup=False)
-            if len(case.failures) >= MAX_FAILED_ROUNDS:
-                raise
-            continue
+    for number, taken in enumerate(turns(case.name, samples, rounds + 1, case.failures)):
         shown = "  ".join(f"{name} {taken[name][0]:.4f} s" for name in taken)
         console.print(f"{case.name}: {f'round {number}' if number else 'warm-up'}: {shown}")
         for name, (value, run) in taken.items():
             case.bad_exits[name] += any(code != 0 for code in run.exit_codes)
             if number > 0:
                 seconds[name].append(value)
-        number += 1
     case.seconds = {name: Stats.of(values) for name, values in seconds.items()}
     case.ratios = ratios_of_ours(seconds)
     return case
+
+
+def turns(
+    what: str, samples: Mapping[str, Callable[[], Taken]], rounds: int, failures: List[str]
+) -> Iterator[Dict[str, Taken]]:
+    """Yield `rounds` rounds in which each system runs once.
+
+    A round in which a system fails is added to `failures` and repeated; RunFailed after
+    MAX_FAILED_ROUNDS.
+    """
+    number = 0
+    while number < rounds:
+        try:
+            taken = {name: sample() for name, sample in samples.items()}
+        except RunFailed as failure:
+            failures.append(str(failure))
+            console.print(f"{what}: round {number} failed: {failure}", markup=False)
+            if len(failures) >= MAX_FAILED_ROUNDS:
+                raise
+            continue
+        yield taken
+        number += 1
 
 
 def ratios_of_ours(seconds: Mapping[str, Sequence[float]]) -> Dict[str, Stats]:
@@ -99,7 +110,9 @@ def ratios_of_ours(seconds: Mapping[str, Sequence[float]]) -> Dict[str, Stats]:
 
 def table(title: str, cases: Sequence[Case]) -> Table:
     result = Table(title=title)
-    for heading in ("case", "system", "median s", "min s", "max s", "ours / it (min-max)"):
+    limits = list(dict.fromkeys(limit for case in cases for limit in case.limits))
+    headings = ["case", "system", "median s", "min s", "max s", "ours / it (min-max)"]
+    for heading in headings + [f"it / {limit}" for limit in limits]:
         result.add_column(heading, justify="left" if heading in ("case", "system") else "right")
     for case in cases:
         for name, stats in case.seconds.items():
@@ -109,7 +122,10 @@ def table(title: str, cases: Sequence[Case]) -> Table:
                 name,
                 *(f"{value:.4f}" for value in (stats.median, stats.minimum, stats.maximum)),
                 f"{ratio.median:.2f} ({ratio.minimum:.2f}-{ratio.maximum:.2f})" if ratio else "",
+                *(f"{stats.median / case.limits[limit]:.2f}" for limit in limits),
             )
+        for limit, seconds in case.limits.items():
+            result.add_row(case.name, limit, f"{seconds:.4f}")
         result.add_section()
     return result
 
@@ -191,6 +207,10 @@ def _plot(picture: Path, title: str, cases: Sequence[Case]) -> bool:
         ratios = [case.ratios.get(name) for case in cases]
         labels = [f"ours / it\n{ratio.median:.2f}" if ratio else "" for ratio in ratios]
         axes.bar_label(bars, labels=labels, label_type="center", color="white")
+    for index, case in enumerate(cases):
+        for limit, seconds in list(case.limits.items())[:1]:
+            label = limit if index == 0 else None
+            axes.hlines(seconds, index - 0.45, index + 0.45, "black", "dashed", label=label)
     axes.set_xticks(range(len(cases)), [case.name.replace(" ", "\n", 1) for case in cases])
     axes.set_ylabel("seconds (median; bars: min to max)")
     axes.set_title(title)

@@ -46,13 +46,21 @@ def run_baryon(script_argv: Sequence[str], workers: int, servers: int, timeout_s
     return run_command("baryon", [*launch, *script_argv], workers, timeout_s)
 
 
-def run_native(script_argv: Sequence[str], workers: int, servers: int, timeout_s: float) -> Run:
+def run_native(
+    script_argv: Sequence[str],
+    workers: int,
+    servers: int,
+    timeout_s: float,
+    root: native.Place = native.HERE,
+    places: Sequence[native.Place] = (native.HERE,),
+) -> Run:
     started_at_s = time.time()
     results = native.run(
-        script_argv, workers, servers, ENVIRONMENT, timeout_s, EXIT_GRACE_S, REPORT_MARK
-    )
+        script_argv, workers, servers, ENVIRONMENT, timeout_s, EXIT_GRACE_S, REPORT_MARK,
+        root, places,
+    )  # fmt: skip
     output = "\n".join(result.stdout + result.stderr for result in results)
-    reports = _checked_reports("native", output, workers)
+    reports = checked_reports("native", output, workers)
     return Run(reports, started_at_s, [result.returncode for result in results])
 
 
@@ -89,10 +97,11 @@ def run_command(
         exit_code = child.exit_code()
         processes.end()
         output = child.stdout + child.stderr
-    return Run(_checked_reports(system, output, workers), started_at_s, [exit_code])
+    return Run(checked_reports(system, output, workers), started_at_s, [exit_code])
 
 
-def _checked_reports(system: str, output: str, workers: int) -> List[Report]:
+def checked_reports(system: str, output: str, workers: int) -> List[Report]:
+    """One right report from each worker; raises RunFailed."""
     decoder = json.JSONDecoder()
     reports = [decoder.raw_decode(part)[0] for part in output.split(REPORT_MARK)[1:]]
     if len(reports) != workers:
