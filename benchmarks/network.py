@@ -55,7 +55,7 @@ def measure_case(options: argparse.Namespace, sizes: List[int], count: int) -> C
 
 def _samples(
     options: argparse.Namespace, sizes: List[int], hosts: OnHosts, workers: int
-) -> Dict[str, "functools.partial[Tuple[float, Run]]"]:
+) -> Dict[str, functools.partial[Tuple[float, Run]]]:
     repetitions = ["--repetitions", str(options.repetitions)]
     store_script = [str(WORKER), "--model", options.model, *repetitions]
     torch_script = [str(ALLREDUCE), "--sizes", ",".join(map(str, sizes)), *repetitions]

@@ -209,7 +209,7 @@ def _plot(picture: Path, title: str, cases: Sequence[Case]) -> bool:
         axes.bar_label(bars, labels=labels, label_type="center", color="white")
     for index, case in enumerate(cases):
         for limit, seconds in list(case.limits.items())[:1]:
-            label = limit if index == 0 else None
+            label = limit if index == 0 else "_nolegend_"
             axes.hlines(seconds, index - 0.45, index + 0.45, "black", "dashed", label=label)
     axes.set_xticks(range(len(cases)), [case.name.replace(" ", "\n", 1) for case in cases])
     axes.set_ylabel("seconds (median; bars: min to max)")
