@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -19,11 +20,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from rich.table import Table
 
 from benchmarks import native
+from benchmarks.on_hosts import LAUNCH, OnHosts, hosts_up
 from benchmarks.processes import exit_on_sigterm
 from benchmarks.report import (
     RESULTS,
@@ -35,21 +37,22 @@ from benchmarks.report import (
     take_turns,
     write,
 )
-from benchmarks.systems import ENVIRONMENT, Run, run_command
+from benchmarks.systems import ENVIRONMENT, Run, System, run_command
 from deploy.testbed import Testbed
 
 WORKER = Path(__file__).with_name("startup_worker.py")
 NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
-LAUNCH = [sys.executable, "-m", "baryon.launcher"]
 
 
-class Hosts:
-    """The hosts of a bed, and how either launcher is told of them."""
+class NativeLauncher:
+    """MXNet's own launcher, and what it needs to find the hosts of a bed."""
 
-    def __init__(self, bed: Testbed, folder: Path) -> None:
-        self.bed = bed
-        # MXNet's launcher calls the ssh on PATH, knows hosts by address, and its scheduler listens
-        # at this machine's main address, which the hosts need a route to.
+    def __init__(self, launcher: str, hosts: OnHosts) -> None:
+        self._launcher = os.path.abspath(launcher)
+        self._hosts = hosts
+        # It calls the ssh on PATH, knows hosts by address, and its scheduler listens at this
+        # machine's main address, which the hosts need a route to.
+        bed, folder = hosts.bed, hosts.folder
         (folder / "ssh").write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {folder}/config "$@"\n')
         (folder / "ssh").chmod(0o755)
         lines = bed.ssh_config.read_text()
@@ -59,44 +62,32 @@ class Hosts:
             bed.run(host, route).wait()
         (folder / "config").write_text(lines)
         (folder / "addresses").write_text("".join(f"{h.address}\n" for h in bed.hosts))
-        self._folder = folder
 
-    def baryon(self, workers: int, timeout_s: float) -> Run:
-        flags = ["-n", str(workers), "-s", str(workers), "-H", str(self.bed.hostfile)]
-        flags += ["--ssh-config", str(self.bed.ssh_config)]
-        return self._run("baryon", [*LAUNCH, *flags, str(WORKER)], workers, timeout_s)
-
-    def native(self, launcher: str, workers: int, timeout_s: float) -> Run:
-        flags = ["-n", str(workers), "-s", str(workers), "-H", str(self._folder / "addresses")]
+    def run(self, script_argv: Sequence[str], workers: int, servers: int, timeout_s: float) -> Run:
+        folder = self._hosts.folder
+        flags = ["-n", str(workers), "-s", str(servers), "-H", str(folder / "addresses")]
         flags += ["--launcher", "ssh", "--env", "OMP_NUM_THREADS", "--env", "PYTHONUNBUFFERED"]
-        worker = [sys.executable, str(WORKER)]
         # Outside the virtual environment, where MXNet has put an old tracker of its own.
         python = os.path.join(sys.base_prefix, "bin", "python3")
-        command = [python, launcher, *flags, *worker]
-        return self._run("native", command, workers, timeout_s)
-
-    def _run(self, system: str, argv: Sequence[str], workers: int, timeout_s: float) -> Run:
+        command = [python, self._launcher, *flags, sys.executable, *script_argv]
         env = native.clean_environment(ENVIRONMENT)
-        env["PATH"] = f"{self._folder}:{env['PATH']}"
-        try:
-            return run_command(system, argv, workers, timeout_s, env)
-        finally:
-            for host in self.bed.hosts:  # what a launcher has left behind must not slow the next
-                for process in self.bed.processes(host):
-                    process.kill()
+        env["PATH"] = f"{folder}:{env['PATH']}"
+        with self._hosts.nothing_left():
+            return run_command("native", command, workers, timeout_s, env)
 
 
-def compare(options: argparse.Namespace, hosts: Hosts) -> None:
+def compare(options: argparse.Namespace, hosts: OnHosts) -> None:
     """Both launchers in turns."""
+    workers = options.workers
+    systems: Dict[str, System] = {"baryon": hosts.baryon}
+    if options.native:
+        systems["native"] = NativeLauncher(options.native, hosts).run
 
-    def last_step(run: Run) -> Any:
+    def last_step(system: System) -> Tuple[float, Run]:
+        run = system([str(WORKER)], workers, workers, options.timeout)
         return max(report["first_step_at_s"] for report in run.reports) - run.started_at_s, run
 
-    workers, limit_s = options.workers, options.timeout
-    samples = {"baryon": lambda: last_step(hosts.baryon(workers, limit_s))}
-    if options.native:
-        launcher = os.path.abspath(options.native)
-        samples["native"] = lambda: last_step(hosts.native(launcher, workers, limit_s))
+    samples = {name: functools.partial(last_step, system) for name, system in systems.items()}
     facts = machine_facts()
     case = take_turns(Case(f"-n {workers} over ssh", {"hosts": workers}), samples, options.runs)
     console.print(table("From the command to the first step, over SSH", [case]))
@@ -169,11 +160,8 @@ def main() -> int:
         with many_neighbours():
             start_only(options, options.start_only)
         return 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        bed = Testbed(options.workers, folder / "bed", shared=[folder])
-        with bed:
-            compare(options, Hosts(bed, folder))
+    with hosts_up(options.workers) as hosts:
+        compare(options, hosts)
     return 0
 
 

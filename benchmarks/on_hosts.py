@@ -49,9 +49,9 @@ class OnHosts:
     ) -> Run:
         flags = ["-n", str(workers), "-s", str(servers), "-H", str(self.bed.hostfile)]
         flags += ["--workers-per-host", str(workers // len(self.bed.hosts))]
-        flags += ["--ssh-config", str(self.bed.ssh_config), "--log-dir", f"{self._folder}/logs"]
+        flags += ["--ssh-config", str(self.bed.ssh_config), "--log-dir", f"{self.folder}/logs"]
         flags += ["--start-timeout", str(START_TIMEOUT_S), *self._flags]
-        with self._nothing_left():
+        with self.nothing_left():
             return run_command("baryon", [*LAUNCH, *flags, *script_argv], workers, timeout_s)
 
     def native(
@@ -59,7 +59,7 @@ class OnHosts:
     ) -> Run:
         root = Place(self.bed.driver_address)
         places = [self.place(host) for host in self.bed.hosts]
-        with self._nothing_left():
+        with self.nothing_left():
             return run_native(script_argv, workers, servers, timeout_s, root, places)
 
     def torch(
@@ -70,7 +70,7 @@ class OnHosts:
         base = native.clean_environment(ENVIRONMENT)
         base.update(MASTER_ADDR=self.bed.hosts[0].address, MASTER_PORT="29500")
         base.update(WORLD_SIZE=str(workers), GLOO_SOCKET_IFNAME="eth0")
-        with self._nothing_left(), Processes() as processes:
+        with self.nothing_left(), Processes() as processes:
             started_at_s = time.time()
             children = []
             for rank in range(workers):
@@ -90,7 +90,7 @@ class OnHosts:
         first, second = self.bed.hosts[:2]
         stream = [sys.executable, str(STREAM), "--seconds", str(seconds)]
         ends: List[Tuple[Host, List[str]]] = [(first, stream), (second, [*stream, first.address])]
-        with self._nothing_left(), Processes() as processes:
+        with self.nothing_left(), Processes() as processes:
             environment = native.clean_environment()
             children = [
                 processes.start(self.place(host).command(argv), environment) for host, argv in ends
@@ -102,11 +102,12 @@ class OnHosts:
         return Place(host.address, functools.partial(self.bed.command, host, cwd=ROOT))
 
     @property
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
+        """Seen by the hosts too, and gone with the bed."""
         return self.bed.directory.parent
 
     @contextlib.contextmanager
-    def _nothing_left(self) -> Iterator[None]:
+    def nothing_left(self) -> Iterator[None]:
         """What a system leaves behind must not slow the next."""
         try:
             yield
@@ -118,7 +119,7 @@ class OnHosts:
 
 @contextlib.contextmanager
 def hosts_up(
-    count: int, rate: Optional[str], flags: Sequence[str] = (), torch_python: str = ""
+    count: int, rate: Optional[str] = None, flags: Sequence[str] = (), torch_python: str = ""
 ) -> Iterator[OnHosts]:
     """A bed of `count` hosts, each link shaped to `rate` each way, gone at the end."""
     with tempfile.TemporaryDirectory() as name:

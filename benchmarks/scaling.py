@@ -7,11 +7,12 @@ The arrays, the stores and the bytes on the wire are real; the GPUs are emulated
 and all is slower by the same factor, 10: 10 Gbit Ethernet is a link shaped to 1 Gbit/s, and compute
 takes 10 times what was published for it. Seconds are shown divided by 10, as if on the real thing.
 
-What is not real: a worker process stands for a host's 16 GPUs, so their sum inside it is left out;
-the servers add and do not run an optimizer; a layer's share of the time is its share of the
-convolutions' and dense layers' multiplications; all hosts share this machine's cores, which are
-not slower by any factor: "busy" says how much of them was used, and near 100% it is they who set
-the pace, not the wire.
+What is not real: a worker process stands for a host's 16 GPUs, so their sum inside it is left out,
+which the published figures include (14.3 of 16 on one host); the servers add and do not run an
+optimizer; a layer's share of the time is its share of the convolutions' and dense layers'
+multiplications; all hosts share this machine's cores, which are not slower by any factor: "busy"
+says how much of them was used, and near 100% it is they who set the pace, not the wire. Then make
+all else slower still (--slower 40).
 """
 
 from __future__ import annotations
