@@ -40,8 +40,8 @@ def draw(picture: Path, records: List[Dict[str, Any]]) -> bool:
     exposed.plot(hosts, [wire[count] for count in hosts], color="black", label="the wire's limit")
     published = [value / (16 * count) for count, value in PUBLISHED_SPEEDUP.items()]
     look = {"color": "grey", "marker": "x", "linestyle": ":"}
-    speedup.plot(list(PUBLISHED_SPEEDUP), published, label="published, batch 32, with losses in hosts",
-                 **look)  # fmt: skip
+    label = "published, batch 32 (with what is lost in a host)"
+    speedup.plot(list(PUBLISHED_SPEEDUP), published, label=label, **look)
     speedup.plot([8], [PUBLISHED_AT_128 / 128], color="black", marker="*", linestyle="",
                  label=f"published: {PUBLISHED_AT_128} on 128 GPUs")  # fmt: skip
     exposed.plot(list(PUBLISHED_EXPOSED_S), list(PUBLISHED_EXPOSED_S.values()),
