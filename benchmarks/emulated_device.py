@@ -1,8 +1,9 @@
 """A GPU of which only the clock is there: operations that take their time, and nothing else.
 
-An operation is one of MXNet's dependency engine: it waits for the arrays that it reads and holds
-those that it writes, as a kernel would, but a timer completes it. So a store meets the order and
-the time of a real step, and has the processor for itself.
+An operation is one of MXNet's dependency engine: it waits for its arrays and holds them, as a
+kernel does, but a timer completes it. So a store meets the order and the time of a real step, and
+has the processor for itself. Arrays that a kernel would only read are held in the same way: among
+operations of one stream, that makes no difference.
 
 A timer is late now and then, on a busy machine by milliseconds, which a GPU is not. So the clock
 is reckoned, not read: an operation begins when the one before it ended, or when its arrays came, if
@@ -19,7 +20,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import mxnet as mx
 
-from baryon.worker.engine import Done, push_async
+from baryon.worker.engine import Done, as_handles, push_async
 
 
 class EmulatedDevice:
@@ -34,8 +35,7 @@ class EmulatedDevice:
     def run(
         self,
         seconds: float,
-        reads: Sequence[Any] = (),
-        writes: Sequence[Any] = (),
+        arrays: Sequence[Any],
         on_end: Optional[Callable[[float], None]] = None,
     ) -> None:
         """Queue an operation; ``on_end(when)`` gets the time at which it ends, a little before."""
@@ -52,8 +52,8 @@ class EmulatedDevice:
                 on_end(self._free_at_s)
             self._timer.call_at(self._free_at_s, done)
 
-        push_async(note_arrival, reads, writes)
-        push_async(start, reads, [*writes, self._stream])
+        push_async(note_arrival, as_handles(arrays))
+        push_async(start, as_handles([*arrays, self._stream]))
 
     def close(self) -> None:
         """Call it when all operations have ended."""

@@ -56,11 +56,11 @@ class Training:
         gradients, weights = self._exchange.gradients, self._exchange.weights
         run = self._device.run
         for layer, share in self._layers:
-            run(compute_s * FORWARD_SHARE * share, reads=[weights[key] for key in layer.keys])
-        run(0.0, writes=[self._loss], on_end=self._ends_s.append)
+            run(compute_s * FORWARD_SHARE * share, [weights[key] for key in layer.keys])
+        run(0.0, [self._loss], on_end=self._ends_s.append)
         for layer, share in reversed(self._layers):
             written = [gradients[key] for key in layer.keys]
-            run(compute_s * (1 - FORWARD_SHARE) * share, writes=written)
+            run(compute_s * (1 - FORWARD_SHARE) * share, written)
         self._exchange.push_and_pull()
 
 
