@@ -33,6 +33,12 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.pushpull
+	$(BIN)/python -m benchmarks.pushpull --link tcp tcp-plain --workers 2 \
+	    --output benchmarks/results/pushpull-tcp.json
+	$(BIN)/python -m benchmarks.pushpull --model densenet201 mobilenet0_25 --workers 2 \
+	    --output benchmarks/results/pushpull-models.json
+	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.scale
 

@@ -69,7 +69,7 @@ def run(
     base = clean_environment(env)
     base.update(
         DMLC_PS_ROOT_URI=root.address,
-        DMLC_PS_ROOT_PORT=str(_free_port(root.address)),
+        DMLC_PS_ROOT_PORT=str(free_port(root.address)),
         DMLC_NUM_WORKER=str(workers),
         DMLC_NUM_SERVER=str(servers),
     )
@@ -124,7 +124,7 @@ def clean_environment(extra: Optional[Mapping[str, str]] = None) -> Dict[str, st
     return env
 
 
-def _free_port(address: str) -> int:
+def free_port(address: str) -> int:
     with socket.socket() as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])

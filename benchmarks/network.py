@@ -19,11 +19,9 @@ from typing import Dict, List, Tuple
 from benchmarks.models import FP32_NBYTES, MODELS, trainable_arrays
 from benchmarks.on_hosts import OnHosts, bytes_per_s, hosts_up, wire_seconds
 from benchmarks.processes import exit_on_sigterm
-from benchmarks.pushpull import WORKER, seconds_of
+from benchmarks.pushpull import ALLREDUCE, WORKER, seconds_of
 from benchmarks.report import RESULTS, Case, console, machine_facts, table, take_turns, write
 from benchmarks.systems import Run, RunFailed, System
-
-ALLREDUCE = Path(__file__).with_name("allreduce_worker.py")
 
 
 def measure_case(options: argparse.Namespace, sizes: List[int], count: int) -> Case:

@@ -12,7 +12,6 @@ import functools
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple
 
@@ -22,11 +21,10 @@ from benchmarks.processes import Processes
 from benchmarks.systems import (
     ENVIRONMENT,
     EXIT_GRACE_S,
-    REPORT_MARK,
     Run,
-    checked_reports,
     run_command,
     run_native,
+    run_side_by_side,
 )
 from deploy.testbed import Host, Testbed
 
@@ -60,7 +58,7 @@ class OnHosts:
         root = Place(self.bed.driver_address)
         places = [self.place(host) for host in self.bed.hosts]
         with self.nothing_left():
-            return run_native(script_argv, workers, servers, timeout_s, root, places)
+            return run_native(script_argv, workers, servers, timeout_s, (), root, places)
 
     def torch(
         self, script_argv: Sequence[str], workers: int, servers: int, timeout_s: float
@@ -70,20 +68,13 @@ class OnHosts:
         base = native.clean_environment(ENVIRONMENT)
         base.update(MASTER_ADDR=self.bed.hosts[0].address, MASTER_PORT="29500")
         base.update(WORLD_SIZE=str(workers), GLOO_SOCKET_IFNAME="eth0")
-        with self.nothing_left(), Processes() as processes:
-            started_at_s = time.time()
-            children = []
-            for rank in range(workers):
-                place = self.place(self.bed.hosts[rank // per_host])
-                command = place.command([self._torch_python, *script_argv])
-                children.append(processes.start(command, {**base, "RANK": str(rank)}))
-            processes.wait(
-                children, timeout_s, EXIT_GRACE_S, lambda child: REPORT_MARK in child.stdout
-            )
-            codes = [child.exit_code() for child in children]
-            processes.end()
-            output = "\n".join(child.stdout + child.stderr for child in children)
-        return Run(checked_reports("torch", output, workers), started_at_s, codes)
+        commands, environments = [], []
+        for rank in range(workers):
+            place = self.place(self.bed.hosts[rank // per_host])
+            commands.append(place.command([self._torch_python, *script_argv]))
+            environments.append({**base, "RANK": str(rank)})
+        with self.nothing_left():
+            return run_side_by_side("torch", commands, environments, timeout_s)
 
     def tcp_bytes_per_s(self, seconds: float = 3.0) -> float:
         """What one TCP connection carries each way at once, of payload; the slower way counts."""

@@ -130,6 +130,20 @@ def table(title: str, cases: Sequence[Case]) -> Table:
     return result
 
 
+def markdown(cases: Sequence[Case]) -> str:
+    """The table as Markdown, for a page or an issue."""
+    lines = ["| case | system | median s | min-max | ours / it |", "|---|---|---|---|---|"]
+    for case in cases:
+        for name, stats in case.seconds.items():
+            ratio = case.ratios.get(name)
+            shown = f"{ratio.median:.2f} ({ratio.minimum:.2f}-{ratio.maximum:.2f})" if ratio else ""
+            seconds = f"{stats.median:.4f} | {stats.minimum:.4f}-{stats.maximum:.4f}"
+            lines.append(f"| {case.name} | {name} | {seconds} | {shown} |")
+        for limit, value in case.limits.items():
+            lines.append(f"| {case.name} | *{limit}* | {value:.4f} | | |")
+    return "\n".join(lines) + "\n"
+
+
 def machine_facts() -> Dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -144,7 +158,7 @@ def machine_facts() -> Dict[str, Any]:
 
 
 def write(output: Path, benchmark: str, facts: Mapping[str, Any], cases: Sequence[Case]) -> None:
-    """Write `output` as JSON, and beside it a bar plot if matplotlib is installed."""
+    """Write `output` as JSON, beside it a Markdown table, and a bar plot if matplotlib is installed."""
     output.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "benchmark": benchmark,
@@ -153,7 +167,8 @@ def write(output: Path, benchmark: str, facts: Mapping[str, Any], cases: Sequenc
         "cases": [asdict(case) for case in cases],
     }
     output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    console.print(f"written: {output.name}")
+    output.with_suffix(".md").write_text(markdown(cases), encoding="utf-8")
+    console.print(f"written: {output.name}, {output.with_suffix('.md').name}")
     picture = output.with_suffix(".png")
     if _plot(picture, benchmark, cases):
         console.print(f"written: {picture.name}")

@@ -33,16 +33,28 @@ class Run(NamedTuple):
     exit_codes: List[Optional[int]]  # None: ended by us, for it did not leave
 
 
-System = Callable[[Sequence[str], int, int, float], Run]  # script and arguments, -n, -s, limit in s
+# script and arguments, -n, -s, limit in s; flags of launch.py, which only `run_baryon` reads
+System = Callable[..., Run]
+LINKS: Dict[str, List[str]] = {
+    "shm": [],
+    "tcp": ["--no-shared-memory"],
+    "tcp-plain": ["--no-shared-memory", "--no-encryption"],
+}
 
 
 class RunFailed(Exception):
     """A system did not deliver one right report from each worker. Holds the end of its output."""
 
 
-def run_baryon(script_argv: Sequence[str], workers: int, servers: int, timeout_s: float) -> Run:
+def run_baryon(
+    script_argv: Sequence[str],
+    workers: int,
+    servers: int,
+    timeout_s: float,
+    flags: Sequence[str] = (),
+) -> Run:
     counts = ["-n", str(workers), "-s", str(servers)]
-    launch = [sys.executable, "-m", "baryon.launcher", *counts, "--launcher", "local"]
+    launch = [sys.executable, "-m", "baryon.launcher", *counts, "--launcher", "local", *flags]
     return run_command("baryon", [*launch, *script_argv], workers, timeout_s)
 
 
@@ -51,6 +63,7 @@ def run_native(
     workers: int,
     servers: int,
     timeout_s: float,
+    flags: Sequence[str] = (),
     root: native.Place = native.HERE,
     places: Sequence[native.Place] = (native.HERE,),
 ) -> Run:
@@ -64,17 +77,75 @@ def run_native(
     return Run(reports, started_at_s, [result.returncode for result in results])
 
 
-def run_alone(script_argv: Sequence[str], workers: int, servers: int, timeout_s: float) -> Run:
+def run_alone(
+    script_argv: Sequence[str],
+    workers: int,
+    servers: int,
+    timeout_s: float,
+    flags: Sequence[str] = (),
+) -> Run:
     """One plain process of the script, whatever the number of workers and servers."""
-    return run_command("alone", native.python_command(script_argv), 1, timeout_s)
+    return run_copies(script_argv, 1, servers, timeout_s)
 
 
-SYSTEMS: Dict[str, System] = {"baryon": run_baryon, "native": run_native, "alone": run_alone}
+def run_copies(
+    script_argv: Sequence[str],
+    workers: int,
+    servers: int,
+    timeout_s: float,
+    flags: Sequence[str] = (),
+) -> Run:
+    """As many plain processes of the script as there would be workers, side by side."""
+    command, environment = native.python_command(script_argv), native.clean_environment(ENVIRONMENT)
+    return run_side_by_side("script", [command] * workers, [environment] * workers, timeout_s)
+
+
+def run_torch(
+    torch_python: str,
+    script_argv: Sequence[str],
+    workers: int,
+    servers: int,
+    timeout_s: float,
+    flags: Sequence[str] = (),
+) -> Run:
+    """`workers` processes of a script that uses torch.distributed, in an interpreter with torch."""
+    base = native.clean_environment(ENVIRONMENT)
+    base.update(MASTER_ADDR=native.LOOPBACK, MASTER_PORT=str(native.free_port()))
+    base.update(WORLD_SIZE=str(workers), GLOO_SOCKET_IFNAME="lo")
+    environments = [{**base, "RANK": str(rank)} for rank in range(workers)]
+    command = [torch_python, *script_argv]
+    return run_side_by_side("torch", [command] * workers, environments, timeout_s)
+
+
+SYSTEMS: Dict[str, System] = {
+    "baryon": run_baryon,
+    "native": run_native,
+    "alone": run_alone,
+    "copies": run_copies,
+}
 
 
 def report_line(**fields: Any) -> str:
     """What a script writes to its stdout, in one call, to report."""
     return f"{REPORT_MARK}{json.dumps(fields)}\n"
+
+
+def run_side_by_side(
+    system: str,
+    commands: Sequence[Sequence[str]],
+    environments: Sequence[Mapping[str, str]],
+    timeout_s: float,
+) -> Run:
+    """Run commands at the same time, each of which reports once."""
+    with Processes() as processes:
+        started_at_s = time.time()
+        pairs = zip(commands, environments)
+        children = [processes.start(command, environment) for command, environment in pairs]
+        processes.wait(children, timeout_s, EXIT_GRACE_S, lambda child: REPORT_MARK in child.stdout)
+        codes = [child.exit_code() for child in children]
+        processes.end()
+        output = "\n".join(child.stdout + child.stderr for child in children)
+    return Run(checked_reports(system, output, len(children)), started_at_s, codes)
 
 
 def run_command(
