@@ -158,7 +158,7 @@ def machine_facts() -> Dict[str, Any]:
 
 
 def write(output: Path, benchmark: str, facts: Mapping[str, Any], cases: Sequence[Case]) -> None:
-    """Write `output` as JSON, beside it a Markdown table, and a bar plot if matplotlib is installed."""
+    """Write `output` as JSON, and beside it a Markdown table and, with matplotlib, a bar plot."""
     output.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "benchmark": benchmark,

@@ -4,7 +4,8 @@
 
 What two workers could reach is what two copies of the script reach that run side by side on this
 machine and know nothing of each other: `copies`. The figure is the share of that: their seconds a
-step divided by a store's, so *ours / copies* is the inverse of our share. Data is made up and already in memory; MXNet has one thread a process.
+step divided by a store's, so *ours / copies* is the inverse of our share. Data is made up and
+already in memory; MXNet has one thread a process.
 """
 
 from __future__ import annotations
