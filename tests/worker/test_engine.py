@@ -1,14 +1,16 @@
 """Engine operations that complete later: who waits for them, and who does not."""
 
+import ctypes
 import threading
-from typing import List
+from typing import Any, List
 
 import mxnet as mx
 import numpy as np
 import pytest
 
 from baryon.ps import array_over
-from baryon.worker.engine import Done, as_handles, push_async
+from baryon.worker import engine
+from baryon.worker.engine import Done, address_of, as_handles, copy, push_async
 
 LIMIT_S = 30.0
 
@@ -101,3 +103,39 @@ def test_sum_of_arrays_in_mkldnn_layout_is_plain() -> None:
     first.copyto(array_over(memory[:]))
     mx.nd.waitall()
     np.testing.assert_array_equal(memory, first.asnumpy())
+
+
+def test_the_bytes_of_an_array_in_mkldnns_layout_are_those_that_numpy_sees() -> None:
+    """As convolutions leave them; a plain look at the memory would find the channels mixed up."""
+    x = mx.nd.random.uniform(shape=(8, 16, 14, 14))
+    weight = mx.nd.random.uniform(shape=(32, 16, 3, 3))
+
+    def output() -> Any:
+        return mx.nd.Convolution(x, weight, kernel=(3, 3), num_filter=32, no_bias=True)
+
+    expected = output().asnumpy()
+    array, found = output(), np.zeros_like(expected)
+    was_mixed: List[bool] = []
+    finished = threading.Event()
+
+    def start(done: Done) -> None:
+        was_mixed.append(engine._is_mkldnn(ctypes.c_void_p(engine._chunk(array))))
+        ctypes.memmove(found.ctypes.data, address_of(array), found.nbytes)
+        done(None)
+        finished.set()
+
+    push_async(start, as_handles([array]))
+    assert finished.wait(LIMIT_S)
+    assert was_mixed == [True]
+    assert (found == expected).all() and (array.asnumpy() == expected).all()
+
+
+def test_views_of_one_array_count_once() -> None:
+    array = mx.nd.arange(6)
+    assert len(as_handles([array, array[0:2], array[2:4], mx.nd.ones(1)])) == 2
+
+
+def test_copy_does_what_copyto_does() -> None:
+    source, target = mx.nd.arange(6).reshape((2, 3)), mx.nd.zeros((2, 3))
+    copy(source, target)
+    assert target.asnumpy().tolist() == [[0, 1, 2], [3, 4, 5]]
