@@ -110,7 +110,7 @@ def run_torch(
 ) -> Run:
     """`workers` processes of a script that uses torch.distributed, in an interpreter with torch."""
     base = native.clean_environment(ENVIRONMENT)
-    base.update(MASTER_ADDR=native.LOOPBACK, MASTER_PORT=str(native.free_port()))
+    base.update(MASTER_ADDR=native.LOOPBACK, MASTER_PORT=str(native.free_port(native.LOOPBACK)))
     base.update(WORLD_SIZE=str(workers), GLOO_SOCKET_IFNAME="lo")
     environments = [{**base, "RANK": str(rank)} for rank in range(workers)]
     command = [torch_python, *script_argv]
