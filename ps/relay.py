@@ -6,7 +6,7 @@ answer is received into the memory from which its own children are answered, so 
 here. Runs in the server's reactor, as the `Client` below it does.
 """
 
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Union
 
 from . import wire
 from .client import Client, StoreClient
@@ -70,21 +70,18 @@ class Relay:
         operation.done = done
         return operation
 
-    def set_optimizer(self, message: wire.SetOptimizer, is_new: bool) -> None:
-        if is_new:
-            above = self._above[message.store]
-            done = self._when_accepted(message.store, message.serial)
+    def set(self, message: Union[wire.SetOptimizer, wire.SetHyper], is_new: bool) -> None:
+        """Pass on a setting of worker 0; a repeat is accepted if the first one has been."""
+        number, serial = message.store, message.serial
+        if not is_new:
+            if serial <= self._accepted[number]:
+                self._on_accepted(wire.Accepted(number, serial))
+            return
+        above, done = self._above[number], self._when_accepted(number, serial)
+        if isinstance(message, wire.SetOptimizer):
             above.set_optimizer(message.pickled, message.lr_mult, message.wd_mult, done)
         else:
-            self._accept_again(message.store, message.serial)
-
-    def set_hyper(self, message: wire.SetHyper, is_new: bool) -> None:
-        if is_new:
-            above = self._above[message.store]
-            done = self._when_accepted(message.store, message.serial)
             above.set_hyper(message.scalars, message.lr_mult, message.wd_mult, done)
-        else:
-            self._accept_again(message.store, message.serial)
 
     def _when_accepted(self, number: int, serial: int) -> Callable[[], None]:
         def done() -> None:
@@ -92,8 +89,3 @@ class Relay:
             self._on_accepted(wire.Accepted(number, serial))
 
         return done
-
-    def _accept_again(self, number: int, serial: int) -> None:
-        """A repeat; one that is not accepted yet will be answered when it is."""
-        if serial <= self._accepted[number]:
-            self._on_accepted(wire.Accepted(number, serial))

@@ -265,7 +265,7 @@ class Server:
         store = self._store(message)
         self._check_first(child, store, "sent an optimizer; only rank 0's counts")
         if self._relay is not None:
-            self._relay.set_optimizer(message, store.is_new_setting(message.serial))
+            self._relay.set(message, store.is_new_setting(message.serial))
             return []
         if store.is_new_setting(message.serial):
             optimizer = load_optimizer(message.pickled, message.lr_mult, message.wd_mult)
@@ -278,7 +278,7 @@ class Server:
         wrong = "changed an optimizer that is not its own"
         self._check_first(child, store, wrong)
         if self._relay is not None:
-            self._relay.set_hyper(message, store.is_new_setting(message.serial))
+            self._relay.set(message, store.is_new_setting(message.serial))
             return []
         update = store.update
         if not isinstance(update, SliceUpdater):

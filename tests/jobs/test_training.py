@@ -1,7 +1,7 @@
 """Training through the servers gives one machine's numbers, and the same ones everywhere."""
 
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Sequence
 
 import numpy as np
 import pytest
@@ -21,11 +21,13 @@ def weights(folder: Path, rank: int = 0, device: int = 0) -> Dict[str, np.ndarra
     return dict(np.load(folder / f"weights-{rank}-{device}.npz"))
 
 
-def train(cluster: Cluster, name: str, workers: int, batch: int, *args: object) -> Path:
+def train(
+    cluster: Cluster, name: str, workers: int, batch: int, *args: object, flags: Sequence[str] = ()
+) -> Path:
     folder = cluster.cwd / name
     folder.mkdir()
     script: List[object] = [TRAIN, folder, "--batch", batch]
-    cluster.run("-n", workers, "-s", 2, *script, *args)
+    cluster.run("-n", workers, "-s", 2, *flags, *script, *args)
     return folder
 
 
@@ -54,6 +56,26 @@ def test_a_run_repeats_bit_for_bit(cluster: Cluster) -> None:
     second = weights(train(cluster, "second", 3, 8, "--optimizer", "adam"))
     for name, value in first.items():
         assert np.array_equal(second[name], value), name
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--no-shared-memory"],
+        ["--no-shared-memory", "--no-encryption"],
+        ["--no-encryption"],
+        ["--workers-per-host", "2"],
+        ["--workers-per-host", "2", "--no-encryption"],
+    ],
+    ids=" ".join,
+)
+def test_the_way_makes_no_difference_to_the_bits(cluster: Cluster, flags: List[str]) -> None:
+    """Nor does a level-1 server on each of two hosts: with three workers, the order of the sum is
+    the same one."""
+    here = weights(train(cluster, "here", 3, 8, "--optimizer", "adam"))
+    there = weights(train(cluster, "there", 3, 8, "--optimizer", "adam", flags=flags))
+    for name, value in here.items():
+        assert np.array_equal(there[name], value), name
 
 
 @pytest.mark.native
