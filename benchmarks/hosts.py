@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -21,19 +20,17 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
-from rich.table import Table
-
 from benchmarks import native
 from benchmarks.processes import exit_on_sigterm
 from benchmarks.report import (
     RESULTS,
     Case,
+    Grid,
     Stats,
-    console,
     machine_facts,
-    table,
     take_turns,
     write,
+    write_cases,
 )
 from benchmarks.systems import ENVIRONMENT, Run, run_command
 from deploy.testbed import Testbed
@@ -99,8 +96,7 @@ def compare(options: argparse.Namespace, hosts: Hosts) -> None:
         samples["native"] = lambda: last_step(hosts.native(launcher, workers, limit_s))
     facts = machine_facts()
     case = take_turns(Case(f"-n {workers} over ssh", {"hosts": workers}), samples, options.runs)
-    console.print(table("From the command to the first step, over SSH", [case]))
-    write(options.output, "hosts", facts, [case])
+    write_cases(options.output, "From the command to the first step, over SSH", facts, [case])
 
 
 @contextlib.contextmanager
@@ -117,7 +113,8 @@ def many_neighbours() -> Iterator[None]:
 def start_only(options: argparse.Namespace, counts: Sequence[int]) -> None:
     """`true` on so many hosts, several times."""
     cases: List[Dict[str, Any]] = []
-    shown = Table("hosts", "median s", "min s", "max s", "launch.py: CPU s", "memory MiB")
+    headings = ("hosts", "median s", "min s", "max s", "launch.py: CPU s", "memory MiB")
+    rows = []
     for count in counts:
         with tempfile.TemporaryDirectory() as folder, Testbed(count, Path(folder) / "bed") as bed:
             seconds, cpu_s, rss = [], [], []
@@ -131,14 +128,13 @@ def start_only(options: argparse.Namespace, counts: Sequence[int]) -> None:
                 rss.append(used["rss_mib"])
             stats, cpu = Stats.of(seconds[1:]), Stats.of(cpu_s[1:])
         cases.append({"hosts": count, "seconds": stats.values, "cpu_s": cpu.values, "rss_mib": rss})
-        shown.add_row(
+        rows.append((
             str(count), *(f"{v:.2f}" for v in (stats.median, stats.minimum, stats.maximum)),
             f"{cpu.median:.2f}", f"{max(rss):.0f}",
-        )  # fmt: skip
-    console.print(shown)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"machine": machine_facts(), "cases": cases}, indent=2)
-    options.output.with_name("hosts-start.json").write_text(text + "\n")
+        ))  # fmt: skip
+    content = {"machine": machine_facts(), "cases": cases}
+    shown = Grid("A trivial command on many hosts", headings, rows)
+    write(options.output.with_name("hosts-start.json"), content, shown)
 
 
 def _usage(argv: Sequence[str]) -> Mapping[str, float]:

@@ -55,7 +55,7 @@ def run(
     base = clean_environment(env)
     base.update(
         DMLC_PS_ROOT_URI=LOOPBACK,
-        DMLC_PS_ROOT_PORT=str(_free_port()),
+        DMLC_PS_ROOT_PORT=str(free_port()),
         DMLC_NODE_HOST=LOOPBACK,
         DMLC_NUM_WORKER=str(workers),
         DMLC_NUM_SERVER=str(servers),
@@ -104,7 +104,8 @@ def clean_environment(extra: Optional[Mapping[str, str]] = None) -> Dict[str, st
     return env
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that is free now."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
