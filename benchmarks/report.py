@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -29,7 +30,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("baryon", "mxnet", "numpy", "pyzmq", "msgspec")
 MAX_FAILED_ROUNDS = 3
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 Sample = Callable[[], Tuple[float, Run]]
 
 
