@@ -220,7 +220,7 @@ def run_command(
     try:
         cases = measure(options, {name: SYSTEMS[name] for name in options.systems})
     except RunFailed as failure:
-        console.print(f"given up after {MAX_FAILED_ROUNDS} failed rounds: {failure}", markup=False)
+        console.print(f"given up: {failure}", markup=False)
         return 1
     except CannotRun as fault:
         parser.error(str(fault))
