@@ -5,8 +5,6 @@ VENV ?= .venv
 PYTHON ?= $(shell ./find-python)
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
-# PyTorch's gloo is a peer in the benchmarks where TORCH_PYTHON names an interpreter that has it.
-GLOO = $(if $(TORCH_PYTHON),--torch-python $(TORCH_PYTHON),--systems baryon native)
 
 .PHONY: venv demo test lint bench clean
 
@@ -34,7 +32,11 @@ lint: $(STAMP)
 	if $(BIN)/python -c 'import mypy' 2>/dev/null; then $(BIN)/mypy; fi
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.pushpull $(GLOO)
+	$(BIN)/python -m benchmarks.pushpull
+	$(BIN)/python -m benchmarks.pushpull --link tcp tcp-plain --workers 2 \
+	    --output benchmarks/results/pushpull-tcp.json
+	$(BIN)/python -m benchmarks.pushpull --model densenet201 mobilenet0_25 --workers 2 \
+	    --output benchmarks/results/pushpull-models.json
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.startup

@@ -12,41 +12,47 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
+
+from rich.table import Table
 
 from benchmarks import native
+from benchmarks.on_hosts import LAUNCH, OnHosts, hosts_up
 from benchmarks.processes import exit_on_sigterm
 from benchmarks.report import (
     RESULTS,
     Case,
-    Grid,
     Stats,
+    console,
     machine_facts,
+    table,
     take_turns,
     write,
-    write_cases,
 )
-from benchmarks.systems import ENVIRONMENT, Run, run_command
+from benchmarks.systems import ENVIRONMENT, Run, System, run_command
 from deploy.testbed import Testbed
 
 WORKER = Path(__file__).with_name("startup_worker.py")
 NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
-LAUNCH = [sys.executable, "-m", "baryon.launcher"]
 
 
-class Hosts:
-    """The hosts of a bed, and how either launcher is told of them."""
+class NativeLauncher:
+    """MXNet's own launcher, and what it needs to find the hosts of a bed."""
 
-    def __init__(self, bed: Testbed, folder: Path) -> None:
-        self.bed = bed
-        # MXNet's launcher calls the ssh on PATH, knows hosts by address, and its scheduler listens
-        # at this machine's main address, which the hosts need a route to.
+    def __init__(self, launcher: str, hosts: OnHosts) -> None:
+        self._launcher = os.path.abspath(launcher)
+        self._hosts = hosts
+        # It calls the ssh on PATH, knows hosts by address, and its scheduler listens at this
+        # machine's main address, which the hosts need a route to.
+        bed, folder = hosts.bed, hosts.folder
         (folder / "ssh").write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {folder}/config "$@"\n')
         (folder / "ssh").chmod(0o755)
         lines = bed.ssh_config.read_text()
@@ -56,47 +62,36 @@ class Hosts:
             bed.run(host, route).wait()
         (folder / "config").write_text(lines)
         (folder / "addresses").write_text("".join(f"{h.address}\n" for h in bed.hosts))
-        self._folder = folder
 
-    def baryon(self, workers: int, timeout_s: float) -> Run:
-        flags = ["-n", str(workers), "-s", str(workers), "-H", str(self.bed.hostfile)]
-        flags += ["--ssh-config", str(self.bed.ssh_config)]
-        return self._run("baryon", [*LAUNCH, *flags, str(WORKER)], workers, timeout_s)
-
-    def native(self, launcher: str, workers: int, timeout_s: float) -> Run:
-        flags = ["-n", str(workers), "-s", str(workers), "-H", str(self._folder / "addresses")]
+    def run(self, script_argv: Sequence[str], workers: int, servers: int, timeout_s: float) -> Run:
+        folder = self._hosts.folder
+        flags = ["-n", str(workers), "-s", str(servers), "-H", str(folder / "addresses")]
         flags += ["--launcher", "ssh", "--env", "OMP_NUM_THREADS", "--env", "PYTHONUNBUFFERED"]
-        worker = [sys.executable, str(WORKER)]
         # Outside the virtual environment, where MXNet has put an old tracker of its own.
         python = os.path.join(sys.base_prefix, "bin", "python3")
-        command = [python, launcher, *flags, *worker]
-        return self._run("native", command, workers, timeout_s)
-
-    def _run(self, system: str, argv: Sequence[str], workers: int, timeout_s: float) -> Run:
+        command = [python, self._launcher, *flags, sys.executable, *script_argv]
         env = native.clean_environment(ENVIRONMENT)
-        env["PATH"] = f"{self._folder}:{env['PATH']}"
-        try:
-            return run_command(system, argv, workers, timeout_s, env)
-        finally:
-            for host in self.bed.hosts:  # what a launcher has left behind must not slow the next
-                for process in self.bed.processes(host):
-                    process.kill()
+        env["PATH"] = f"{folder}:{env['PATH']}"
+        with self._hosts.nothing_left():
+            return run_command("native", command, workers, timeout_s, env)
 
 
-def compare(options: argparse.Namespace, hosts: Hosts) -> None:
+def compare(options: argparse.Namespace, hosts: OnHosts) -> None:
     """Both launchers in turns."""
+    workers = options.workers
+    systems: Dict[str, System] = {"baryon": hosts.baryon}
+    if options.native:
+        systems["native"] = NativeLauncher(options.native, hosts).run
 
-    def last_step(run: Run) -> Any:
+    def last_step(system: System) -> Tuple[float, Run]:
+        run = system([str(WORKER)], workers, workers, options.timeout)
         return max(report["first_step_at_s"] for report in run.reports) - run.started_at_s, run
 
-    workers, limit_s = options.workers, options.timeout
-    samples = {"baryon": lambda: last_step(hosts.baryon(workers, limit_s))}
-    if options.native:
-        launcher = os.path.abspath(options.native)
-        samples["native"] = lambda: last_step(hosts.native(launcher, workers, limit_s))
+    samples = {name: functools.partial(last_step, system) for name, system in systems.items()}
     facts = machine_facts()
     case = take_turns(Case(f"-n {workers} over ssh", {"hosts": workers}), samples, options.runs)
-    write_cases(options.output, "From the command to the first step, over SSH", facts, [case])
+    console.print(table("From the command to the first step, over SSH", [case]))
+    write(options.output, "hosts", facts, [case])
 
 
 @contextlib.contextmanager
@@ -113,8 +108,7 @@ def many_neighbours() -> Iterator[None]:
 def start_only(options: argparse.Namespace, counts: Sequence[int]) -> None:
     """`true` on so many hosts, several times."""
     cases: List[Dict[str, Any]] = []
-    headings = ("hosts", "median s", "min s", "max s", "launch.py: CPU s", "memory MiB")
-    rows = []
+    shown = Table("hosts", "median s", "min s", "max s", "launch.py: CPU s", "memory MiB")
     for count in counts:
         with tempfile.TemporaryDirectory() as folder, Testbed(count, Path(folder) / "bed") as bed:
             seconds, cpu_s, rss = [], [], []
@@ -128,13 +122,14 @@ def start_only(options: argparse.Namespace, counts: Sequence[int]) -> None:
                 rss.append(used["rss_mib"])
             stats, cpu = Stats.of(seconds[1:]), Stats.of(cpu_s[1:])
         cases.append({"hosts": count, "seconds": stats.values, "cpu_s": cpu.values, "rss_mib": rss})
-        rows.append((
+        shown.add_row(
             str(count), *(f"{v:.2f}" for v in (stats.median, stats.minimum, stats.maximum)),
             f"{cpu.median:.2f}", f"{max(rss):.0f}",
-        ))  # fmt: skip
-    content = {"machine": machine_facts(), "cases": cases}
-    shown = Grid("A trivial command on many hosts", headings, rows)
-    write(options.output.with_name("hosts-start.json"), content, shown)
+        )  # fmt: skip
+    console.print(shown)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"machine": machine_facts(), "cases": cases}, indent=2)
+    options.output.with_name("hosts-start.json").write_text(text + "\n")
 
 
 def _usage(argv: Sequence[str]) -> Mapping[str, float]:
@@ -165,11 +160,8 @@ def main() -> int:
         with many_neighbours():
             start_only(options, options.start_only)
         return 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        bed = Testbed(options.workers, folder / "bed", shared=[folder])
-        with bed:
-            compare(options, Hosts(bed, folder))
+    with hosts_up(options.workers) as hosts:
+        compare(options, hosts)
     return 0
 
 

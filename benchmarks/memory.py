@@ -2,23 +2,28 @@
 
     python -m benchmarks.memory --model resnet152 -n 2 -s 1
 
-All processes of the job are looked at several times a second. What counts is the proportional set
-size (Pss): of a page that K processes share, each has a K-th part, so memory shared by workers and
-servers is counted once, and a copy that is not shared counts in full. From its peak is taken off
-what the same process had just before the first key, when the script's own arrays were filled (a
-gradient and a weight for each parameter) and the servers had their optimizer:
+All processes of the job are looked at ten times a second. What counts is the proportional share of
+anonymous and shared memory (Pss_Anon and Pss_Shmem, from Linux 5.9 on): of a page that K processes
+share, each has a K-th part, so memory shared by workers and servers is counted once, and a copy
+that is not shared counts in full. Files that are mapped, such as libraries, are left out: their
+share depends on what else runs on the machine. From the peak is taken off what the same process
+had just before the first key, when the script's own arrays were filled (a gradient and a weight
+for each parameter) and the servers had their optimizer:
 
     server  all servers together, less the momentum that SGD keeps there (once the parameters)
     worker  a worker, on average
     job     the highest sum of all processes of the job at one time, less the momentum
 
-The least that a server can do with is 1: its weights. The JSON file has each process's megabytes
-of one run, also by kind (anonymous, shared), and its peak resident size as the kernel counts it.
+The least that a server can do with is 1: its weights. A page that one process has used and another
+not yet counts in full in the first, so the first two rows may add up to more than the third. The
+JSON file has each process's megabytes in the last run, and its peak resident size as the kernel
+counts it.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import statistics
 import sys
@@ -29,15 +34,18 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
 
 import psutil
 
-from benchmarks.report import Case, Figure, Stats, console, run_command
-from benchmarks.systems import LINKS, Run, Setup, System
+from benchmarks.report import Case, Stats, console, ratios_of_ours, run_command, turns
+from benchmarks.systems import LINKS, Run, System
 
 WORKER = Path(__file__).with_name("memory_worker.py")
-FIGURE = Figure(unit="x parameters")
+UNIT = "x parameters"
 ROLES = ("server", "worker", "job")
 PERIOD_S = 0.1
 # What is kept of each process: from /proc/PID/smaps_rollup, and from /proc/PID/status.
-FIELDS = {"smaps_rollup": ("Pss",), "status": ("RssAnon", "RssShmem", "VmHWM")}
+FIELDS = {
+    "smaps_rollup": ("Pss_Anon", "Pss_Shmem"),
+    "status": ("RssAnon", "RssShmem", "VmHWM"),
+}
 
 Memory = Dict[str, int]  # field -> bytes
 
@@ -111,7 +119,7 @@ def used(run: Run, sweeps: List[Sweep]) -> Tuple[Dict[str, float], List[Dict[str
         if not seen:
             continue
         peak = {name: max(one[name] for one in seen) for name in memory}
-        more[role].append(peak["Pss"] - memory["Pss"])
+        more[role].append(max(map(_share, seen)) - _share(memory))
         processes.append({
             "role": role,
             **{f"{name}_before_mb": round(value / 1e6, 1) for name, value in memory.items()},
@@ -126,40 +134,53 @@ def used(run: Run, sweeps: List[Sweep]) -> Tuple[Dict[str, float], List[Dict[str
     return figures, processes
 
 
+def _share(memory: Memory) -> int:
+    return memory["Pss_Anon"] + memory["Pss_Shmem"]
+
+
 def _sum(sweep: Sweep) -> int:
-    return sum(memory["Pss"] for memory in sweep.processes.values())
+    return sum(map(_share, sweep.processes.values()))
 
 
 def measure(options: argparse.Namespace, systems: Mapping[str, System]) -> List[Case]:
-    setup = Setup(options.workers, options.servers, options.timeout, options.link)
-    arguments = ["--model", options.model, "--repetitions", str(options.repetitions)]
-    values: Dict[str, Dict[str, List[float]]] = {
-        role: {system: [] for system in systems} for role in ROLES
-    }
-    processes = {}
-    for number in range(1, options.runs + 1):
-        for name, system in systems.items():
-            with Watch() as watch:
-                run = system([str(WORKER), *arguments], setup)
-            figures, processes[name] = used(run, watch.sweeps)
-            for role in ROLES:
-                values[role][name].append(figures[role])
-            shown = "  ".join(f"{role} {figures[role]:.2f}" for role in ROLES)
-            console.print(f"round {number}: {name}: {shown}")
-    setting = {
+    script = [str(WORKER), "--model", options.model, "--repetitions", str(options.repetitions)]
+    flags = LINKS[options.link]
+
+    def sample(system: System) -> Tuple[Run, Dict[str, float], List[Dict[str, Any]]]:
+        with Watch() as watch:
+            run = system(script, options.workers, options.servers, options.timeout, flags)
+        return (run, *used(run, watch.sweeps))
+
+    setting: Dict[str, Any] = {
         "model": options.model,
+        "link": options.link,
         "workers": options.workers,
         "servers": options.servers,
-        "link": options.link,
         "repetitions": options.repetitions,
-        "processes": processes,
     }
+    failures: List[str] = []
+    bad_exits = dict.fromkeys(systems, 0)
+    values: Dict[str, Dict[str, List[float]]] = {
+        role: {name: [] for name in systems} for role in ROLES
+    }
+    samples = {name: functools.partial(sample, system) for name, system in systems.items()}
+    for number, taken in enumerate(turns("memory", samples, options.runs, failures), 1):
+        for name, (run, figures, _) in taken.items():
+            shown = "  ".join(f"{role} {figures[role]:.2f}" for role in ROLES)
+            console.print(f"round {number}: {name}: {shown}")
+            bad_exits[name] += any(code != 0 for code in run.exit_codes)
+            for role in ROLES:
+                values[role][name].append(figures[role])
+        setting["processes"] = {name: processes for name, (_, _, processes) in taken.items()}
+    where = f"{options.model} -n {options.workers} -s {options.servers}, {options.link}"
     return [
         Case(
-            f"{role}, {options.model} -n {options.workers} -s {options.servers} {options.link}",
+            f"{role}: {where}",
             setting,
             {name: Stats.of(taken) for name, taken in values[role].items()},
-            FIGURE.ratios(values[role]),
+            ratios_of_ours(values[role]),
+            bad_exits,
+            failures,
         )
         for role in ROLES
     ]
@@ -174,7 +195,7 @@ def main() -> int:
     parser.add_argument("-s", "--servers", type=int, default=1)
     parser.add_argument("--link", choices=LINKS, default="shm", help="for ours (default shm)")
     parser.add_argument("--repetitions", type=int, default=5, help="within a run (default 5)")
-    return run_command(parser, "memory", ["baryon", "native"], measure, FIGURE)
+    return run_command(parser, "memory", ["baryon", "native"], measure, UNIT)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ Shapes come from symbolic inference: no weights are downloaded and no array is a
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 MODELS = ("resnet152", "densenet201", "mobilenet0_25")
 FP32_NBYTES = 4
@@ -30,25 +31,59 @@ class Array(NamedTuple):
         return math.prod(self.shape)
 
 
+class Layer(NamedTuple):
+    name: str
+    keys: List[int]  # of its arrays among `trainable_arrays`
+    macs: int  # multiplications and additions of one image's forward pass
+
+
 def trainable_arrays(model: str) -> List[Array]:
     """The parameters of `model` that have a gradient, in the order in which a Trainer numbers them.
 
     `model` is one of MODELS or any name of `gluon.model_zoo.vision.get_model`, whose ValueError
     for an unknown one passes through. Running statistics (`grad_req == 'null'`) are left out.
     """
+    net, output, side = _build(model)
+    shapes, _, _ = output.infer_shape(data=(1, 3, side, side))
+    shape_of = dict(zip(output.list_arguments(), shapes))
+    return [Array(name, tuple(shape_of[name])) for name in _trainable_names(net)]
+
+
+def layers(model: str) -> List[Layer]:
+    """The convolutions and dense layers of `model`, in the order in which a forward pass runs.
+
+    Arrays of other operators (batch normalisation) count with the layer before them.
+    """
+    net, output, side = _build(model)
+    internals = output.get_internals()
+    _, shapes, _ = internals.infer_shape(data=(1, 3, side, side))
+    shape_of = dict(zip(internals.list_outputs(), shapes))
+    keys = {name: key for key, name in enumerate(_trainable_names(net))}
+    nodes = json.loads(output.tojson())["nodes"]
+    found: List[Layer] = []
+    for node in nodes:
+        inputs = [nodes[number]["name"] for number, *_ in node["inputs"]]
+        if node["op"] in ("Convolution", "FullyConnected"):
+            weight = next(name for name in inputs if name.endswith("weight"))
+            places = math.prod(shape_of[f"{node['name']}_output"][2:])  # 1 for a dense layer
+            found.append(Layer(node["name"], [], math.prod(shape_of[weight]) * places))
+        if found:
+            found[-1].keys.extend(keys[name] for name in inputs if name in keys)
+    return found
+
+
+def _build(model: str) -> Tuple[Any, Any, int]:
+    """The network, its symbol, and the side of the images that it is for."""
     import mxnet as mx  # here, so that a command can offer MODELS without loading MXNet
 
     zoo_name = _ZOO_NAMES.get(model, model)
-    side = _IMAGE_SIDES.get(zoo_name, _USUAL_IMAGE_SIDE)
     net = mx.gluon.model_zoo.vision.get_model(zoo_name)
-    output = net(mx.sym.var("data"))
-    shapes, _, _ = output.infer_shape(data=(1, 3, side, side))
-    shape_of = dict(zip(output.list_arguments(), shapes))
-    return [
-        Array(name, tuple(shape_of[name]))
-        for name, parameter in sorted(net.collect_params().items())
-        if parameter.grad_req != "null"
-    ]
+    return net, net(mx.sym.var("data")), _IMAGE_SIDES.get(zoo_name, _USUAL_IMAGE_SIDE)
+
+
+def _trainable_names(net: Any) -> List[str]:
+    parameters = sorted(net.collect_params().items())
+    return [name for name, parameter in parameters if parameter.grad_req != "null"]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

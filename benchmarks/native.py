@@ -9,13 +9,14 @@ So the workers are waited for with a limit, and then every role is ended, whatev
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import socket
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from benchmarks.processes import Child, Processes, exit_on_sigterm
 
@@ -38,6 +39,16 @@ class WorkerResult(NamedTuple):
     stderr: str
 
 
+class Place(NamedTuple):
+    """Where a role runs: its address there, and what makes a command one that runs there."""
+
+    address: str = LOOPBACK
+    command: Callable[[Sequence[str]], List[str]] = list
+
+
+HERE = Place()
+
+
 def run(
     script_argv: Sequence[str],
     workers: int,
@@ -46,17 +57,19 @@ def run(
     timeout_s: float = 600.0,
     grace_s: float = 20.0,
     done_mark: Optional[str] = None,
+    root: Place = HERE,
+    places: Sequence[Place] = (HERE,),
 ) -> List[WorkerResult]:
     """Run `script_argv` (a Python script and its arguments) as every worker of a native job.
 
     `env` is added to this process's environment. A process that fails leaves the others `grace_s`
-    to end by themselves, as do workers that have all written `done_mark` to their stdout.
+    to end by themselves, as do workers that have all written `done_mark` to their stdout. The
+    scheduler runs at `root`; servers and workers are dealt out to `places`.
     """
     base = clean_environment(env)
     base.update(
-        DMLC_PS_ROOT_URI=LOOPBACK,
-        DMLC_PS_ROOT_PORT=str(free_port()),
-        DMLC_NODE_HOST=LOOPBACK,
+        DMLC_PS_ROOT_URI=root.address,
+        DMLC_PS_ROOT_PORT=str(free_port(root.address)),
         DMLC_NUM_WORKER=str(workers),
         DMLC_NUM_SERVER=str(servers),
     )
@@ -65,10 +78,17 @@ def run(
         return done_mark is not None and done_mark in child.stdout
 
     with Processes() as processes:
-        for role in ["scheduler"] + ["server"] * servers:
-            processes.start(role_command(), {**base, "DMLC_ROLE": role})
-        command, environment = python_command(script_argv), {**base, "DMLC_ROLE": "worker"}
-        started = [processes.start(command, environment) for _ in range(workers)]
+
+        def start(role: str, command: Sequence[str], place: Place) -> Child:
+            environment = {**base, "DMLC_ROLE": role, "DMLC_NODE_HOST": place.address}
+            return processes.start(place.command(command), environment)
+
+        start("scheduler", role_command(), root)
+        for _, place in zip(range(servers), itertools.cycle(places)):
+            start("server", role_command(), place)
+        command = python_command(script_argv)
+        dealt = zip(range(workers), itertools.cycle(places))
+        started = [start("worker", command, place) for _, place in dealt]
         processes.wait(started, timeout_s, grace_s, is_done)
         codes = [child.exit_code() for child in started]
         processes.end()
@@ -104,10 +124,9 @@ def clean_environment(extra: Optional[Mapping[str, str]] = None) -> Dict[str, st
     return env
 
 
-def free_port() -> int:
-    """A port of the loopback interface that is free now."""
+def free_port(address: str) -> int:
     with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])
 
 

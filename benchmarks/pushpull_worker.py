@@ -32,29 +32,29 @@ class Exchange:
         self._store = store
         self._arrays = arrays
         self._keys = range(len(arrays))
-        self._gradients = [mx.nd.zeros(array.shape) for array in arrays]
-        self._weights = [mx.nd.zeros(array.shape) for array in arrays]
+        self.gradients = [mx.nd.zeros(array.shape) for array in arrays]
+        self.weights = [mx.nd.zeros(array.shape) for array in arrays]
         longest = max(array.size for array in arrays)
         self._pattern = (np.arange(longest + PERIOD) % PERIOD).astype(np.float32)
-        store.init(list(self._keys), self._weights)
+        store.init(list(self._keys), self.weights)
         mx.nd.waitall()
 
     def fill(self, round_number: int) -> None:
         for key in self._keys:
-            self._gradients[key][:] = self._values(key, (self._store.rank + 1) * round_number)
+            self.gradients[key][:] = self._values(key, (self._store.rank + 1) * round_number)
         mx.nd.waitall()
 
     def push_and_pull(self) -> None:
+        """As `Trainer.step` does; nothing is waited for."""
         for key in self._keys:
-            self._store.pushpull(key, self._gradients[key], out=self._weights[key], priority=-key)
-        mx.nd.waitall()
+            self._store.pushpull(key, self.gradients[key], out=self.weights[key], priority=-key)
 
     def check(self, round_number: int) -> None:
-        """Raise RuntimeError unless every array that was pulled is the sum over all workers."""
+        """Wait, and raise RuntimeError unless every array that was pulled is the sum over all."""
         workers = self._store.num_workers
         factor = round_number * workers * (workers + 1) // 2
         for key in self._keys:
-            if not np.array_equal(self._weights[key].asnumpy(), self._values(key, factor)):
+            if not np.array_equal(self.weights[key].asnumpy(), self._values(key, factor)):
                 raise RuntimeError(
                     f"rank {self._store.rank} in round {round_number}: key {key} "
                     f"({self._arrays[key].name}) is not the sum of what {workers} workers pushed"
@@ -84,6 +84,7 @@ def main() -> None:
         store._barrier()
         began_s = time.perf_counter()
         exchange.push_and_pull()
+        mx.nd.waitall()
         times_s.append(time.perf_counter() - began_s)
         exchange.check(round_number)
     line = report_line(

@@ -1,8 +1,8 @@
-"""What all benchmarks share: taking turns, statistics, tables, the JSON file and the plot.
+"""What all benchmarks share: taking turns, statistics, the table, the JSON file and the plot.
 
 A shared machine drifts by more than the differences that matter, so the systems take turns and
-each round yields one ratio of systems that were measured within seconds of each other. The median
-of those ratios is the figure; the values are there to show what it is made of.
+each round yields one ratio of ours to each peer, measured within seconds of each other. The
+median of those ratios is the figure; the seconds are there to show what it is made of.
 """
 
 from __future__ import annotations
@@ -13,54 +13,25 @@ import json
 import os
 import platform
 import statistics
-import sys
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.processes import exit_on_sigterm
-from benchmarks.systems import SYSTEMS, CannotRun, Run, RunFailed, System
+from benchmarks.systems import SYSTEMS, Run, RunFailed, System
 
 OURS = "baryon"
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("baryon", "mxnet", "numpy", "pyzmq", "msgspec")
 MAX_FAILED_ROUNDS = 3
 
-console = Console(width=None if sys.stdout.isatty() else 120)
+console = Console()
 Sample = Callable[[], Tuple[float, Run]]
-
-
-class Figure(NamedTuple):
-    """What is measured, and which ratio of the systems is the figure.
-
-    By default ours divided by each peer; with a `base`, each other system divided by that one.
-    """
-
-    unit: str = "s"
-    base: str = ""
-
-    @property
-    def ratio(self) -> str:
-        return f"it / {self.base}" if self.base else "ours / it"
-
-    def ratios(self, values: Mapping[str, Sequence[float]]) -> Dict[str, Stats]:
-        """For each system but the one that all are compared with, the ratios of the rounds."""
-        fixed = self.base or OURS
-        if fixed not in values:
-            return {}
-        result = {}
-        for name in values:
-            if name != fixed:
-                upper, lower = (name, fixed) if self.base else (fixed, name)
-                result[name] = Stats.of([a / b for a, b in zip(values[upper], values[lower])])
-        return result
-
-
-SECONDS = Figure()
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True)
@@ -77,83 +48,101 @@ class Stats:
 
 @dataclass
 class Case:
-    """One row of a table: one setting, the values of each system, and the ratios between them."""
+    """One row of a table: one setting, the seconds of each system, and ours against each peer."""
 
     name: str
     setting: Dict[str, Any]
-    values: Dict[str, Stats] = field(default_factory=dict)
-    ratios: Dict[str, Stats] = field(default_factory=dict)  # see Figure
+    seconds: Dict[str, Stats] = field(default_factory=dict)
+    ratios: Dict[str, Stats] = field(default_factory=dict)  # peer -> ours divided by the peer
     bad_exits: Dict[str, int] = field(default_factory=dict)  # reported, then aborted or hung
     failures: List[str] = field(default_factory=list)
+    limits: Dict[str, float] = field(default_factory=dict)  # seconds that nobody can go below
 
 
-class Grid(NamedTuple):
-    """A table as text: shown on the terminal, and kept as Markdown."""
-
-    title: str
-    headings: Sequence[str]  # the first is that of the row's name
-    rows: Sequence[Sequence[str]]
-
-    def show(self) -> None:
-        shown = Table(title=self.title)
-        for heading in self.headings:
-            shown.add_column(heading, justify="right" if shown.columns else "left")
-        for row in self.rows:
-            shown.add_row(*row)
-        console.print(shown)
-
-    def markdown(self) -> str:
-        rule = ["---"] + ["---:"] * (len(self.headings) - 1)
-        rows = [self.headings, rule, *self.rows]
-        lines = ["| " + " | ".join(row) + " |" for row in rows]
-        return "\n".join([f"**{self.title}**", "", *lines, ""])
-
-
-def take_turns(
-    case: Case, samples: Mapping[str, Sample], rounds: int, figure: Figure = SECONDS
-) -> Case:
-    """Fill `case` from `rounds` rounds in which each system runs once, after one to warm up.
-
-    A round in which a system fails is recorded and repeated; RunFailed after MAX_FAILED_ROUNDS.
-    """
-    values: Dict[str, List[float]] = {name: [] for name in samples}
+def take_turns(case: Case, samples: Mapping[str, Sample], rounds: int) -> Case:
+    """Fill `case` from `rounds` rounds in which each system runs once, after one to warm up."""
+    seconds: Dict[str, List[float]] = {name: [] for name in samples}
     case.bad_exits = dict.fromkeys(samples, 0)
-    number = 0
-    while number <= rounds:
-        try:
-            taken = {name: sample() for name, sample in samples.items()}
-        except RunFailed as failure:
-            case.failures.append(str(failure))
-            console.print(f"{case.name}: round {number} failed: {failure}", markup=False)
-            if len(case.failures) >= MAX_FAILED_ROUNDS:
-                raise
-            continue
-        shown = "  ".join(f"{name} {taken[name][0]:.4g} {figure.unit}" for name in taken)
+    for number, taken in enumerate(turns(case.name, samples, rounds + 1, case.failures)):
+        shown = "  ".join(f"{name} {taken[name][0]:.4f} s" for name in taken)
         console.print(f"{case.name}: {f'round {number}' if number else 'warm-up'}: {shown}")
         for name, (value, run) in taken.items():
             case.bad_exits[name] += any(code != 0 for code in run.exit_codes)
             if number > 0:
-                values[name].append(value)
-        number += 1
-    case.values = {name: Stats.of(taken) for name, taken in values.items()}
-    case.ratios = figure.ratios(values)
+                seconds[name].append(value)
+    case.seconds = {name: Stats.of(values) for name, values in seconds.items()}
+    case.ratios = ratios_of_ours(seconds)
     return case
 
 
-def grid_of(title: str, cases: Sequence[Case], figure: Figure = SECONDS) -> Grid:
-    unit = figure.unit
-    headings = ("case", "system", f"median {unit}", f"min {unit}", f"max {unit}")
-    rows = []
+def turns(
+    what: str, samples: Mapping[str, Callable[[], Taken]], rounds: int, failures: List[str]
+) -> Iterator[Dict[str, Taken]]:
+    """Yield `rounds` rounds in which each system runs once.
+
+    A round in which a system fails is added to `failures` and repeated; RunFailed after
+    MAX_FAILED_ROUNDS.
+    """
+    number = 0
+    while number < rounds:
+        try:
+            taken = {name: sample() for name, sample in samples.items()}
+        except RunFailed as failure:
+            failures.append(str(failure))
+            console.print(f"{what}: round {number} failed: {failure}", markup=False)
+            if len(failures) >= MAX_FAILED_ROUNDS:
+                raise
+            continue
+        yield taken
+        number += 1
+
+
+def ratios_of_ours(seconds: Mapping[str, Sequence[float]]) -> Dict[str, Stats]:
+    """Ours divided by each peer, round by round."""
+    if OURS not in seconds:
+        return {}
+    return {
+        peer: Stats.of([ours / theirs for ours, theirs in zip(seconds[OURS], values)])
+        for peer, values in seconds.items()
+        if peer != OURS
+    }
+
+
+def table(title: str, cases: Sequence[Case], unit: str = "s") -> Table:
+    result = Table(title=title)
+    limits = list(dict.fromkeys(limit for case in cases for limit in case.limits))
+    values = [f"median {unit}", f"min {unit}", f"max {unit}"]
+    headings = ["case", "system", *values, "ours / it (min-max)"]
+    for heading in headings + [f"it / {limit}" for limit in limits]:
+        result.add_column(heading, justify="left" if heading in ("case", "system") else "right")
     for case in cases:
-        for name, stats in case.values.items():
+        for name, stats in case.seconds.items():
             ratio = case.ratios.get(name)
-            rows.append((
+            result.add_row(
                 case.name,
                 name,
-                *(f"{value:.4g}" for value in (stats.median, stats.minimum, stats.maximum)),
+                *(f"{value:.4f}" for value in (stats.median, stats.minimum, stats.maximum)),
                 f"{ratio.median:.2f} ({ratio.minimum:.2f}-{ratio.maximum:.2f})" if ratio else "",
-            ))  # fmt: skip
-    return Grid(title, (*headings, f"{figure.ratio} (min-max)"), rows)
+                *(f"{stats.median / case.limits[limit]:.2f}" for limit in limits),
+            )
+        for limit, seconds in case.limits.items():
+            result.add_row(case.name, limit, f"{seconds:.4f}")
+        result.add_section()
+    return result
+
+
+def markdown(cases: Sequence[Case], unit: str = "s") -> str:
+    """The table as Markdown, for a page or an issue."""
+    lines = [f"| case | system | median {unit} | min-max | ours / it |", "|---|---|---|---|---|"]
+    for case in cases:
+        for name, stats in case.seconds.items():
+            ratio = case.ratios.get(name)
+            shown = f"{ratio.median:.2f} ({ratio.minimum:.2f}-{ratio.maximum:.2f})" if ratio else ""
+            seconds = f"{stats.median:.4f} | {stats.minimum:.4f}-{stats.maximum:.4f}"
+            lines.append(f"| {case.name} | {name} | {seconds} | {shown} |")
+        for limit, value in case.limits.items():
+            lines.append(f"| {case.name} | *{limit}* | {value:.4f} | | |")
+    return "\n".join(lines) + "\n"
 
 
 def machine_facts() -> Dict[str, Any]:
@@ -169,33 +158,27 @@ def machine_facts() -> Dict[str, Any]:
     }
 
 
-def write(output: Path, content: Mapping[str, Any], grid: Grid) -> None:
-    """Show `grid`; write `content` to `output` as JSON, and the grid beside it as Markdown."""
-    grid.show()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    output.with_suffix(".md").write_text(grid.markdown(), encoding="utf-8")
-    console.print(f"written: {output.name}, {output.with_suffix('.md').name}")
-
-
-def write_cases(
+def write(
     output: Path,
-    title: str,
+    benchmark: str,
     facts: Mapping[str, Any],
     cases: Sequence[Case],
-    figure: Figure = SECONDS,
+    unit: str = "s",
 ) -> None:
-    """Write what turns have given, and beside it a bar plot if matplotlib is installed."""
+    """Write `output` as JSON, and beside it a Markdown table and, with matplotlib, a bar plot."""
+    output.parent.mkdir(parents=True, exist_ok=True)
     content = {
-        "benchmark": output.stem,
+        "benchmark": benchmark,
         "machine": dict(facts),
-        "unit": figure.unit,
-        "ratio": f"{figure.ratio}, per round; ours: {OURS}",
+        "unit": unit,
+        "ratio": f"{unit} of {OURS} divided by {unit} of the peer, per round",
         "cases": [asdict(case) for case in cases],
     }
-    write(output, content, grid_of(title, cases, figure))
+    output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    output.with_suffix(".md").write_text(markdown(cases, unit), encoding="utf-8")
+    console.print(f"written: {output.name}, {output.with_suffix('.md').name}")
     picture = output.with_suffix(".png")
-    if _plot(picture, title, cases, figure):
+    if _plot(picture, benchmark, cases, unit):
         console.print(f"written: {picture.name}")
 
 
@@ -204,7 +187,7 @@ def run_command(
     benchmark: str,
     systems: Sequence[str],
     measure: Callable[[argparse.Namespace, Mapping[str, System]], List[Case]],
-    figure: Figure = SECONDS,
+    unit: str = "s",
 ) -> int:
     """The body of a benchmark's `main`: shared options, measuring, and all outputs."""
     parser.add_argument("--runs", type=int, default=7, help="rounds (default 7, at least 5)")
@@ -220,26 +203,25 @@ def run_command(
     try:
         cases = measure(options, {name: SYSTEMS[name] for name in options.systems})
     except RunFailed as failure:
-        console.print(f"given up: {failure}", markup=False)
+        console.print(f"given up after {MAX_FAILED_ROUNDS} failed rounds: {failure}", markup=False)
         return 1
-    except CannotRun as fault:
-        parser.error(str(fault))
-    write_cases(options.output, parser.description or benchmark, facts, cases, figure)
+    console.print(table(parser.description or benchmark, cases, unit))
+    write(options.output, benchmark, facts, cases, unit)
     return 0
 
 
-def _plot(picture: Path, title: str, cases: Sequence[Case], figure: Figure) -> bool:
+def _plot(picture: Path, title: str, cases: Sequence[Case], unit: str) -> bool:
     try:
-        from matplotlib.figure import Figure as Canvas  # no pyplot: no display, no global state
+        from matplotlib.figure import Figure  # no pyplot: no display, no global state
     except ImportError:
         return False
-    names = list(dict.fromkeys(name for case in cases for name in case.values))
+    names = list(dict.fromkeys(name for case in cases for name in case.seconds))
     width = 0.8 / len(names)
-    canvas = Canvas(figsize=(2.5 + 1.2 * len(cases) * len(names), 4.0), layout="constrained")
-    axes = canvas.add_subplot()
+    figure = Figure(figsize=(2.5 + 1.2 * len(cases) * len(names), 4.0), layout="constrained")
+    axes = figure.add_subplot()
     for position, name in enumerate(names):
         places = [index + (position - (len(names) - 1) / 2) * width for index in range(len(cases))]
-        stats = [case.values[name] for case in cases]
+        stats = [case.seconds[name] for case in cases]
         medians = [one.median for one in stats]
         spread = [
             [one.median - one.minimum for one in stats],
@@ -247,13 +229,17 @@ def _plot(picture: Path, title: str, cases: Sequence[Case], figure: Figure) -> b
         ]
         bars = axes.bar(places, medians, width, yerr=spread, capsize=4, label=name)
         ratios = [case.ratios.get(name) for case in cases]
-        labels = [f"{figure.ratio}\n{ratio.median:.2f}" if ratio else "" for ratio in ratios]
+        labels = [f"ours / it\n{ratio.median:.2f}" if ratio else "" for ratio in ratios]
         axes.bar_label(bars, labels=labels, label_type="center", color="white")
+    for index, case in enumerate(cases):
+        for limit, seconds in list(case.limits.items())[:1]:
+            label = limit if index == 0 else "_nolegend_"
+            axes.hlines(seconds, index - 0.45, index + 0.45, "black", "dashed", label=label)
     axes.set_xticks(range(len(cases)), [case.name.replace(" ", "\n", 1) for case in cases])
-    axes.set_ylabel(f"{figure.unit} (median; bars: min to max)")
+    axes.set_ylabel(f"{unit} (median; bars: min to max)")
     axes.set_title(title)
     axes.legend()
-    canvas.savefig(picture, dpi=120)
+    figure.savefig(picture, dpi=120)
     return True
 
 

@@ -23,10 +23,14 @@ from pathlib import Path
 from typing import AbstractSet, Any, Deque, Dict, List, Tuple
 
 import psutil
+from rich.console import Console
+from rich.table import Table
 
 from baryon.scheduler import AgentConfig, Host, Job, place, run
 from benchmarks.processes import exit_on_sigterm
-from benchmarks.report import RESULTS, Grid, machine_facts, write
+from benchmarks.report import RESULTS, machine_facts
+
+console = Console()
 
 
 class SimulatedCluster:
@@ -116,8 +120,8 @@ def main() -> int:
     if options.one:
         json.dump(measure(options.hosts[0], options.watch), sys.stdout)
         return 0
-    facts, cases, rows = machine_facts(), [], []
-    headings = ("hosts", "peers", "begun after s", "its CPU s", "CPU then", "memory MiB")
+    facts, cases = machine_facts(), []
+    table = Table("hosts", "peers", "begun after s", "its CPU s", "CPU then", "memory MiB")
     for hosts in options.hosts:  # a process each: memory is never given back
         command = [sys.executable, "-m", "benchmarks.scale", "--one", "--hosts", str(hosts)]
         ended = subprocess.run(
@@ -125,12 +129,13 @@ def main() -> int:
         )
         case = json.loads(ended.stdout)
         cases.append(case)
-        rows.append((
+        table.add_row(
             str(hosts), str(case["peers"]), f"{case['begun_s']:.2f}",
             f"{case['cpu_to_begin_s']:.2f}", f"{case['cpu_share']:.1%}", f"{case['rss_mib']:.0f}",
-        ))  # fmt: skip
-    shown = Grid("The scheduler of many hosts", headings, rows)
-    write(options.output, {"machine": facts, "cases": cases}, shown)
+        )  # fmt: skip
+    console.print(table)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps({"machine": facts, "cases": cases}, indent=2) + "\n")
     return 0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import List, Mapping, Tuple
 
 from benchmarks.report import Case, Sample, run_command, take_turns
-from benchmarks.systems import Run, Setup, System
+from benchmarks.systems import Run, System
 
 WORKER = Path(__file__).with_name("startup_worker.py")
 KVSTORES = {"alone": "device"}  # all others: dist_sync
@@ -24,7 +24,7 @@ def measure(options: argparse.Namespace, systems: Mapping[str, System]) -> List[
         script = [str(WORKER), "--kvstore", KVSTORES.get(name, "dist_sync")]
 
         def sample() -> Tuple[float, Run]:
-            run = system(script, Setup(options.workers, options.servers, options.timeout))
+            run = system(script, options.workers, options.servers, options.timeout)
             last_s = max(report["first_step_at_s"] for report in run.reports)
             return last_s - run.started_at_s, run
 

@@ -9,7 +9,6 @@ A new peer is one more function of the type `System`.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
@@ -22,24 +21,8 @@ EXIT_GRACE_S = 10.0
 TAIL_CHARS = 3000
 # One thread for each process's operators: the processes share the cores anyway.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-# What our bytes travel by between the tasks of one host, and the flags that make them.
-LINKS = {
-    "shm": [],  # launch.py's default
-    "tcp": ["--no-shared-memory"],
-    "tcp-plain": ["--no-shared-memory", "--no-encryption"],
-}
 
 Report = Dict[str, Any]
-
-
-class Setup(NamedTuple):
-    """How a system is to run a script."""
-
-    workers: int
-    servers: int
-    timeout_s: float
-    link: str = "shm"  # ours only
-    torch_python: str = sys.executable  # gloo only: an interpreter that has PyTorch
 
 
 class Run(NamedTuple):
@@ -50,94 +33,119 @@ class Run(NamedTuple):
     exit_codes: List[Optional[int]]  # None: ended by us, for it did not leave
 
 
-class Command(NamedTuple):
-    """A command, its whole environment, and how many workers report in its output."""
-
-    argv: Sequence[str]
-    env: Mapping[str, str]
-    workers: int = 1
-
-
-System = Callable[[Sequence[str], Setup], Run]  # a script with its arguments
+# script and arguments, -n, -s, limit in s; flags of launch.py, which only `run_baryon` reads
+System = Callable[..., Run]
+LINKS: Dict[str, List[str]] = {
+    "shm": [],
+    "tcp": ["--no-shared-memory"],
+    "tcp-plain": ["--no-shared-memory", "--no-encryption"],
+}
 
 
 class RunFailed(Exception):
     """A system did not deliver one right report from each worker. Holds the end of its output."""
 
 
-class CannotRun(Exception):
-    """A system lacks what it needs here. Says what, and how to get it or do without."""
+def run_baryon(
+    script_argv: Sequence[str],
+    workers: int,
+    servers: int,
+    timeout_s: float,
+    flags: Sequence[str] = (),
+) -> Run:
+    counts = ["-n", str(workers), "-s", str(servers)]
+    launch = [sys.executable, "-m", "baryon.launcher", *counts, "--launcher", "local", *flags]
+    return run_command("baryon", [*launch, *script_argv], workers, timeout_s)
 
 
-def run_baryon(script_argv: Sequence[str], setup: Setup) -> Run:
-    flags = ["-n", str(setup.workers), "-s", str(setup.servers), "--launcher", "local"]
-    launch = [sys.executable, "-m", "baryon.launcher", *flags, *LINKS[setup.link]]
-    return run_command("baryon", [*launch, *script_argv], setup.workers, setup.timeout_s)
-
-
-def run_native(script_argv: Sequence[str], setup: Setup) -> Run:
+def run_native(
+    script_argv: Sequence[str],
+    workers: int,
+    servers: int,
+    timeout_s: float,
+    flags: Sequence[str] = (),
+    root: native.Place = native.HERE,
+    places: Sequence[native.Place] = (native.HERE,),
+) -> Run:
     started_at_s = time.time()
     results = native.run(
-        script_argv, setup.workers, setup.servers, ENVIRONMENT, setup.timeout_s, EXIT_GRACE_S,
-        REPORT_MARK,
+        script_argv, workers, servers, ENVIRONMENT, timeout_s, EXIT_GRACE_S, REPORT_MARK,
+        root, places,
     )  # fmt: skip
     output = "\n".join(result.stdout + result.stderr for result in results)
-    reports = _checked_reports("native", output, setup.workers)
+    reports = checked_reports("native", output, workers)
     return Run(reports, started_at_s, [result.returncode for result in results])
 
 
-def run_alone(script_argv: Sequence[str], setup: Setup) -> Run:
+def run_alone(
+    script_argv: Sequence[str],
+    workers: int,
+    servers: int,
+    timeout_s: float,
+    flags: Sequence[str] = (),
+) -> Run:
     """One plain process of the script, whatever the number of workers and servers."""
-    return run_command("alone", native.python_command(script_argv), 1, setup.timeout_s)
+    return run_copies(script_argv, 1, servers, timeout_s)
 
 
-def run_side_by_side(script_argv: Sequence[str], setup: Setup) -> Run:
-    """As many plain processes of the script as there are workers, which know nothing of another."""
-    command = Command(native.python_command(script_argv), native.clean_environment(ENVIRONMENT))
-    return run_commands("side-by-side", [command] * setup.workers, setup.timeout_s)
+def run_copies(
+    script_argv: Sequence[str],
+    workers: int,
+    servers: int,
+    timeout_s: float,
+    flags: Sequence[str] = (),
+) -> Run:
+    """As many plain processes of the script as there would be workers, side by side."""
+    command, environment = native.python_command(script_argv), native.clean_environment(ENVIRONMENT)
+    return run_side_by_side("script", [command] * workers, [environment] * workers, timeout_s)
 
 
-def run_gloo(script_argv: Sequence[str], setup: Setup) -> Run:
-    """The processes of a PyTorch script, told of each other as torchrun does it."""
-    env = native.clean_environment(ENVIRONMENT)
-    env.update(
-        MASTER_ADDR=native.LOOPBACK,
-        MASTER_PORT=str(native.free_port()),
-        WORLD_SIZE=str(setup.workers),
-    )
-    argv = [setup.torch_python, *script_argv]
-    commands = [Command(argv, {**env, "RANK": str(rank)}) for rank in range(setup.workers)]
-    return run_commands("gloo", commands, setup.timeout_s)
-
-
-def torch_version(python: str) -> str:
-    """The version of the PyTorch of the interpreter `python`; CannotRun unless it has gloo."""
-    check = "import torch; print(torch.__version__); assert torch.distributed.is_gloo_available()"
-    try:
-        found = subprocess.run([python, "-c", check], stdin=subprocess.DEVNULL, capture_output=True)
-        if found.returncode == 0:
-            return found.stdout.decode().strip()
-        fault = found.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    except OSError as error:
-        fault = str(error)
-    raise CannotRun(
-        f"gloo needs PyTorch, which {python} has not ({fault}): name an interpreter that has "
-        "it with --torch-python PATH, or leave gloo out with --systems baryon native"
-    )
+def run_torch(
+    torch_python: str,
+    script_argv: Sequence[str],
+    workers: int,
+    servers: int,
+    timeout_s: float,
+    flags: Sequence[str] = (),
+) -> Run:
+    """`workers` processes of a script that uses torch.distributed, in an interpreter with torch."""
+    base = native.clean_environment(ENVIRONMENT)
+    base.update(MASTER_ADDR=native.LOOPBACK, MASTER_PORT=str(native.free_port(native.LOOPBACK)))
+    base.update(WORLD_SIZE=str(workers), GLOO_SOCKET_IFNAME="lo")
+    environments = [{**base, "RANK": str(rank)} for rank in range(workers)]
+    command = [torch_python, *script_argv]
+    return run_side_by_side("torch", [command] * workers, environments, timeout_s)
 
 
 SYSTEMS: Dict[str, System] = {
     "baryon": run_baryon,
     "native": run_native,
     "alone": run_alone,
-    "side-by-side": run_side_by_side,
-    "gloo": run_gloo,
+    "copies": run_copies,
 }
 
 
 def report_line(**fields: Any) -> str:
     """What a script writes to its stdout, in one call, to report."""
     return f"{REPORT_MARK}{json.dumps(fields)}\n"
+
+
+def run_side_by_side(
+    system: str,
+    commands: Sequence[Sequence[str]],
+    environments: Sequence[Mapping[str, str]],
+    timeout_s: float,
+) -> Run:
+    """Run commands at the same time, each of which reports once."""
+    with Processes() as processes:
+        started_at_s = time.time()
+        pairs = zip(commands, environments)
+        children = [processes.start(command, environment) for command, environment in pairs]
+        processes.wait(children, timeout_s, EXIT_GRACE_S, lambda child: REPORT_MARK in child.stdout)
+        codes = [child.exit_code() for child in children]
+        processes.end()
+        output = "\n".join(child.stdout + child.stderr for child in children)
+    return Run(checked_reports(system, output, len(children)), started_at_s, codes)
 
 
 def run_command(
@@ -148,31 +156,23 @@ def run_command(
     env: Optional[Mapping[str, str]] = None,
 ) -> Run:
     """Run a command until `workers` workers have reported; `env` is its whole environment."""
-    command = Command(argv, env or native.clean_environment(ENVIRONMENT), workers)
-    return run_commands(system, [command], timeout_s)
-
-
-def run_commands(system: str, commands: Sequence[Command], timeout_s: float) -> Run:
-    """Run commands side by side until all their workers have reported."""
     with Processes() as processes:
         started_at_s = time.time()
-        expected = {processes.start(one.argv, one.env): one.workers for one in commands}
+        child = processes.start(argv, env or native.clean_environment(ENVIRONMENT))
         processes.wait(
-            list(expected),
+            [child],
             timeout_s,
             EXIT_GRACE_S,
-            is_done=lambda child: (
-                (child.stdout + child.stderr).count(REPORT_MARK) >= expected[child]
-            ),
+            is_done=lambda child: (child.stdout + child.stderr).count(REPORT_MARK) >= workers,
         )
-        exit_codes = [child.exit_code() for child in expected]
+        exit_code = child.exit_code()
         processes.end()
-        output = "\n".join(child.stdout + child.stderr for child in expected)
-    workers = sum(one.workers for one in commands)
-    return Run(_checked_reports(system, output, workers), started_at_s, exit_codes)
+        output = child.stdout + child.stderr
+    return Run(checked_reports(system, output, workers), started_at_s, [exit_code])
 
 
-def _checked_reports(system: str, output: str, workers: int) -> List[Report]:
+def checked_reports(system: str, output: str, workers: int) -> List[Report]:
+    """One right report from each worker; raises RunFailed."""
     decoder = json.JSONDecoder()
     reports = [decoder.raw_decode(part)[0] for part in output.split(REPORT_MARK)[1:]]
     if len(reports) != workers:

@@ -54,6 +54,8 @@ class Options(argparse.Namespace):
     setup: str
     interface: Optional[str]
     tunnel: bool
+    no_shared_memory: bool
+    no_encryption: bool
     command: List[str]
     json: bool = False
 
@@ -144,6 +146,15 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
     add(
         "--start-timeout", type=float, default=60.0, metavar="S",
         help="longest wait for hosts, agents and servers to come up (default: %(default)g)",
+    )  # fmt: skip
+    add(
+        "--no-shared-memory", action="store_true",
+        help="exchange gradients and values over TCP also between the tasks of a host",
+    )  # fmt: skip
+    add(
+        "--no-encryption", action="store_true",
+        help="send gradients and values in the clear, for networks that nobody else is on; tasks "
+        "prove who they are all the same",
     )  # fmt: skip
     add("--port", type=int, default=0, metavar="P", help="the scheduler's (default: a free one)")
     _add_ssh(parser)

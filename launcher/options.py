@@ -74,7 +74,7 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
     if not faults:
         try:
             count = options.num_workers or sum(host.slots for host in hosts)
-            tasks = place(hosts, count, options.num_servers)
+            tasks = place(hosts, count, options.num_servers, not options.no_shared_memory)
             faults += _too_few_gpus(hosts, tasks, options.devices)
         except UsageError as error:
             faults.append(str(error))
@@ -102,6 +102,8 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         start_s=options.start_timeout,
         silence_s=options.heartbeat_timeout,
         is_terminal=sys.stdout.isatty(),
+        shares_memory=not options.no_shared_memory,
+        encrypts_data=not options.no_encryption,
     )
     return job, options
 

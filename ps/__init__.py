@@ -7,32 +7,40 @@ launch.py and the agents use only the transport, and there is an agent on every 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .children import Child
 from .endpoints import bind_to, connect_to, endpoint_of
 from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
 from .outbox import Outbox
 from .reactor import Reactor, Timer
-from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server
+from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server, token_of
 from .wire import Codec, Message, Multipliers
 
 if TYPE_CHECKING:
     from .client import Client, StoreClient
     from .departures import Operation
     from .link import ServerAddress
+    from .memory import HostMemory
     from .mxnet_compat import array_over, import_mxnet
     from .optimizer import dump_optimizer
+    from .plan import Key
     from .server import Server
+    from .staging import Places
 
 __all__ = [
     "Authenticator",
     "BaryonError",
+    "Child",
     "Client",
     "Codec",
+    "HostMemory",
+    "Key",
     "KeyPair",
     "Message",
     "Multipliers",
     "Operation",
     "Outbox",
     "PeerError",
+    "Places",
     "ProtocolError",
     "Reactor",
     "Server",
@@ -50,11 +58,15 @@ __all__ = [
     "new_key_pair",
     "secure_client",
     "secure_server",
+    "token_of",
 ]
 
 _LATER = {
     "Client": "client",
+    "HostMemory": "memory",
+    "Key": "plan",
     "Operation": "departures",
+    "Places": "staging",
     "Server": "server",
     "ServerAddress": "link",
     "StoreClient": "client",

@@ -21,22 +21,51 @@ import numpy as np
 import zmq
 
 from . import wire
-from .departures import Operation
+from .departures import Operation, Run
 from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
 from .link import Link, ServerAddress
+from .memory import HostMemory, staging
 from .plan import Key, Plan
 from .reactor import Reactor
 from .security import KeyPair
-from .staging import WorkerStore
+from .staging import Places, WorkerStore
 
 __all__ = ["Client", "StoreClient"]
 
+_BATCH = 8  # runs that go as one message over a shared link
 _LOOKS = 10  # at the links, while the longest silence lasts
+
+
+_forks = 0  # that led to this process; asking the kernel who we are costs more at every call
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
+class _Setting:
+    """A SetOptimizer or SetHyper that some servers have not accepted yet."""
+
+    __slots__ = ("done", "remaining")
+
+    def __init__(self, remaining: int, done: Callable[[], None]) -> None:
+        self.remaining = remaining
+        self.done = done
+
+
+def _nothing() -> None:
+    pass
 
 
 class Client:
     """All of a worker's connections to servers, and the stores that it has opened.
 
+    ``name`` is the task's, for messages. ``num_owners`` servers share the parameters out, and
+    ``servers`` are either all of them or the one server in front of them.
     ``on_fault(text)`` is called, in the reactor's thread, when a server cannot be reached for
     ``silence_s``; everything has failed then.
     """
@@ -46,27 +75,37 @@ class Client:
         reactor: Reactor,
         context: zmq.Context,
         *,
-        rank: int,
         keys: KeyPair,
         servers: List[ServerAddress],
+        num_owners: int,
         timeout_s: float,
         silence_s: float,
         on_fault: Callable[[str], object],
+        name: str = "",
+        memory: Optional[HostMemory] = None,
+        is_relay: bool = False,
+        encrypts: bool = True,
     ) -> None:
         self._reactor = reactor
-        self._pid = os.getpid()
+        self._forks = _forks
         self._context = context
         self._keys = keys
         self._servers = servers
-        self._rank = rank
+        self._num_owners = num_owners
+        self._name = name
+        self._encrypts = encrypts
         self._timeout_s = timeout_s
         self._silence_s = silence_s
         self._on_fault = on_fault
+        self._memory = memory
+        self._is_relay = is_relay
+        self._when_failed: Callable[[BaryonError], object] = lambda error: None
         self._links: List[Link] = []
         self._introduction: List[wire.Message] = []  # what each server must know, in order
         self._stores: List[WorkerStore] = []
         self._error: Optional[BaryonError] = None
         self._unfinished = 0
+        self._accepting: Dict[Tuple[int, int], _Setting] = {}  # (store, serial)
         self._idle: List[threading.Event] = []
         reactor.post(self._connect)
 
@@ -74,7 +113,11 @@ class Client:
 
     def open(self, kind: str) -> "StoreClient":
         """Open a new store of ``kind`` ("sync"); workers open the same stores in one order."""
-        store = WorkerStore(len(self._stores), Plan(len(self._servers)))
+        number = len(self._stores)
+        outgoing, incoming = staging(self._memory, number)
+        if self._memory is None and not self._is_relay:
+            incoming = outgoing  # a place is not filled again before its answer has come
+        store = WorkerStore(number, Plan(self._num_owners), outgoing, incoming)
         self._stores.append(store)
         self._reactor.post(self._introduce, wire.Open(store.number, kind))
         return StoreClient(self, store)
@@ -87,7 +130,7 @@ class Client:
 
     def raise_if_forked(self) -> None:
         """Raise UsageError in a process forked from the one whose connections these are."""
-        if os.getpid() != self._pid:
+        if self._forks != _forks:
             raise UsageError(
                 "this process was forked from the one that created the dist kvstore, which alone "
                 "can use it; create the store after the fork, or in one process"
@@ -109,6 +152,10 @@ class Client:
 
     # -- in the reactor's thread --------------------------------------------------------------
 
+    def when_failed(self, callback: Callable[[BaryonError], object]) -> None:
+        """Call ``callback(error)`` when everything has failed."""
+        self._when_failed = callback
+
     def close(self) -> None:
         for link in self._links:
             link.close()
@@ -121,6 +168,8 @@ class Client:
                     self._context,
                     server,
                     self._keys,
+                    member=0 if self._memory is None else self._memory.member,
+                    encrypts=self._encrypts,
                     silence_s=self._silence_s,
                     on_up=functools.partial(self._tell_all, index),
                     on_message=functools.partial(self._on_message, index),
@@ -135,9 +184,8 @@ class Client:
         for message in [*self._introduction, *link.unaccepted.values()]:
             link.send(message)
         for store in self._stores:
-            for run in store.unanswered(server):
-                message, payload = store.message(run)
-                link.send(message, payload, run.priority)
+            is_only = len(self._links) == 1
+            self._send_runs(store, store.unanswered(None if is_only else server))
 
     def _look_at_links(self) -> None:
         """Fail if a link has been down for too long, of the time that this process was awake."""
@@ -154,7 +202,7 @@ class Client:
             if link.down_s > self._silence_s / 2
         )
         what = f"lost {lost}: is the network between their hosts cut, or a firewall in the way?"
-        self._fail(PeerError(f"worker {self._rank} has {what}"))
+        self._fail(PeerError(f"{self._name} has {what}"))
         self._on_fault(what)
 
     def _introduce(self, message: wire.Message) -> None:
@@ -164,16 +212,32 @@ class Client:
             link.flush()
 
     def _configure(
-        self, store: WorkerStore, kind: Type[wire.Message], fields: Tuple[Any, ...]
+        self,
+        store: WorkerStore,
+        kind: Type[wire.Message],
+        fields: Tuple[Any, ...],
+        done: Callable[[], None],
     ) -> None:
         """Send what every server accepts or fails at; `drain` waits for that, too."""
+        self._unfinished += 1
         serial = store.next_setting()
         message = kind(store.number, serial, *fields)
+        self._accepting[store.number, serial] = _Setting(len(self._links), done)
         for link in self._links:
-            self._unfinished += 1
             link.unaccepted[store.number, serial] = message
             link.send(message)
             link.flush()
+
+    def _on_accepted(self, server: int, message: wire.Accepted) -> None:
+        name = message.store, message.serial
+        if self._links[server].unaccepted.pop(name, None) is None:
+            return  # a repeat
+        setting = self._accepting[name]
+        setting.remaining -= 1
+        if not setting.remaining:
+            del self._accepting[name]
+            setting.done()
+            self._count_down()
 
     def _announce(self, store: WorkerStore, operation: Operation) -> None:
         self._unfinished += 1
@@ -183,7 +247,7 @@ class Client:
         if self._error is not None:
             self._finish(operation)
             return
-        if operation.kind == "push":
+        if operation.kind == "push" and operation.round is None:
             operation.round = store.next_round(operation.key)
         store.departures.ready(operation)
         # Whatever else is posted already becomes ready before anything leaves.
@@ -193,23 +257,45 @@ class Client:
 
     def _flush(self, store: WorkerStore) -> None:
         store.is_flush_posted = False
-        for run in store.departures.take():
+        runs = store.departures.take()
+        for run in runs:
             store.sent(run)
-            message, payload = store.message(run)
-            self._links[run.slices[0].bucket.server].send(message, payload, run.priority)
+        self._send_runs(store, runs)
         for link in self._links:
             link.flush()
+
+    def _link(self, owner: int) -> Link:
+        """The way to an owner: its own, or the only one there is."""
+        return self._links[owner if len(self._links) > 1 else 0]
+
+    def _send_runs(self, store: WorkerStore, runs: List[Run]) -> None:
+        """Queue runs, on a shared link several of them as one message."""
+        batches: Dict[Link, List[Run]] = {}
+        for run in runs:
+            link = self._link(run.slices[0].bucket.server)
+            if link.server.is_shared:
+                batches.setdefault(link, []).append(run)
+            else:
+                link.send(*store.message(run), run.priority)
+        for link, batch in batches.items():
+            batch.sort(key=lambda run: -run.priority)
+            for start in range(0, len(batch), _BATCH):
+                part = batch[start : start + _BATCH]
+                messages: Tuple[Any, ...] = tuple(store.message(run)[0] for run in part)
+                link.send(wire.Batch(messages), None, part[0].priority)
 
     def _on_message(self, server: int, frames: List[zmq.Frame]) -> None:
         try:
             message = wire.DATA.decode(frames[0].buffer)
             if not isinstance(message, wire.Hello):
                 self._links[server].progress()
-            if isinstance(message, wire.Answer):
-                self._on_answer(message, frames[1:])
+            if isinstance(message, wire.Batch):
+                for answer in message.messages:
+                    self._on_answer(server, answer, frames[1:])
+            elif isinstance(message, wire.Answer):
+                self._on_answer(server, message, frames[1:])
             elif isinstance(message, wire.Accepted):
-                if self._links[server].unaccepted.pop((message.store, message.serial), None):
-                    self._count_down()
+                self._on_accepted(server, message)
             elif isinstance(message, wire.Fault):
                 self._fail(PeerError(message.text))
             elif not isinstance(message, wire.Hello):
@@ -217,8 +303,10 @@ class Client:
         except ProtocolError as error:
             self._fail(ProtocolError(f"server {server} sent what it must not: {error}"))
 
-    def _on_answer(self, message: wire.Answer, payloads: List[zmq.Frame]) -> None:
-        if not 0 <= message.store < len(self._stores) or len(payloads) != message.has_value:
+    def _on_answer(self, server: int, message: Any, payloads: List[zmq.Frame]) -> None:
+        if not isinstance(message, wire.Answer) or not 0 <= message.store < len(self._stores):
+            raise ProtocolError(f"{message} is not for a worker")
+        if len(payloads) != (message.has_value and not self._servers[server].is_shared):
             raise ProtocolError(f"{message} with {len(payloads)} payload frames")
         store = self._stores[message.store]
         payload = np.frombuffer(payloads[0].buffer, np.uint8) if payloads else None
@@ -237,6 +325,7 @@ class Client:
     def _fail(self, error: BaryonError) -> None:
         if self._error is None:
             self._error = error
+            self._when_failed(error)
         self.close()  # what is still queued lies in memory that is no longer ours to send
         for store in self._stores:
             for operation in store.forget_all():
@@ -265,33 +354,43 @@ class StoreClient:
     def key(self, name: Union[int, str]) -> Key:
         return self._store.plan[name]
 
-    def add_key(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> np.ndarray:
-        """Declare a key; returns its staging array, of its shape and dtype.
+    @property
+    def num_keys(self) -> int:
+        return len(self._store.plan.keys)
+
+    def add_key(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> Places:
+        """Declare a key; returns its places in the staging memory.
 
         Raises UsageError if the key exists or its dtype or shape cannot be served.
         """
-        place = self._store.add_key(name, shape, dtype)
-        key = self._store.plan[name]
+        return self._store.places(self.declare(name, shape, dtype))
+
+    def declare(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> Key:
+        """The same for whoever needs the slices of a key, and not all of it in one piece."""
+        key = self._store.plan.add(name, shape, dtype)
         spec = wire.KeySpec(name, tuple(shape), dtype)
         self._post(self._client._introduce, wire.Declare(self._store.number, key.number, (spec,)))
-        return place
+        return key
 
     def set_optimizer(
         self,
         pickled: bytes,
         lr_mult: wire.Multipliers,
         wd_mult: wire.Multipliers,
+        done: Callable[[], None] = _nothing,
     ) -> None:
-        self._configure(wire.SetOptimizer, pickled, lr_mult, wd_mult)
+        """Have all servers update by an optimizer; ``done()`` when they have accepted it."""
+        self._configure(wire.SetOptimizer, (pickled, lr_mult, wd_mult), done)
 
     def set_hyper(
         self,
         scalars: Dict[str, Union[bool, int, float, None]],
         lr_mult: wire.Multipliers,
         wd_mult: wire.Multipliers,
+        done: Callable[[], None] = _nothing,
     ) -> None:
         """Change the optimizer's attributes; call when every push has been answered."""
-        self._configure(wire.SetHyper, scalars, lr_mult, wd_mult)
+        self._configure(wire.SetHyper, (scalars, lr_mult, wd_mult), done)
 
     def announce(self, operation: Operation) -> None:
         """Say, in program order, that ``operation`` will become ready."""
@@ -301,8 +400,10 @@ class StoreClient:
         """The key's place in the staging memory is filled, or free to be filled."""
         self._post(self._client._ready, self._store, operation)
 
-    def _configure(self, kind: Type[wire.Message], *fields: Any) -> None:
-        self._post(self._client._configure, self._store, kind, fields)
+    def _configure(
+        self, kind: Type[wire.Message], fields: Tuple[Any, ...], done: Callable[[], None]
+    ) -> None:
+        self._post(self._client._configure, self._store, kind, fields, done)
 
     def _post(self, callback: Callable[..., None], *args: Any) -> None:
         self._client._reactor.post(callback, *args)

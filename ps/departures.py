@@ -12,7 +12,17 @@ long before this step's are done, depend on this step's answers.
 """
 
 from collections import defaultdict, deque
-from typing import Callable, DefaultDict, Deque, Iterable, List, NamedTuple, Optional, Tuple
+from typing import (
+    Callable,
+    DefaultDict,
+    Deque,
+    Iterable,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from .plan import Key, Slice
 
@@ -27,12 +37,22 @@ class Operation:
     """One `init`, `push`, `pull` or `pushpull` of a key.
 
     ``done(None)`` is called when it is answered, ``done(text)`` if it never will be.
-    ``round`` is None for what does not contribute to a round.
+    ``round`` is None for what does not contribute to a round, and before it is known. ``slices``
+    are all of the key's, or some.
     """
 
-    __slots__ = ("done", "is_ready", "key", "kind", "priority", "remaining", "round", "want_value")
+    __slots__ = (
+        "done", "is_ready", "key", "kind", "priority", "remaining", "round", "slices", "want_value",
+    )  # fmt: skip
 
-    def __init__(self, kind: str, key: Key, want_value: bool, priority: int = 0) -> None:
+    def __init__(
+        self,
+        kind: str,
+        key: Key,
+        want_value: bool,
+        priority: int = 0,
+        slices: Sequence[Slice] = (),
+    ) -> None:
         self.kind = kind  # "init", "push" or "pull"
         self.key = key
         self.want_value = want_value
@@ -40,7 +60,8 @@ class Operation:
         self.done: Callable[[Optional[str]], None] = _nobody_waits
         self.is_ready = False
         self.round: Optional[int] = None
-        self.remaining = len(key.slices)  # slices not yet answered
+        self.slices = slices or key.slices
+        self.remaining = len(self.slices)  # not yet answered
 
     def __repr__(self) -> str:
         return f"Operation({self.kind} {self.key.name!r}, {self.remaining} slices to go)"
@@ -64,12 +85,12 @@ class Departures:
         self._touched: List[int] = []  # buckets in which something became ready
 
     def announce(self, operation: Operation) -> None:
-        for slice_ in operation.key.slices:
+        for slice_ in operation.slices:
             self._waiting[slice_.bucket.index].append((operation, slice_))
 
     def ready(self, operation: Operation) -> None:
         operation.is_ready = True
-        self._touched.extend(slice_.bucket.index for slice_ in operation.key.slices)
+        self._touched.extend(slice_.bucket.index for slice_ in operation.slices)
 
     def take(self) -> List[Run]:
         """What can leave now, as few runs as possible."""

@@ -19,7 +19,7 @@ from . import wire
 from .endpoints import connect_to
 from .outbox import Outbox
 from .reactor import Reactor, Timer
-from .security import KeyPair, secure_client
+from .security import KeyPair, secure_client, token_of
 
 __all__ = ["Link", "ServerAddress"]
 
@@ -39,8 +39,11 @@ _LOST = (
 
 
 class ServerAddress(NamedTuple):
+    """``is_shared``: on this host, and reached through its memory."""
+
     endpoint: str
     public_key: str
+    is_shared: bool = False
 
 
 class Link:
@@ -56,6 +59,8 @@ class Link:
         server: ServerAddress,
         keys: KeyPair,
         *,
+        member: int,
+        encrypts: bool,
         silence_s: float,
         on_up: Callable[[], None],
         on_message: Callable[[List[zmq.Frame]], None],
@@ -70,6 +75,8 @@ class Link:
         self._reactor = reactor
         self._context = context
         self._keys = keys
+        self._member = member if server.is_shared else 0
+        self._encrypts = encrypts
         self._silence_s = silence_s
         self._on_up = on_up
         self._on_message = on_message
@@ -89,7 +96,7 @@ class Link:
         if not self.is_up:
             return
         frames: List[Any] = [wire.DATA.encode(message)]
-        if payload is not None:
+        if payload is not None and not self.server.is_shared:
             frames.append(payload)
         self._outbox.put(frames, priority)
 
@@ -125,7 +132,8 @@ class Link:
         socket.heartbeat_ivl = int(min(self._silence_s / 5, _MAX_TTL_S) * 1000)
         socket.heartbeat_timeout = limit_ms
         socket.heartbeat_ttl = limit_ms  # after which the server gives up the connection
-        secure_client(socket, self._keys, self.server.public_key)
+        if self._encrypts:
+            secure_client(socket, self._keys, self.server.public_key)
         self._outbox = Outbox(self._reactor, socket)
         self._monitor = socket.get_monitor_socket(_LOST | zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self._reactor.receive(self._monitor, self._on_event)
@@ -141,7 +149,8 @@ class Link:
             return
         self._stop_timer()
         self.is_up = True
-        self.send(wire.Hello(wire.VERSION, self._connection))
+        token = "" if self._encrypts else token_of(self._keys.secret)
+        self.send(wire.Hello(wire.VERSION, self._connection, self._member, token))
         self._on_up()
         self.flush()
 

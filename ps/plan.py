@@ -11,31 +11,48 @@ servers as MXNet does, which loads one server with 7 times the bytes of another 
 a plan sent out by one coordinator, which costs every `init` a round trip.
 """
 
-from typing import Dict, List, Tuple, Union
+from typing import Dict, List, NamedTuple, Tuple, Union
 
 import numpy as np
 
 from .errors import UsageError
 
-__all__ = ["DTYPES", "Bucket", "Key", "Plan", "Slice"]
+__all__ = ["DTYPES", "Bucket", "Key", "Plan", "Region", "Slice"]
 
 BUCKET_NBYTES = 1 << 20
+PAGE_NBYTES = 1 << 16  # of memory that is mapped: the largest page of any Linux, not this one's
 ALIGNMENT = 64  # a cache line, and what SIMD loads like best
 DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int32", "int64")
 MAX_NDIM = 32  # NumPy's own limit
 MAX_KEY_NBYTES = 1 << 38  # far beyond any parameter; what is beyond is a mistake or an attack
 
 
+class Region(NamedTuple):
+    """Bytes of a store's memory that lie together: one shared bucket, or all of a big key's."""
+
+    start: int
+    nbytes: int
+
+
 class Bucket:
-    """Up to ``capacity`` bytes of one dtype, owned by one server; ``nbytes`` of them are used."""
+    """Up to ``capacity`` bytes of one dtype, owned by one server; ``nbytes`` of them are used.
 
-    __slots__ = ("capacity", "dtype", "index", "nbytes", "server", "slices")
+    In a store's memory (memory.py) it begins at byte ``start``, which lies in ``region``.
+    """
 
-    def __init__(self, index: int, server: int, dtype: np.dtype, capacity: int) -> None:
+    __slots__ = (
+        "capacity", "dtype", "index", "nbytes", "region", "server", "slices", "start",
+    )  # fmt: skip
+
+    def __init__(
+        self, index: int, server: int, dtype: np.dtype, capacity: int, region: Region, start: int
+    ) -> None:
         self.index = index
         self.server = server
         self.dtype = dtype
         self.capacity = capacity
+        self.region = region
+        self.start = start
         self.nbytes = 0
         self.slices: List[Slice] = []
 
@@ -47,15 +64,19 @@ class Bucket:
 
 
 class Slice:
-    """Elements ``start:stop`` of ``key``, number ``position`` of ``bucket``, at byte ``offset``."""
+    """Elements ``start:stop`` of ``key``, number ``position`` of ``bucket``, at byte ``offset``.
 
-    __slots__ = ("bucket", "key", "nbytes", "offset", "position", "start", "stop")
+    It is number ``index`` of its key.
+    """
+
+    __slots__ = ("bucket", "index", "key", "nbytes", "offset", "position", "start", "stop")
 
     def __init__(self, key: "Key", start: int, stop: int, bucket: Bucket, offset: int) -> None:
         self.key = key
         self.start = start
         self.stop = stop
         self.bucket = bucket
+        self.index = len(key.slices)
         self.position = len(bucket.slices)
         self.offset = offset
         self.nbytes = (stop - start) * bucket.dtype.itemsize
@@ -104,6 +125,7 @@ class Plan:
         self.keys: List[Key] = []
         self.buckets: List[Bucket] = []
         self.server_nbytes = [0] * num_servers
+        self._extent = 0  # of the memory that is laid out
         self._by_name: Dict[Union[int, str], Key] = {}
         self._open: Dict[np.dtype, Bucket] = {}  # the bucket that small keys of a dtype join
 
@@ -134,10 +156,12 @@ class Plan:
             self._place(key, 0, key.size, self._shared_bucket(key))
         else:
             step = self.bucket_nbytes // key.dtype.itemsize
+            region = self._new_region(key.nbytes)
             for start in range(0, key.size, step):
                 stop = min(start + step, key.size)
                 nbytes = (stop - start) * key.dtype.itemsize
-                self._place(key, start, stop, self._new_bucket(key.dtype, nbytes))
+                at = region.start + start * key.dtype.itemsize
+                self._place(key, start, stop, self._new_bucket(key.dtype, nbytes, region, at))
         return key
 
     def run(self, bucket: int, first: int, count: int) -> List[Slice]:
@@ -152,13 +176,19 @@ class Plan:
     def _shared_bucket(self, key: Key) -> Bucket:
         bucket = self._open.get(key.dtype)
         if bucket is None or _aligned(bucket.nbytes) + key.nbytes > bucket.capacity:
-            bucket = self._new_bucket(key.dtype, self.bucket_nbytes)
+            region = self._new_region(self.bucket_nbytes)
+            bucket = self._new_bucket(key.dtype, self.bucket_nbytes, region, region.start)
             self._open[key.dtype] = bucket
         return bucket
 
-    def _new_bucket(self, dtype: np.dtype, capacity: int) -> Bucket:
+    def _new_region(self, nbytes: int) -> Region:
+        region = Region(self._extent, nbytes)
+        self._extent += -(-nbytes // PAGE_NBYTES) * PAGE_NBYTES
+        return region
+
+    def _new_bucket(self, dtype: np.dtype, capacity: int, region: Region, start: int) -> Bucket:
         server = min(range(self.num_servers), key=self.server_nbytes.__getitem__)
-        bucket = Bucket(len(self.buckets), server, dtype, capacity)
+        bucket = Bucket(len(self.buckets), server, dtype, capacity, region, start)
         self.buckets.append(bucket)
         return bucket
 

@@ -9,6 +9,7 @@ Strangers can still connect. They cost a descriptor each until ZeroMQ hangs up, 
 socket is quick to do so and takes many connections at a time.
 """
 
+import hashlib
 from typing import Dict, Generic, NamedTuple, Optional, TypeVar
 
 import zmq
@@ -56,6 +57,14 @@ def secure_client(socket: zmq.Socket, keys: KeyPair, server_public: str) -> None
     socket.curve_serverkey = server_public.encode()
     socket.curve_publickey = keys.public.encode()
     socket.curve_secretkey = keys.secret.encode()
+
+
+def token_of(secret_key: str) -> str:
+    """What proves its holder where nothing is encrypted; says nothing of the key itself.
+
+    Whoever can listen to the network can repeat it, so it keeps out mistakes and not attackers.
+    """
+    return hashlib.blake2b(secret_key.encode(), digest_size=24, person=b"baryon-token").hexdigest()
 
 
 Peer = TypeVar("Peer")

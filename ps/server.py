@@ -4,25 +4,28 @@ Runs in the thread of its reactor and in no other. A malformed frame is answered
 its sender and a log line; an error that leaves the workers without a right answer (keys that
 disagree, an optimizer that raises) is told to all of them and to the caller, who ends the job.
 
-A worker's connection may break and be made again. The server hears a worker on its latest
-connection alone, which begins with Hello: what still comes from an older one is dropped, since the
-worker sends it again.
+A server with servers above it does the same, except that it owns nothing: relay.py passes on what
+it has merged, and passes down what they answer.
 """
 
 import logging
 import time
 import traceback
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import zmq
 
 from . import wire
+from .children import Child, Children
+from .client import Client
 from .endpoints import bind_to, endpoint_of
 from .errors import BaryonError, ProtocolError, UsageError
+from .memory import HostMemory, Memory, staging
 from .optimizer import SliceUpdater, load_optimizer
 from .plan import Plan
 from .reactor import Reactor
+from .relay import Relay
 from .security import Authenticator, KeyPair, secure_server
 from .stalls import StallWatch
 from .store import Reply, SyncStore
@@ -32,19 +35,16 @@ __all__ = ["Server"]
 log = logging.getLogger("baryon.server")
 
 _STALL_WARNING_S = 60.0
+_LEVEL_S = 2.0  # a server waits longer than its children, who can say more exactly for whom
 _PAYLOAD = (wire.Init, wire.Push)
 
 
-class _Connection(NamedTuple):
-    route: bytes  # the ROUTER's name of it
-    number: int  # the worker's
-
-
 class Server:
-    """Server number ``index`` of ``num_servers``.
+    """Server number ``index``, for ``children`` and nobody else.
 
-    ``workers`` maps the public key of each worker to its rank; nobody else is admitted.
-    ``on_fault(text)`` is called when the job cannot go on.
+    ``num_owners`` servers share the parameters out; ``memory`` is that of the host, if its tasks
+    share it. ``on_fault(text)`` is called when the job cannot go on. Nothing is read before
+    `serve`.
     """
 
     def __init__(
@@ -53,34 +53,43 @@ class Server:
         context: zmq.Context,
         *,
         index: int,
-        num_servers: int,
-        workers: Dict[str, int],
+        num_owners: int,
+        children: Sequence[Child],
         keys: KeyPair,
         address: str,
         timeout_s: float,
         on_fault: Callable[[str], None],
+        memory: Optional[HostMemory] = None,
+        encrypts: bool = True,
     ) -> None:
+        self._reactor = reactor
         self._index = index
-        self._num_servers = num_servers
-        self._num_workers = len(workers)
+        self._num_owners = num_owners
         self._on_fault = on_fault
+        self._memory = memory
+        self._areas: Dict[Tuple[int, int], Memory] = {}  # (store, member) -> what it sends
         self._stores: Dict[int, SyncStore] = {}
-        self._left: Set[int] = set()
+        self._relay: Optional[Relay] = None
+        self._left: Set[int] = set()  # ranks of workers
         self._failure: Optional[str] = None
-        self._connections: Dict[int, _Connection] = {}  # rank -> its latest
-        self._stalls = StallWatch(min(_STALL_WARNING_S, timeout_s / 2), timeout_s)
-        self._authenticator: Authenticator[int] = Authenticator(context, workers)
+        above_workers = any(child.ranks[1:] for child in children)
+        limit_s = timeout_s + (_LEVEL_S if above_workers else 0)
+        self._stalls = StallWatch(min(_STALL_WARNING_S, limit_s / 2), limit_s)
+        self._authenticator: Optional[Authenticator[int]] = None
         self._socket = context.socket(zmq.ROUTER)
         self._socket.linger = 0
-        self._socket.sndhwm = 0  # at most one answer per slice and worker is ever under way
+        self._socket.sndhwm = 0  # at most one answer per slice and child is ever under way
         # At a limit ZeroMQ would stop reading, and answer no heartbeat, while Python is busy.
         self._socket.rcvhwm = 0
         self._socket.maxmsgsize = wire.MAX_PAYLOAD_NBYTES
-        secure_server(self._socket, keys)
+        if encrypts:
+            public_keys = {child.public_key: index for index, child in enumerate(children)}
+            self._authenticator = Authenticator(context, public_keys)
+            secure_server(self._socket, keys)
+        self._children = Children(children, self._authenticator)
         self.endpoint = bind_to(self._socket, endpoint_of(address))
-        reactor.receive(self._socket, self._on_message)
-        reactor.call_every(1.0, self._look_for_stalls)
         self._handlers: Dict[type, Callable[..., List[Reply]]] = {
+            wire.Batch: self._batch,
             wire.Hello: self._hello,
             wire.Open: self._open,
             wire.Declare: self._declare,
@@ -94,138 +103,196 @@ class Server:
     def __repr__(self) -> str:
         return f"Server({self._index}, {self.endpoint}, {list(self._stores.values())})"
 
+    def serve(self, above: Optional[Client] = None) -> None:
+        """Begin to read; with servers above, everything is passed on to them by ``above``."""
+        if above is not None:
+            self._relay = Relay(above, self._answered_above, self._accepted_above)
+            above.when_failed(lambda error: self._fail(str(error), is_told=True))
+        self._reactor.receive(self._socket, self._on_message)
+        self._reactor.call_every(1.0, self._look_for_stalls)
+
     def worker_left(self, rank: int) -> None:
         """Stop waiting for a worker that has ended well; what this completes is answered."""
-        self._guarded(rank, self._leave, rank)
+        child = self._children.child_above(rank)
+        if child >= 0:
+            self._guarded(child, self._leave, rank, child)
 
     def close(self) -> None:
         self._socket.close()
-        self._authenticator.stop()
+        if self._authenticator is not None:
+            self._authenticator.stop()
 
     # -- one message --------------------------------------------------------------------------
 
     def _on_message(self, frames: List[zmq.Frame]) -> None:
-        rank = self._authenticator.peer(frames[-1])
-        if rank is None:  # cannot happen over CURVE
+        child = self._children.sender(frames)
+        if child is None:  # cannot happen over CURVE
             return
-        if not self._is_latest(rank, frames):
+        is_heard, is_new = self._children.is_heard(child, frames)
+        if not is_heard:
             return
-        if self._failure is not None:
-            self._fault([rank], self._failure)
-            return
-        self._guarded(rank, self._handle, rank, frames[1:])
-
-    def _is_latest(self, rank: int, frames: List[zmq.Frame]) -> bool:
-        """Whether a message came on the worker's latest connection; a Hello may make it that."""
-        route = frames[0].bytes
-        latest = self._connections.get(rank)
-        if latest is None:  # so that whatever it sends can be answered
-            self._connections[rank] = _Connection(route, 0)
-        elif route != latest.route:
-            try:
-                message = wire.DATA.decode(frames[1].buffer)
-            except (ProtocolError, IndexError):
-                return False
-            if not isinstance(message, wire.Hello) or message.connection <= latest.number:
-                return False
-            log.info("worker %d has a new connection", rank)
-            self._connections[rank] = _Connection(route, message.connection)
+        if is_new:
             for store in self._stores.values():
-                store.forget_requests(rank)
-        return True
+                store.forget_requests(child)
+        if self._failure is not None:
+            self._fault([child], self._failure)
+            return
+        self._guarded(child, self._handle, child, frames[1:])
 
-    def _guarded(self, rank: int, handle: Callable[..., None], *args: Any) -> None:
-        """Handle an event that worker ``rank`` has caused; whatever goes wrong is told."""
+    def _guarded(self, child: int, handle: Callable[..., None], *args: Any) -> None:
+        """Handle an event that a child has caused; whatever goes wrong is told."""
         try:
             handle(*args)
         except ProtocolError as error:
-            log.error("worker %d: %s", rank, error)
-            self._fault([rank], f"server {self._index} refused a message: {error}")
+            log.error("%s: %s", self._children.name(child), error)
+            self._fault([child], f"server {self._index} refused a message: {error}")
         except BaryonError as error:
             self._fail(str(error))
         except Exception:
             # An optimizer can raise anything, and nobody but its author can say what it means.
             self._fail(f"server {self._index} failed:\n{traceback.format_exc()}")
 
-    def _handle(self, rank: int, frames: List[zmq.Frame]) -> None:
+    def _handle(self, child: int, frames: List[zmq.Frame]) -> None:
         if not frames or len(frames[0]) > wire.MAX_HEADER_NBYTES:
             raise ProtocolError("no header, or one beyond the limit")
         message = wire.DATA.decode(frames[0].buffer)
         handler = self._handlers.get(type(message))
         if handler is None:
             raise ProtocolError(f"{type(message).__name__} is not for a server")
-        if len(frames) != (2 if isinstance(message, _PAYLOAD) else 1):
-            raise ProtocolError(f"{type(message).__name__} came in {len(frames)} frames")
-        if isinstance(message, _PAYLOAD):
-            payload = np.frombuffer(frames[1].buffer, np.uint8)
-            replies = handler(rank, message, payload)
+        if not isinstance(message, _PAYLOAD):
+            if len(frames) != 1:
+                raise ProtocolError(f"{type(message).__name__} came in {len(frames)} frames")
+            replies = handler(child, message)
         else:
-            replies = handler(rank, message)
-        if replies:
-            self._send(message.store, replies)
+            replies = handler(child, message, self._payload(child, message, frames[1:]))
+        self._send(getattr(message, "store", 0), replies)
 
-    def _hello(self, rank: int, message: wire.Hello) -> List[Reply]:
+    def _payload(self, child: int, message: Any, frames: List[zmq.Frame]) -> np.ndarray:
+        """The bytes that come with a message, or lie in its sender's area of the memory."""
+        member = self._children[child].member
+        if len(frames) != (0 if member else 1):
+            raise ProtocolError(f"{type(message).__name__} came in {1 + len(frames)} frames")
+        if not member:
+            return np.frombuffer(frames[0].buffer, np.uint8)
+        area = self._areas.get((message.store, member))
+        if area is None:
+            assert self._memory is not None  # see _hello
+            area = Memory(self._memory.area(message.store, member))
+            self._areas[message.store, member] = area
+        return area.run(self._store(message).run(message.bucket, message.first, message.count))
+
+    def _batch(self, child: int, message: wire.Batch) -> List[Reply]:
+        """The messages of a shared link, one after the other; replies go together, too."""
+        replies: Dict[int, List[Reply]] = {}
+        for inner in message.messages:
+            if isinstance(inner, wire.Answer):
+                raise ProtocolError("Answer is not for a server")
+            payload = (self._payload(child, inner, []),) if isinstance(inner, _PAYLOAD) else ()
+            replies.setdefault(inner.store, []).extend(
+                self._handlers[type(inner)](child, inner, *payload)
+            )
+        for store, some in replies.items():
+            self._send(store, some)
+        return []
+
+    def _hello(self, child: int, message: wire.Hello) -> List[Reply]:
         if message.version != wire.VERSION:
             raise ProtocolError(
                 f"protocol version {message.version} met {wire.VERSION}; "
                 "install the same version of baryon on all hosts"
             )
-        route = self._connections[rank].route
-        self._connections[rank] = _Connection(route, message.connection)
-        self._reply(rank, message)
+        if message.member and self._memory is None:
+            raise ProtocolError("the sender would share memory that this server has not")
+        self._children.introduce(child, message)
+        self._reply(child, wire.Hello(message.version, message.connection))
         return []
 
-    def _open(self, rank: int, message: wire.Open) -> List[Reply]:
+    def _open(self, child: int, message: wire.Open) -> List[Reply]:
         if message.kind != "sync":
             raise UsageError(f"servers know no store of the kind {message.kind!r}")
         if message.store not in self._stores:
-            store = SyncStore(self._index, Plan(self._num_servers), self._num_workers)
-            for left in self._left:
-                store.leave(left)
+            outgoing, values = staging(self._memory, message.store)
+            has_first = self._children.child_above(0) == 0
+            store = SyncStore(
+                self._index,
+                Plan(self._num_owners),
+                len(self._children),
+                values,
+                None if self._relay is None else outgoing,
+                [child.name for child in self._children.all],
+                has_first,
+            )
+            if self._relay is not None:
+                self._relay.open(message.store, message.kind)
             self._stores[message.store] = store
+            for rank in self._left:
+                self._store_left(message.store, rank)
         return []
 
-    def _leave(self, rank: int) -> None:
+    def _leave(self, rank: int, child: int) -> None:
         self._left.add(rank)
-        for number, store in self._stores.items():
-            self._send(number, store.leave(rank))
+        for number in self._stores:
+            self._store_left(number, rank)
 
-    def _declare(self, rank: int, message: wire.Declare) -> List[Reply]:
-        self._store(message).declare(rank, message.first, message.keys)
+    def _store_left(self, number: int, rank: int) -> None:
+        child = self._children.child_above(rank)
+        if self._left.issuperset(self._children.all[child].ranks):
+            self._send(number, self._stores[number].leave(child))
+        if rank == 0:
+            self._stores[number].lose_first()
+
+    def _declare(self, child: int, message: wire.Declare) -> List[Reply]:
+        store = self._store(message)
+        store.declare(child, message.first, message.keys)
+        if self._relay is not None:
+            self._relay.declare(message.store, store.plan)
         return []
 
-    def _init(self, rank: int, message: wire.Init, payload: np.ndarray) -> List[Reply]:
+    def _init(self, child: int, message: wire.Init, payload: np.ndarray) -> List[Reply]:
         m = message
-        return self._store(m).init(rank, m.bucket, m.first, m.count, payload)
+        return self._store(m).init(child, m.bucket, m.first, m.count, payload)
 
-    def _push(self, rank: int, message: wire.Push, payload: np.ndarray) -> List[Reply]:
+    def _push(self, child: int, message: wire.Push, payload: np.ndarray) -> List[Reply]:
         m = message
-        return self._store(m).push(rank, m.bucket, m.first, m.count, m.round, m.want_value, payload)
+        store = self._store(m)
+        return store.push(child, m.bucket, m.first, m.count, m.round, m.want_value, payload)
 
-    def _pull(self, rank: int, message: wire.Pull) -> List[Reply]:
+    def _pull(self, child: int, message: wire.Pull) -> List[Reply]:
         m = message
-        return self._store(m).pull(rank, m.bucket, m.first, m.count)
+        return self._store(m).pull(child, m.bucket, m.first, m.count)
 
-    def _set_optimizer(self, rank: int, message: wire.SetOptimizer) -> List[Reply]:
-        if rank != 0:
-            raise ProtocolError(f"worker {rank} sent an optimizer; only rank 0's counts")
+    def _set_optimizer(self, child: int, message: wire.SetOptimizer) -> List[Reply]:
         store = self._store(message)
+        self._check_first(child, store, "sent an optimizer; only rank 0's counts")
+        if self._relay is not None:
+            self._relay.set_optimizer(message, store.is_new_setting(message.serial))
+            return []
         if store.is_new_setting(message.serial):
             optimizer = load_optimizer(message.pickled, message.lr_mult, message.wd_mult)
             store.update = SliceUpdater(optimizer)
-        self._reply(rank, wire.Accepted(message.store, message.serial))
+        self._reply(child, wire.Accepted(message.store, message.serial))
         return []
 
-    def _set_hyper(self, rank: int, message: wire.SetHyper) -> List[Reply]:
+    def _set_hyper(self, child: int, message: wire.SetHyper) -> List[Reply]:
         store = self._store(message)
+        wrong = "changed an optimizer that is not its own"
+        self._check_first(child, store, wrong)
+        if self._relay is not None:
+            self._relay.set_hyper(message, store.is_new_setting(message.serial))
+            return []
         update = store.update
-        if rank != 0 or not isinstance(update, SliceUpdater):
-            raise ProtocolError(f"worker {rank} changed an optimizer that is not its own")
+        if not isinstance(update, SliceUpdater):
+            raise ProtocolError(f"{self._children.name(child)} {wrong}")
         if store.is_new_setting(message.serial):
             multipliers = {"lr_mult": dict(message.lr_mult), "wd_mult": dict(message.wd_mult)}
             update.set({**message.scalars, **multipliers})
-        self._reply(rank, wire.Accepted(message.store, message.serial))
+        self._reply(child, wire.Accepted(message.store, message.serial))
         return []
+
+    def _check_first(self, child: int, store: SyncStore, wrong: str) -> None:
+        """Raise ProtocolError unless worker 0 speaks, or is below the child that does."""
+        if child != 0 or not store.has_first:
+            raise ProtocolError(f"{self._children.name(child)} {wrong}")
 
     def _store(self, message: Any) -> SyncStore:
         try:
@@ -235,30 +302,47 @@ class Server:
 
     # -- answers ------------------------------------------------------------------------------
 
-    def _send(self, store: int, replies: List[Reply]) -> None:
+    def _send(self, number: int, replies: List[Reply]) -> None:
+        """Send answers, several of a shared link as one, and up what has been merged by now."""
+        shared: Dict[int, List[wire.Answer]] = {}
         for r in replies:
-            answer = wire.Answer(store, r.bucket, r.first, r.num_slices, r.payload is not None)
-            self._reply(r.rank, answer, r.payload)
+            answer = wire.Answer(number, r.bucket, r.first, r.num_slices, r.payload is not None)
+            if self._children[r.child].member:
+                shared.setdefault(r.child, []).append(answer)
+            else:
+                self._reply(r.child, answer, r.payload)
+        for child, answers in shared.items():
+            self._reply(child, wire.Batch(tuple(answers)))
+        if self._relay is not None and number in self._stores:
+            self._relay.rise(number, self._stores[number])
+
+    def _answered_above(self, number: int, replies: List[Reply]) -> None:
+        self._send(number, replies)
+
+    def _accepted_above(self, message: wire.Accepted) -> None:
+        self._reply(0, message)
 
     def _reply(
-        self, rank: int, message: wire.Message, payload: Optional[np.ndarray] = None
+        self, child: int, message: wire.Message, payload: Optional[np.ndarray] = None
     ) -> None:
-        frames: List[Any] = [self._connections[rank].route, wire.DATA.encode(message)]
+        frames: List[Any] = [self._children[child].route, wire.DATA.encode(message)]
         if payload is not None:
             frames.append(payload)
         # Copies the payload: the store's memory changes in the next round, perhaps before
         # ZeroMQ has sent it.
         self._socket.send_multipart(frames, copy=True)
 
-    def _fault(self, ranks: List[int], text: str) -> None:
-        for rank in ranks:
-            self._reply(rank, wire.Fault(text))
+    def _fault(self, children: List[int], text: str) -> None:
+        for child in children:
+            self._reply(child, wire.Fault(text))
 
-    def _fail(self, text: str) -> None:
+    def _fail(self, text: str, is_told: bool = False) -> None:
+        """Tell everybody that it is over, unless those above are told already."""
         log.error("%s", text)
         self._failure = text
-        self._fault(list(self._connections), text)
-        self._on_fault(text)
+        self._fault(self._children.connected(), text)
+        if not is_told:
+            self._on_fault(text)
 
     def _look_for_stalls(self) -> None:
         if self._failure is not None:
@@ -267,6 +351,6 @@ class Server:
         waits = [wait for store in self._stores.values() for wait in store.waits()]
         for stall in self._stalls.observe(waits, now):
             if stall.is_fatal:
-                self._fail(str(stall))
+                self._fail(stall.text(self._children.name))
                 return
-            log.warning("%s", stall)
+            log.warning("%s", stall.text(self._children.name))

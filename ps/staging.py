@@ -1,51 +1,52 @@
 """One store in a worker: its plan, its staging memory, and its operations under way. Pure.
 
-The staging memory is where a worker's engine and its sockets meet: one buffer per bucket, in
-which each key has its place. A key that spans buckets has them one after the other, so that one
-engine operation can fill them all.
+The staging memory is where a worker's engine and its sockets meet. It is laid out as the plan
+says, a key that spans buckets in one piece, so that one engine operation can fill them all. What
+leaves lies in ``outgoing``, what has arrived in ``incoming``; the two are one and the same where
+the host shares no memory, since a place is not filled again before its answer has come.
+
+Over a shared link no bytes travel: the server reads ``outgoing``, and ``incoming`` is what the
+host's servers write.
 """
 
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from . import wire
 from .departures import Departures, Operation, Run, runs_of
 from .errors import ProtocolError
+from .memory import Memory
 from .plan import Key, Plan, Slice
 
-__all__ = ["WorkerStore"]
+__all__ = ["Places", "WorkerStore"]
+
+
+class Places(NamedTuple):
+    """Where a key leaves from and arrives, arrays of its shape and dtype; perhaps the same."""
+
+    outgoing: np.ndarray
+    incoming: np.ndarray
 
 
 class WorkerStore:
     """One store's plan, staging memory and operations under way."""
 
-    def __init__(self, number: int, plan: Plan) -> None:
+    def __init__(self, number: int, plan: Plan, outgoing: Memory, incoming: Memory) -> None:
         self.number = number
         self.plan = plan
+        self.outgoing = outgoing
+        self.incoming = incoming
         self.departures = Departures()
         self.outstanding: Dict[Tuple[int, int], Operation] = {}  # (bucket, position)
         self.is_flush_posted = False
-        self._memory: Dict[int, np.ndarray] = {}  # bucket -> bytes
         self._rounds: Dict[Key, int] = {}
         self._settings = 0
 
-    def add_key(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> np.ndarray:
-        """Plan a key; returns its place in the staging memory, an array of its shape."""
-        key = self.plan.add(name, shape, dtype)
-        first = key.slices[0]
-        if len(key.slices) == 1:
-            bucket = first.bucket
-            if bucket.index not in self._memory:
-                self._memory[bucket.index] = np.zeros(bucket.capacity, np.uint8)
-            place = self._memory[bucket.index][first.offset : first.end]
-        else:
-            place = np.zeros(key.nbytes, np.uint8)
-            start = 0
-            for slice_ in key.slices:
-                self._memory[slice_.bucket.index] = place[start : start + slice_.nbytes]
-                start += slice_.nbytes
-        return place.view(key.dtype).reshape(shape)
+    def places(self, key: Key) -> Places:
+        outgoing = self.outgoing.key(key)
+        is_one = self.incoming is self.outgoing
+        return Places(outgoing, outgoing if is_one else self.incoming.key(key))
 
     def next_round(self, key: Key) -> int:
         self._rounds[key] = self._rounds.get(key, 0) + 1
@@ -61,8 +62,8 @@ class WorkerStore:
         for operation, slice_ in zip(run.operations, run.slices):
             self.outstanding[slice_.bucket.index, slice_.position] = operation
 
-    def unanswered(self, server: int) -> List[Run]:
-        """What was sent to ``server`` and has not been answered, as few runs as possible.
+    def unanswered(self, server: Optional[int] = None) -> List[Run]:
+        """What was sent, to ``server`` or to any, and is not answered, as few runs as possible.
 
         The places of its slices still hold what was sent: they are not the engine's before the
         answer, and the places of what was answered are not touched.
@@ -70,17 +71,17 @@ class WorkerStore:
         buckets: Dict[int, List[Tuple[Operation, Slice]]] = {}
         for (index, position), operation in self.outstanding.items():
             bucket = self.plan.buckets[index]
-            if bucket.server == server:
+            if server is None or bucket.server == server:
                 buckets.setdefault(index, []).append((operation, bucket.slices[position]))
         return [run for waiting in buckets.values() for run in runs_of(waiting)]
 
     def message(self, run: Run) -> Tuple[wire.Message, Optional[np.ndarray]]:
         """The header and payload for a run of slices."""
-        operation, first, last = run.operations[0], run.slices[0], run.slices[-1]
+        operation, first = run.operations[0], run.slices[0]
         where = (self.number, first.bucket.index, first.position, len(run.slices))
         if operation.kind == "pull":
             return wire.Pull(*where), None
-        payload = self._memory[first.bucket.index][first.offset : last.end]
+        payload = self.outgoing.run(run.slices)
         if operation.kind == "init":
             return wire.Init(*where), payload
         assert operation.round is not None
@@ -100,7 +101,7 @@ class WorkerStore:
             start, end = run[0].offset, run[-1].end
             if payload.nbytes != end - start:
                 raise ProtocolError(f"{payload.nbytes} bytes for {end - start} in {message}")
-            memory = self._memory[message.bucket]
+            memory = self.incoming.bucket(run[0].bucket)
             if len(taken) == len(run):
                 memory[start:end] = payload
             else:

@@ -3,7 +3,7 @@
 Pure: it is told what waits now, and answers what to say.
 """
 
-from typing import Dict, Iterable, List, NamedTuple, Tuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Tuple
 
 from .store import Wait
 
@@ -20,12 +20,13 @@ class Stall(NamedTuple):
     seconds: float
     is_fatal: bool
 
-    def __str__(self) -> str:
-        who = " and ".join(f"worker {rank}" for rank in self.wait.missing) or "a server"
+    def text(self, name_of: Callable[[int], str]) -> str:
+        """It, for people; ``name_of`` a child is what they call it."""
+        who = " and ".join(map(name_of, self.wait.missing)) or "a server"
         what = f"round {self.wait.round} of key {self.wait.key}"
         if self.wait.round == 0:
             what = f"the initial value of key {self.wait.key}"
-        line = f"worker {self.wait.rank} has waited {self.seconds:.0f} s for {who} in {what}"
+        line = f"{name_of(self.wait.child)} has waited {self.seconds:.0f} s for {who} in {what}"
         if self.is_fatal:
             line += "; all workers must push the same keys equally often, or raise --timeout"
         return line
@@ -44,7 +45,7 @@ class StallWatch:
         since: Dict[_Name, Tuple[float, bool, bool]] = {}
         stalls = []
         for wait in waits:
-            name = (wait.rank, wait.key, wait.round)  # whoever is missing meanwhile
+            name = (wait.child, wait.key, wait.round)  # whoever is missing meanwhile
             start, was_warned, was_fatal = self._since.get(name, (now, False, False))
             seconds = now - start
             is_fatal = seconds >= self._limit_s

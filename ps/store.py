@@ -1,13 +1,17 @@
-"""The synchronous store on a server: merges one contribution of each worker per round.
+"""The synchronous store on a server: merges one contribution of each child per round.
 
 Pure: messages in, answers out; no sockets, no clock, no threads. One instance per store number,
-holding the slices that this server owns.
+holding the slices that pass through this server. Its children are counted from 0; they are workers
+or, on a server further up, the servers below it, each of which speaks for some workers.
 
-A slice's round ends when every active worker has contributed. Contributions are added in rank
-order whatever order they arrive in (one that comes early is held), so that a sum is the same bits
-in every run. The merged value is handed to ``update`` if there is one (the optimizer), and
-replaces the stored value otherwise, as MXNet's own store does. A worker that has left counts as
+A slice's round ends when every active child has contributed. Contributions are added in the
+children's order whatever order they arrive in (one that comes early is held), so that a sum is the
+same bits in every run. The merged value is handed to ``update`` if there is one (the optimizer),
+and replaces the stored value otherwise, as MXNet's own store does. A child that has left counts as
 having contributed nothing to the rounds to come.
+
+A server that has servers above it owns nothing: what it has merged *rises* to them (`rising`), and
+the round ends when their answer has come (`answered_above`).
 
 Guarantees: a contribution counts once, however often it is sent (its round names it); every
 worker that takes part in a round gets that round's value; a pull sees the sender's last push,
@@ -16,24 +20,25 @@ connection is answered once on that connection: when it connects again, `forget_
 what it had asked for, keeps what it has contributed, and the worker asks again.
 """
 
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from .errors import ProtocolError, UsageError
+from .memory import Memory
 from .plan import Key, Plan, Slice
 from .wire import KeySpec
 
-__all__ = ["Reply", "SyncStore", "Wait"]
+__all__ = ["Reply", "Rise", "SyncStore", "Wait"]
 
 Updater = Callable[[Slice, np.ndarray, np.ndarray], None]
 """``update(slice, merged, value)`` changes ``value`` in place; both are 1-D."""
 
 
 class Reply(NamedTuple):
-    """An answer to worker ``rank`` for a run of slices; ``payload`` is uint8 bytes or None."""
+    """An answer to worker ``child`` for a run of slices; ``payload`` is uint8 bytes or None."""
 
-    rank: int
+    child: int
     bucket: int
     first: int
     num_slices: int
@@ -41,46 +46,67 @@ class Reply(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Worker ``rank`` waits in ``round`` of key ``key`` for the workers ``missing``."""
+    """Worker ``child`` waits in ``round`` of key ``key`` for the workers ``missing``."""
 
-    rank: int
+    child: int
     key: str
     round: int
     missing: Tuple[int, ...]
+
+
+class Rise(NamedTuple):
+    """What goes up to the servers above, ``kind`` as an Operation's; ``round`` of a push."""
+
+    kind: str
+    slice: Slice
+    round: int
 
 
 class _Slot:
     """A slice at its owner."""
 
     __slots__ = (
-        "accumulator", "askers", "held", "initialised", "pullers", "round", "slice", "sum", "turn",
-        "value",
+        "above", "accumulator", "asked_init", "askers", "held", "initialised", "pullers", "round",
+        "slice", "sum", "turn", "value",
     )  # fmt: skip
 
-    def __init__(self, slice_: Slice, value: np.ndarray, turn: Optional[int]) -> None:
+    def __init__(
+        self,
+        slice_: Slice,
+        value: np.ndarray,
+        accumulator: Optional[np.ndarray],
+        turn: Optional[int],
+    ) -> None:
         self.slice = slice_
         self.value = value  # 1-D view of the bucket's memory
         self.initialised = False
         self.round = 0  # rounds completed
-        self.turn = turn  # the rank to be added next; None: all are
+        self.turn = turn  # the child to be added next; None: all are
         self.sum: Optional[np.ndarray] = None  # of the ranks before ``turn``
-        self.accumulator: Optional[np.ndarray] = None  # memory for ``sum``, kept between rounds
+        self.accumulator = accumulator  # memory for ``sum``, kept between rounds
         self.held: Dict[int, np.ndarray] = {}  # contributions that wait for their turn
-        # rank that has contributed -> wants the value when the round is complete; None: it has
+        # child that has contributed -> wants the value when the round is complete; None: it has
         # connected again since, and will ask again
         self.askers: Dict[int, Optional[bool]] = {}
         self.pullers: List[int] = []  # wait for the first value
+        self.asked_init = False  # child 0 waits for its first value to be taken
+        self.above = ""  # what has risen and is not answered yet: "init", "push", "pull"
 
-    def has(self, rank: int) -> bool:
-        """Whether ``rank`` has contributed to the current round."""
-        return rank in self.askers
+    def has(self, child: int) -> bool:
+        """Whether ``child`` has contributed to the current round."""
+        return child in self.askers
 
     def add(self, part: np.ndarray, out: Optional[np.ndarray]) -> None:
-        """Add to the sum, into ``out`` if given; the first part is taken as it is, uncopied."""
+        """Add to the sum, into ``out`` if given; the first part is taken as it is, uncopied.
+
+        A part that can be written to is itself where the sum grows.
+        """
         if self.sum is None:
             self.sum = part
             return
-        if out is None:
+        if out is None and self.accumulator is None and self.sum.flags.writeable:
+            out = self.sum
+        elif out is None:
             if self.accumulator is None:
                 self.accumulator = np.empty_like(self.value)
             out = self.accumulator
@@ -88,18 +114,37 @@ class _Slot:
 
 
 class SyncStore:
-    """Slices of one store that server number ``server`` owns, for ``num_workers`` workers."""
+    """Slices of one store that server number ``server`` owns, for ``num_children`` children.
 
-    def __init__(self, server: int, plan: Plan, num_workers: int) -> None:
+    ``names`` are the children's, for messages; ``memory`` is where values lie. With ``outgoing``
+    it is the store of a server with servers above it: it takes all slices, and what rises lies
+    there. ``has_first`` says whether worker 0, whose first values count, is below it.
+    """
+
+    def __init__(
+        self,
+        server: int,
+        plan: Plan,
+        num_children: int,
+        memory: Optional[Memory] = None,
+        outgoing: Optional[Memory] = None,
+        names: Sequence[str] = (),
+        has_first: bool = True,
+    ) -> None:
         self.plan = plan
+        self.rising: List[Rise] = []  # to be taken by whoever sends them
+        self._outgoing = outgoing
+        self.has_first = has_first
+        self._names = names or [f"worker {child}" for child in range(num_children)]
         self.update: Optional[Updater] = None
+        self._first_has_left = False
         self._settings = 0  # the serial number of the last one
         self._server = server
-        self._active = list(range(num_workers))
+        self._active = list(range(num_children))
         self._after = _successors(self._active)
-        self._declared: Dict[int, int] = dict.fromkeys(self._active, 0)  # rank -> number of keys
-        self._author: Dict[int, int] = {}  # key number -> the rank that declared it first
-        self._memory: Dict[int, np.ndarray] = {}  # bucket -> its bytes
+        self._declared: Dict[int, int] = dict.fromkeys(self._active, 0)  # child -> number of keys
+        self._author: Dict[int, int] = {}  # key number -> the child that declared it first
+        self._memory = memory or Memory()  # of the values
         self._slots: Dict[int, List[_Slot]] = {}  # bucket -> its slots, by position
 
     def __repr__(self) -> str:
@@ -108,30 +153,31 @@ class SyncStore:
 
     # -- events -------------------------------------------------------------------------------
 
-    def declare(self, rank: int, first: int, keys: Iterable[KeySpec]) -> None:
+    def declare(self, child: int, first: int, keys: Iterable[KeySpec]) -> None:
         """Take note of a worker's keys ``first ...``; raises UsageError if another's differ.
 
         Keys that it has declared before, and declares again alike, are passed over.
         """
-        if not 0 <= first <= self._declared[rank]:
+        if not 0 <= first <= self._declared[child]:
             raise ProtocolError(
-                f"worker {rank} declared its key number {first} after number {self._declared[rank]}"
+                f"{self._names[child]} declared its key number {first} after number "
+                f"{self._declared[child]}"
             )
         for number, spec in enumerate(keys, first):
             if number == len(self.plan.keys):
                 key = self.plan.add(spec.name, spec.shape, spec.dtype)
-                self._author[number] = rank
+                self._author[number] = child
                 for slice_ in key.slices:
-                    if slice_.bucket.server == self._server:
+                    if self._outgoing is not None or slice_.bucket.server == self._server:
                         self._own(slice_)
-            elif number >= self._declared[rank]:
-                self._compare(rank, number, spec)
+            elif number >= self._declared[child]:
+                self._compare(child, number, spec)
             elif not _is_same(self.plan.keys[number], spec):
                 raise ProtocolError(
-                    f"worker {rank} declared its key number {number} after number "
-                    f"{self._declared[rank]}, and not as it had before"
+                    f"{self._names[child]} declared its key number {number} after number "
+                    f"{self._declared[child]}, and not as it had before"
                 )
-            self._declared[rank] = max(self._declared[rank], number + 1)
+            self._declared[child] = max(self._declared[child], number + 1)
 
     def is_new_setting(self, serial: int) -> bool:
         """Count a SetOptimizer or SetHyper; False if it is a repeat, which must do nothing."""
@@ -142,36 +188,44 @@ class SyncStore:
         return is_new
 
     def init(
-        self, rank: int, bucket: int, first: int, count: int, payload: np.ndarray
+        self, child: int, bucket: int, first: int, count: int, payload: np.ndarray
     ) -> List[Reply]:
-        """Take rank 0's value; answers it and the pulls that waited for a first value."""
-        if rank != 0:
-            raise ProtocolError(f"worker {rank} sent an initial value; only rank 0's counts")
+        """Take child 0's value; answers it and the pulls that waited for a first value."""
+        if child != 0:
+            raise ProtocolError(f"{self._names[child]} sent an initial value; only rank 0's counts")
         slots = self._run(bucket, first, count)
-        replies = [Reply(rank, bucket, first, count, None)]
+        replies = []
         for slot, part in zip(slots, self._parts(slots, payload)):
-            if slot.initialised:
-                continue  # a repeat
-            slot.value[:] = part
-            slot.initialised = True
-            replies += self._answer_pullers(slot)
+            if self._outgoing is not None and not slot.initialised:
+                slot.asked_init = True
+                if not slot.above:
+                    assert slot.accumulator is not None
+                    slot.value[:] = slot.accumulator[:] = part
+                    self._rise("init", slot)
+                continue
+            replies.append(Reply(child, bucket, slot.slice.position, 1, None))
+            if not slot.initialised:  # or it is a repeat
+                slot.value[:] = part
+                slot.initialised = True
+                replies += self._answer_pullers(slot)
         return replies
 
     def push(
-        self, rank: int, bucket: int, first: int, count: int,
+        self, child: int, bucket: int, first: int, count: int,
         round_: int, want_value: bool, payload: np.ndarray,
     ) -> List[Reply]:  # fmt: skip
         """Take a contribution; answers everyone for the slices whose round it completes.
 
-        ``payload`` may be kept until its round is complete and must not change.
+        ``payload`` may be kept until its round is complete and must not change meanwhile; if it
+        can be written to, it is the store's to do so.
         """
         slots = self._run(bucket, first, count)
         parts = self._parts(slots, payload)
         for slot in slots:  # all of it is refused, or none
             is_new = round_ > slot.round
-            if not 0 < round_ <= slot.round + 1 or (is_new and rank not in self._active):
+            if not 0 < round_ <= slot.round + 1 or (is_new and child not in self._active):
                 raise ProtocolError(
-                    f"worker {rank} pushed round {round_} of {slot.slice.key} "
+                    f"{self._names[child]} pushed round {round_} of {slot.slice.key} "
                     f"in round {slot.round + 1}"
                 )
         replies: List[Reply] = []
@@ -179,33 +233,48 @@ class SyncStore:
         for slot, part in zip(slots, parts):
             if round_ <= slot.round:  # a repeat of something that is counted and done
                 position = slot.slice.position
-                replies.append(self._reply(rank, bucket, position, 1, want_value))
+                replies.append(self._reply(child, bucket, position, 1, want_value))
                 continue
-            is_repeat = slot.has(rank)
-            slot.askers[rank] = want_value
+            is_repeat = slot.has(child)
+            slot.askers[child] = want_value
             if not is_repeat:
-                slot.held[rank] = part
+                slot.held[child] = part
                 if self._merge(slot):
                     completed.append(slot)
         return replies + self._complete(completed)
 
-    def pull(self, rank: int, bucket: int, first: int, count: int) -> List[Reply]:
-        """Answer with the values, now or once rank 0 has initialised them."""
+    def pull(self, child: int, bucket: int, first: int, count: int) -> List[Reply]:
+        """Answer with the values, now or once child 0 has initialised them."""
         slots = self._run(bucket, first, count)
         if all(slot.initialised for slot in slots):
-            return [self._value(rank, bucket, first, count)]
-        if 0 not in self._active:
+            return [self._value(child, bucket, first, count)]
+        if self.has_first and self._first_has_left:
             name = next(slot.slice.key.name for slot in slots if not slot.initialised)
             raise UsageError(f"worker 0 has ended without initialising key {name!r}")
         replies = []
         for slot in slots:
             if slot.initialised:
-                replies.append(self._value(rank, bucket, slot.slice.position, 1))
+                replies.append(self._value(child, bucket, slot.slice.position, 1))
             else:
-                slot.pullers.append(rank)
+                slot.pullers.append(child)
+                if not self.has_first and not slot.above:
+                    self._rise("pull", slot)
         return replies
 
-    def forget_requests(self, rank: int) -> None:
+    def answered_above(self, slice_: Slice) -> List[Reply]:
+        """The servers above have answered what has risen of a slice; its value is there."""
+        slot = self._slots[slice_.bucket.index][slice_.position]
+        kind, slot.above = slot.above, ""
+        if kind == "push":
+            return self._end_round([slot])
+        slot.initialised = True
+        replies = []
+        if slot.asked_init:
+            slot.asked_init = False
+            replies.append(Reply(0, slice_.bucket.index, slice_.position, 1, None))
+        return replies + self._answer_pullers(slot)
+
+    def forget_requests(self, child: int) -> None:
         """The worker has a new connection, on which it will ask again for what it waits for.
 
         Without this, a round that ends before it has asked again would be answered twice, and the
@@ -213,27 +282,33 @@ class SyncStore:
         """
         for slots in self._slots.values():
             for slot in slots:
-                if rank in slot.askers:
-                    slot.askers[rank] = None
-                slot.pullers = [other for other in slot.pullers if other != rank]
+                if child in slot.askers:
+                    slot.askers[child] = None
+                if child == 0:
+                    slot.asked_init = False
+                slot.pullers = [other for other in slot.pullers if other != child]
 
-    def leave(self, rank: int) -> List[Reply]:
-        """The worker will push no more; rounds that waited only for it are complete."""
-        if rank not in self._active:
+    def leave(self, child: int) -> List[Reply]:
+        """The child will push no more; rounds that waited only for it are complete."""
+        if child not in self._active:
             return []
-        if rank == 0 and any(s.pullers for slots in self._slots.values() for s in slots):
-            raise UsageError("worker 0 has ended without initialising a key that others pull")
-        successor = self._after[rank]
-        self._active.remove(rank)
+        successor = self._after[child]
+        self._active.remove(child)
         self._after = _successors(self._active)
         completed = []
         for slots in self._slots.values():
             for slot in slots:
-                if slot.turn == rank:
+                if slot.turn == child:
                     slot.turn = successor
-                if slot.askers and self._merge(slot):
+                if slot.askers and not slot.above and self._merge(slot):
                     completed.append(slot)
         return self._complete(completed)
+
+    def lose_first(self) -> None:
+        """Worker 0 has ended: what it has not initialised never will be. Raises UsageError."""
+        self._first_has_left = True
+        if any(s.pullers and not s.above for slots in self._slots.values() for s in slots):
+            raise UsageError("worker 0 has ended without initialising a key that others pull")
 
     # -- what it knows ------------------------------------------------------------------------
 
@@ -242,49 +317,56 @@ class SyncStore:
         found: Dict[int, Wait] = {}
         for slots in self._slots.values():
             for slot in slots:
+                if slot.above:
+                    continue  # whoever is waited for is known there
                 name = str(slot.slice.key.name)
                 missing = tuple(r for r in self._active if not slot.has(r))
-                for rank in slot.askers:
-                    found.setdefault(rank, Wait(rank, name, slot.round + 1, missing))
-                for rank in slot.pullers:
-                    found.setdefault(rank, Wait(rank, name, 0, (0,)))
+                for child in slot.askers:
+                    found.setdefault(child, Wait(child, name, slot.round + 1, missing))
+                for child in slot.pullers:
+                    found.setdefault(child, Wait(child, name, 0, (0,)))
         return list(found.values())
 
     # -- inside -------------------------------------------------------------------------------
 
     def _own(self, slice_: Slice) -> None:
         bucket = slice_.bucket
-        if bucket.index not in self._memory:
-            self._memory[bucket.index] = np.zeros(bucket.capacity, np.uint8)
-            self._slots[bucket.index] = []
-        memory = self._memory[bucket.index]
-        value = memory[slice_.offset : slice_.end].view(bucket.dtype)
-        self._slots[bucket.index].append(_Slot(slice_, value, self._after[_START]))
+        value = self._memory.run((slice_,)).view(bucket.dtype)
+        accumulator = None
+        if self._outgoing is not None:
+            accumulator = self._outgoing.run((slice_,)).view(bucket.dtype)
+        slots = self._slots.setdefault(bucket.index, [])
+        slots.append(_Slot(slice_, value, accumulator, self._after[_START]))
 
-    def _compare(self, rank: int, number: int, spec: KeySpec) -> None:
+    def _compare(self, child: int, number: int, spec: KeySpec) -> None:
         key = self.plan.keys[number]
         if _is_same(key, spec):
             return
-        author = self._author[number]
+        author = self._names[self._author[number]]
         if key.name == spec.name:
             raise UsageError(
-                f"key {key.name!r} is {key.dtype.name}{key.shape} on worker {author} and "
-                f"{spec.dtype}{tuple(spec.shape)} on worker {rank}; "
+                f"key {key.name!r} is {key.dtype.name}{key.shape} on {author} and "
+                f"{spec.dtype}{tuple(spec.shape)} on {self._names[child]}; "
                 "all workers must build the same network"
             )
         raise UsageError(
-            f"key number {number} is {key.name!r} {key.dtype.name}{key.shape} on worker {author} "
-            f"and {spec.name!r} {spec.dtype}{tuple(spec.shape)} on worker {rank}; "
+            f"key number {number} is {key.name!r} {key.dtype.name}{key.shape} on {author} "
+            f"and {spec.name!r} {spec.dtype}{tuple(spec.shape)} on {self._names[child]}; "
             "initialise the same keys in the same order on all workers"
         )
 
-    def _run(self, bucket: int, first: int, count: int) -> List[_Slot]:
+    def run(self, bucket: int, first: int, count: int) -> List[Slice]:
+        """Neighbouring slices that this server owns; raises ProtocolError for any others."""
         try:
             run = self.plan.run(bucket, first, count)
         except IndexError as error:
             raise ProtocolError(str(error)) from error
-        if run[0].bucket.server != self._server:
+        if self._outgoing is None and run[0].bucket.server != self._server:
             raise ProtocolError(f"{run[0].bucket} is not on server {self._server}")
+        return run
+
+    def _run(self, bucket: int, first: int, count: int) -> List[_Slot]:
+        self.run(bucket, first, count)
         return self._slots[bucket][first : first + count]
 
     def _parts(self, slots: List[_Slot], payload: np.ndarray) -> List[np.ndarray]:
@@ -305,34 +387,52 @@ class SyncStore:
     def _merge(self, slot: _Slot) -> bool:
         """Add the held contributions whose turn it is; True if the round is complete."""
         while slot.turn in slot.held:
-            rank = slot.turn
-            slot.turn = self._after[rank]
+            child = slot.turn
+            slot.turn = self._after[child]
             is_last = slot.turn is None and len(slot.held) == 1
-            # Without an optimizer the last addition can write the new value itself. No earlier
-            # one may: until the round is complete, a pull gets the value of the round before.
-            slot.add(slot.held.pop(rank), slot.value if is_last and self.update is None else None)
+            # Without an optimizer the owner's last addition can write the new value itself. No
+            # earlier one may: until the round is complete, a pull gets the value of the one before.
+            is_value = is_last and self.update is None and self._outgoing is None
+            slot.add(slot.held.pop(child), slot.value if is_value else None)
         if slot.turn is not None:
             return False
-        for rank in sorted(slot.held):  # workers that left after they had pushed
-            slot.add(slot.held.pop(rank), None)
+        for child in sorted(slot.held):  # workers that left after they had pushed
+            slot.add(slot.held.pop(child), None)
         return True
 
     def _complete(self, slots: List[_Slot]) -> List[Reply]:
-        replies: List[Reply] = []
+        """All contributions to a round are merged: update the value, or have it updated above."""
+        if self._outgoing is not None:
+            for slot in slots:
+                assert slot.sum is not None and slot.accumulator is not None
+                if slot.sum is not slot.accumulator:
+                    slot.accumulator[:] = slot.sum
+                self._rise("push", slot)
+            return []
         for slot in slots:
             assert slot.sum is not None
             if self.update is not None:
                 self.update(slot.slice, slot.sum, slot.value)
             elif slot.sum is not slot.value:
                 slot.value[:] = slot.sum
+        return self._end_round(slots)
+
+    def _rise(self, kind: str, slot: _Slot) -> None:
+        slot.above = kind
+        self.rising.append(Rise(kind, slot.slice, slot.round + 1))
+
+    def _end_round(self, slots: List[_Slot]) -> List[Reply]:
+        """The new value is there: answer whoever waits for it."""
+        replies: List[Reply] = []
+        for slot in slots:
             slot.initialised = True
             slot.sum = None
             slot.turn = self._after[_START]
             slot.round += 1
         for bucket, first, count, askers in _alike(slots):
-            for rank, want_value in askers.items():
+            for child, want_value in askers.items():
                 if want_value is not None:
-                    replies.append(self._reply(rank, bucket, first, count, want_value))
+                    replies.append(self._reply(child, bucket, first, count, want_value))
         for slot in slots:
             slot.askers = {}
             replies += self._answer_pullers(slot)
@@ -341,19 +441,18 @@ class SyncStore:
     def _answer_pullers(self, slot: _Slot) -> List[Reply]:
         """There is a first value: answer those who waited for one."""
         where = slot.slice.bucket.index, slot.slice.position
-        replies = [self._value(rank, *where, 1) for rank in slot.pullers]
+        replies = [self._value(child, *where, 1) for child in slot.pullers]
         slot.pullers.clear()
         return replies
 
-    def _reply(self, rank: int, bucket: int, first: int, count: int, want_value: bool) -> Reply:
+    def _reply(self, child: int, bucket: int, first: int, count: int, want_value: bool) -> Reply:
         if want_value:
-            return self._value(rank, bucket, first, count)
-        return Reply(rank, bucket, first, count, None)
+            return self._value(child, bucket, first, count)
+        return Reply(child, bucket, first, count, None)
 
-    def _value(self, rank: int, bucket: int, first: int, count: int) -> Reply:
-        slots = self._slots[bucket]
-        start, end = slots[first].slice.offset, slots[first + count - 1].slice.end
-        return Reply(rank, bucket, first, count, self._memory[bucket][start:end])
+    def _value(self, child: int, bucket: int, first: int, count: int) -> Reply:
+        values = self._memory.run(self.plan.run(bucket, first, count))
+        return Reply(child, bucket, first, count, values)
 
 
 def _is_same(key: Key, spec: KeySpec) -> bool:
@@ -364,7 +463,7 @@ _START = -1
 
 
 def _successors(active: List[int]) -> Dict[int, Optional[int]]:
-    """Who comes after whom in rank order, from `_START` to None."""
+    """Who comes after whom in child order, from `_START` to None."""
     return dict(zip([_START, *active], [*active, None]))
 
 

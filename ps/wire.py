@@ -2,8 +2,10 @@
 
 A message is one *header* frame and, where its type says so, one *payload* frame. The header is a
 MessagePack array ``[tag, field, ...]``; the payload is raw little-endian array bytes, never
-pickled and never copied into the header. docs/protocol.md describes the same for readers who want
-to speak it from elsewhere.
+pickled and never copied into the header. On a *shared* link, between two tasks of a host that
+share its memory (memory.py), there is no payload frame: the bytes lie where both find them, and
+several headers may go as one `Batch`. docs/protocol.md describes the same for readers who want to
+speak it from elsewhere.
 
 Slices are named by position: ``(bucket, first, count)`` is a run of consecutive slices of one
 bucket in the store's plan (plan.py), which worker and server compute alike. Every contribution is
@@ -24,6 +26,7 @@ __all__ = [
     "MAX_PAYLOAD_NBYTES",
     "Accepted",
     "Answer",
+    "Batch",
     "Codec",
     "Declare",
     "Fault",
@@ -39,7 +42,7 @@ __all__ = [
     "DATA",
 ]
 
-VERSION = 2
+VERSION = 3
 # An optimizer travels in a header: a big one holds a table of multipliers, not weights.
 MAX_HEADER_NBYTES = 16 << 20
 # A payload is a run of slices of one bucket (about 1 MiB).
@@ -65,10 +68,14 @@ class Hello(Message, frozen=True, tag=True):
     """First message of a worker on each connection to a server, which answers with the same.
 
     ``connection`` counts the worker's connections to this server. A server listens to the latest.
+    ``member`` is the number of the worker's area in the memory of their common host, if the link
+    is a shared one, and 0 otherwise.
     """
 
     version: int
     connection: int = 1  # absent in version 1
+    member: int = 0  # absent before version 3, as is the next
+    token: str = ""  # who it is, if nothing is encrypted
 
 
 class Open(Message, frozen=True, tag=True):
@@ -167,6 +174,12 @@ class Answer(Message, frozen=True, tag=True):
     has_value: bool
 
 
+class Batch(Message, frozen=True, tag=True):
+    """Several messages of a shared link as one, to be taken in this order."""
+
+    messages: Tuple[Union[Init, Push, Pull, Answer], ...]
+
+
 class Fault(Message, frozen=True, tag=True):
     """The server cannot go on (or cannot serve the receiver); ``text`` is for the user."""
 
@@ -196,5 +209,18 @@ class Codec:
 
 
 DATA = Codec(
-    (Hello, Open, Declare, Init, Push, Pull, SetOptimizer, SetHyper, Accepted, Answer, Fault)
+    (
+        Hello,
+        Open,
+        Declare,
+        Init,
+        Push,
+        Pull,
+        SetOptimizer,
+        SetHyper,
+        Accepted,
+        Answer,
+        Batch,
+        Fault,
+    )
 )

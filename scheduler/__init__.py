@@ -1,7 +1,11 @@
 """One scheduler per job, one agent per host, and the control plane between them and the tasks.
 
-Imports `baryon.ps` and no other sibling.
+Imports `baryon.ps` and no other sibling. What needs NumPy is imported when it is first asked for:
+launch.py and the agents do not.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from .addresses import own_address
 from .agent import agent_argv
@@ -10,6 +14,9 @@ from .cluster import Cluster
 from .credentials import TASK_VARIABLE, AgentConfig, Credentials, read_credentials
 from .job import KVSTORE_TYPES, Host, Job, Task, place
 from .loop import run
+
+if TYPE_CHECKING:
+    from .data_plane import client_of
 
 __all__ = [
     "KVSTORE_TYPES",
@@ -22,8 +29,15 @@ __all__ = [
     "Job",
     "Task",
     "agent_argv",
+    "client_of",
     "own_address",
     "place",
     "read_credentials",
     "run",
 ]
+
+
+def __getattr__(name: str) -> Any:  # PEP 562
+    if name != "client_of":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(".data_plane", __name__).client_of

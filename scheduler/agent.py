@@ -34,7 +34,7 @@ from baryon.ps import (
 
 from . import messages
 from .addresses import own_address
-from .credentials import TASK_VARIABLE, AgentConfig
+from .credentials import MEMORY_VARIABLE, TASK_VARIABLE, AgentConfig
 from .lines import LineCutter, Piece
 from .processes import (
     count_oom_kills,
@@ -50,6 +50,9 @@ __all__ = ["agent_argv", "main"]
 
 _PACKAGE = Path(baryon.__file__).parent
 _HOOK = _PACKAGE / "worker" / "hook"
+# glibc's malloc gives big blocks back to the kernel as they are freed, and takes them anew, page by
+# page, with the next message (mallopt(3)). With these it keeps them: TCP is twice as fast.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 _PIPE_READS = 16  # of 64 KiB: as much as a pipe holds (pipe(7)) unless somebody enlarged it
 _DRAIN_S = 1.0  # for the last output of a task whose pipe something else still holds
 
@@ -100,6 +103,7 @@ class Agent:
         self._paused: List[Tuple[_Task, Callable[[], None]]] = []
         self._last_heard = time.monotonic()
         self._was_told = False  # to start its tasks
+        self._memory = self._keep("memory", b"")  # which tasks make as big as they need
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 1000
@@ -190,7 +194,11 @@ class Agent:
     # -- tasks --------------------------------------------------------------------------------
 
     def _start(self, spec: messages.TaskSpec, num_workers: int) -> None:
-        env = {**os.environ, **spec.env, TASK_VARIABLE: self._keep(spec)}
+        own = {
+            TASK_VARIABLE: self._keep(spec.slug, spec.credentials),
+            MEMORY_VARIABLE: self._memory,
+        }
+        env = {**_MALLOC, **os.environ, **spec.env, **own}
         if _role(spec.slug) == "worker":
             if num_workers > 1:
                 # Each would otherwise take every core, and they would fight for them.
@@ -210,14 +218,14 @@ class Agent:
             self._follow(task, pipe.fileno(), is_error)
 
     @staticmethod
-    def _keep(spec: messages.TaskSpec) -> str:
-        """The path of a file with a task's credentials that is gone when this process is.
+    def _keep(name: str, content: bytes) -> str:
+        """The path of a file with ``content`` that is gone when this process is.
 
         In memory, readable by this user only; the descriptor stays open as long as the agent runs.
         """
-        descriptor = os.memfd_create(spec.slug)
+        descriptor = os.memfd_create(name)
         os.fchmod(descriptor, 0o600)
-        os.write(descriptor, spec.credentials)
+        os.write(descriptor, content)
         return f"/proc/{os.getpid()}/fd/{descriptor}"
 
     def _follow(self, task: _Task, pipe: int, is_error: bool) -> None:

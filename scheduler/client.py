@@ -36,6 +36,8 @@ _BACKSTOP_S = 60.0  # more than the scheduler's own limit
 class ControlClient:
     """``on_left(rank)``, for servers, is called when a worker has ended well.
 
+    ``on_roster(roster)`` is called once, when every task has joined.
+
     ``on_abort(error)``, for workers, is called when the job is stopping and no round will end.
     """
 
@@ -46,11 +48,13 @@ class ControlClient:
         credentials: Credentials,
         on_left: Callable[[int], object] = lambda rank: None,
         on_abort: Callable[[BaryonError], object] = lambda error: None,
+        on_roster: Callable[[messages.Roster], object] = lambda roster: None,
     ) -> None:
         self._reactor = reactor
         self._context = context
         self._credentials = credentials
         self._on_left = on_left
+        self._on_roster = on_roster
         self._on_abort = on_abort
         self._error: Optional[BaryonError] = None
         self._barriers: Dict[str, threading.Event] = {}
@@ -140,6 +144,7 @@ class ControlClient:
         if isinstance(message, messages.Roster):
             self._roster = message
             self._has_roster.set()
+            self._on_roster(message)
         elif isinstance(message, messages.BarrierDone):
             done = self._barriers.pop(message.name, None)
             if done is not None:

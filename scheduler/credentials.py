@@ -3,17 +3,28 @@
 An agent reads its `AgentConfig` from its standard input, so it lies nowhere. A task's credentials
 lie in a file of mode 0600 that is in memory, kept by the agent, and gone when the agent is. Its
 path is in the environment variable BARYON_TASK, which every process that the task starts inherits:
-whichever of them creates a store is the worker.
+whichever of them creates a store is the worker. BARYON_MEMORY names, in the same way, the memory
+that the tasks of a host share (ps/memory.py).
 """
 
 import os
-from typing import Dict, Optional, Tuple
+from typing import Optional, Tuple
 
 import msgspec
 
-__all__ = ["TASK_VARIABLE", "AgentConfig", "Credentials", "read_credentials"]
+from baryon.ps import Child
+
+__all__ = [
+    "MEMORY_VARIABLE",
+    "TASK_VARIABLE",
+    "AgentConfig",
+    "Credentials",
+    "Parent",
+    "read_credentials",
+]
 
 TASK_VARIABLE = "BARYON_TASK"
+MEMORY_VARIABLE = "BARYON_MEMORY"
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,15 +46,24 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(self) + b"\n"
 
 
+class Parent(msgspec.Struct, frozen=True):
+    """Server ``rank``; ``is_shared`` if it is on the same host and shares its memory."""
+
+    rank: int
+    is_shared: bool
+
+
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """``workers`` (for servers): the public keys of the workers and their ranks."""
+    """``member`` is the task's number in the memory that the tasks of its host share, 0 if they
+    share none. ``parents`` are the servers that it speaks to, ``children`` (for servers) the tasks
+    that speak to it; ``num_owners`` is the number of servers that share the parameters out."""
 
     job: str
     slug: str
     rank: int
     local_rank: int
     num_workers: int
-    num_servers: int
+    num_owners: int
     address: str
     endpoint: str
     scheduler_key: str
@@ -52,7 +72,10 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     silence_s: float
     kvstore: Optional[str] = None
-    workers: Dict[str, int] = msgspec.field(default_factory=dict)
+    member: int = 0
+    encrypts_data: bool = True
+    parents: Tuple[Parent, ...] = ()
+    children: Tuple[Child, ...] = ()
 
 
 def read_credentials() -> Optional[Credentials]:

@@ -31,12 +31,17 @@ class Host(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """One process of the job: ``role`` is "worker" or "server", ``rank`` counts within it."""
+    """One process of the job: ``role`` is "worker" or "server", ``rank`` counts within it.
+
+    ``parents`` are the ranks of the servers that it reports to: its host's level-1 server, or the
+    owners if empty. A server without parents is an owner.
+    """
 
     role: str
     rank: int
     host: int
     local_rank: int
+    parents: Tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -59,7 +64,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     task for another that is alive, ``start_s`` that for an agent or a server to come up;
     ``silence_s`` is how long a task or agent may be silent before it is given up; ``grace_s`` is
     how long tasks have to end on their own when they are told to;
-    ``is_terminal`` says that somebody looks on.
+    ``is_terminal`` says that somebody looks on. ``shares_memory`` lets the tasks of a host exchange
+    gradients and values through its memory; ``encrypts_data`` hides them from the network.
     """
 
     id: str
@@ -83,6 +89,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     silence_s: float = 20.0
     grace_s: float = 5.0
     is_terminal: bool = False
+    shares_memory: bool = True
+    encrypts_data: bool = True
 
     def of_role(self, role: str) -> List[Task]:
         return [task for task in self.tasks if task.role == role]
@@ -93,15 +101,22 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def num_servers(self) -> int:
-        return len(self.of_role("server"))
+        """Those that own parameters; servers with parents are not counted."""
+        return sum(not task.parents for task in self.of_role("server"))
 
 
 def place(
-    hosts: Tuple[Host, ...], num_workers: int, num_servers: Optional[int]
+    hosts: Tuple[Host, ...],
+    num_workers: int,
+    num_servers: Optional[int],
+    shares_memory: bool = True,
 ) -> Tuple[Task, ...]:
     """Workers fill each host's slots in host order; servers are spread evenly over their hosts.
 
-    Without a number there is one server on each host that has a worker.
+    Without a number there is one owner on each host that has a worker. A host with several
+    workers, of several hosts, gets a level-1 server besides, to which they report: it sums them in
+    the memory that they share, so that the network carries one worker's bytes for each host. On a
+    single host the owners do that themselves.
 
     Raises UsageError if the hosts have too few slots.
     """
@@ -112,11 +127,18 @@ def place(
             "name more hosts, give them more slots, or raise --workers-per-host"
         )
     local_ranks = [(host, local) for host, h in enumerate(hosts) for local in range(h.slots)]
-    workers = [
-        Task("worker", rank, host, local)
-        for rank, (host, local) in enumerate(local_ranks[:num_workers])
-    ]
-    used = workers[-1].host + 1
+    places = local_ranks[:num_workers]
+    used = places[-1][0] + 1
     count = used if num_servers is None else num_servers
     servers = [Task("server", rank, rank % used, rank // used) for rank in range(count)]
-    return tuple(servers + workers)
+    level1: Dict[int, Task] = {}
+    if shares_memory and used > 1:
+        for host in sorted({host for host, local in places if local > 0}):
+            owners_there = sum(task.host == host for task in servers)
+            rank, owners = count + len(level1), tuple(range(count))
+            level1[host] = Task("server", rank, host, owners_there, owners)
+    workers = []
+    for rank, (host, local) in enumerate(places):
+        parents = (level1[host].rank,) if host in level1 else ()
+        workers.append(Task("worker", rank, host, local, parents))
+    return (*servers, *level1.values(), *workers)

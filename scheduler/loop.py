@@ -31,6 +31,7 @@ from .credentials import AgentConfig
 from .job import Job
 from .processes import raise_descriptor_limit
 from .specs import start_tasks
+from .tree import Tree
 
 __all__ = ["run"]
 
@@ -51,6 +52,7 @@ def run(job: Job, cluster: Cluster) -> int:
 class _Loop:
     def __init__(self, job: Job, cluster: Cluster) -> None:
         self._job = job
+        self._tree = Tree(job.tasks)
         self._cluster = cluster
         self._own_keys = new_key_pair()
         self._keys: Dict[str, KeyPair] = {task.slug: new_key_pair() for task in job.tasks}
@@ -120,7 +122,7 @@ class _Loop:
 
     def _specs(self, host: int, hello: messages.AgentHello) -> messages.StartTasks:
         tasks = {slug: keys for slug, keys in self._keys.items() if not slug.startswith("agent-")}
-        return start_tasks(self._job, host, hello, self._own_keys.public, tasks)
+        return start_tasks(self._job, self._tree, host, hello, self._own_keys.public, tasks)
 
     def _config(self, host: int, endpoint: str) -> AgentConfig:
         keys = self._keys[f"agent-{host}"]

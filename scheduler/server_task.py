@@ -7,10 +7,12 @@ import threading
 
 import zmq
 
-from baryon.ps import KeyPair, Reactor, Server, UsageError, import_mxnet
+from baryon.ps import Reactor, Server, UsageError, import_mxnet
 
 from .client import ControlClient
 from .credentials import read_credentials
+from .data_plane import client_of, host_memory_of, keys_of
+from .messages import Roster
 from .processes import raise_descriptor_limit
 
 __all__ = ["main"]
@@ -27,20 +29,33 @@ def main() -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda number, frame: reactor.stop())
     context = zmq.Context()
+
+    def serve(roster: Roster) -> None:
+        if credentials.parents:
+            server.serve(client_of(reactor, context, credentials, roster, control.failed, True))
+
     control = ControlClient(
-        reactor, context, credentials, on_left=lambda rank: server.worker_left(rank)
+        reactor,
+        context,
+        credentials,
+        on_left=lambda rank: server.worker_left(rank),
+        on_roster=serve,
     )
     server = Server(
         reactor,
         context,
         index=credentials.rank,
-        num_servers=credentials.num_servers,
-        workers=credentials.workers,
-        keys=KeyPair(credentials.public_key, credentials.secret_key),
+        num_owners=credentials.num_owners,
+        children=credentials.children,
+        keys=keys_of(credentials),
         address=credentials.address,
         timeout_s=credentials.timeout_s,
         on_fault=control.failed,
+        memory=host_memory_of(credentials),
+        encrypts=credentials.encrypts_data,
     )
+    if not credentials.parents:
+        server.serve()
     control.join(server.endpoint)
     # MXNet takes a second to import; while the workers do the same, it costs nobody any time.
     threading.Thread(target=_import_mxnet, name="import-mxnet", daemon=True).start()

@@ -1,27 +1,26 @@
 """What each task of a job is started with: argv, environment, credentials. Pure."""
 
-from typing import Dict
+from typing import Dict, Tuple
 
 import msgspec
 
-from baryon.ps import KeyPair
+from baryon.ps import Child, KeyPair, token_of
 
-from .credentials import Credentials
+from .credentials import Credentials, Parent
 from .job import Job, Task
 from .messages import AgentHello, StartTasks, TaskSpec
+from .tree import Tree
 
 __all__ = ["start_tasks"]
 
 
 def start_tasks(
-    job: Job, host: int, hello: AgentHello, scheduler_key: str, keys: Dict[str, KeyPair]
+    job: Job, tree: Tree, host: int, hello: AgentHello, scheduler_key: str, keys: Dict[str, KeyPair]
 ) -> StartTasks:
     """The processes of the host whose agent said ``hello``; ``keys``: of all tasks, by slug."""
-    workers = {keys[task.slug].public: task.rank for task in job.of_role("worker")}
     specs = []
-    for task in job.tasks:
-        if task.host != host:
-            continue
+    here = [task for task in job.tasks if task.host == host]
+    for number, task in enumerate(here, 1):
         is_worker = task.role == "worker"
         credentials = Credentials(
             job=job.id,
@@ -29,7 +28,7 @@ def start_tasks(
             rank=task.rank,
             local_rank=task.local_rank,
             num_workers=job.num_workers,
-            num_servers=job.num_servers,
+            num_owners=len(tree.owners),
             address=hello.address,
             endpoint=hello.endpoint,
             scheduler_key=scheduler_key,
@@ -38,7 +37,13 @@ def start_tasks(
             timeout_s=job.timeout_s,
             silence_s=job.silence_s,
             kvstore=job.kvstore,
-            workers={} if is_worker else workers,
+            member=number if job.shares_memory else 0,
+            encrypts_data=job.encrypts_data,
+            parents=tuple(
+                Parent(parent.rank, job.shares_memory and parent.host == host)
+                for parent in tree.parents(task)
+            ),
+            children=() if is_worker else _children(tree, task, keys),
         )
         specs.append(
             TaskSpec(
@@ -46,14 +51,26 @@ def start_tasks(
                 runner=_runner(job) if is_worker else "server",
                 argv=job.command if is_worker else (),
                 cwd=job.cwd,
-                env=worker_env(job, task) if is_worker else {**job.env, **job.env_server},
+                env=worker_env(job, tree, task) if is_worker else {**job.env, **job.env_server},
                 credentials=msgspec.json.encode(credentials),
             )
         )
     return StartTasks(tuple(specs))
 
 
-def worker_env(job: Job, task: Task) -> Dict[str, str]:
+def _children(tree: Tree, server: Task, keys: Dict[str, KeyPair]) -> Tuple[Child, ...]:
+    return tuple(
+        Child(
+            keys[child.slug].public,
+            child.name,
+            tree.workers_below(child),
+            token_of(keys[child.slug].secret),
+        )
+        for child in tree.children(server)
+    )
+
+
+def worker_env(job: Job, tree: Tree, task: Task) -> Dict[str, str]:
     """What a worker finds in its environment besides what its host gives it.
 
     The DMLC_* variables are those of MXNet's own launcher that scripts read. Those that would
@@ -63,7 +80,7 @@ def worker_env(job: Job, task: Task) -> Dict[str, str]:
         "PYTHONUNBUFFERED": "1",  # or nothing is seen of a worker until it ends
         "DMLC_ROLE": "worker",
         "DMLC_NUM_WORKER": str(job.num_workers),
-        "DMLC_NUM_SERVER": str(job.num_servers),
+        "DMLC_NUM_SERVER": str(len(tree.owners)),
         "DMLC_WORKER_ID": str(task.rank),
         "BARYON_LOCAL_RANK": str(task.local_rank),
         "BARYON_DEVICES": str(job.devices),

@@ -1,28 +1,25 @@
 """The KVStore that a script gets from `mx.kv.create('dist_sync')` in a job.
 
-One gradient's way, for each key of a `pushpull` (nothing blocks; every step is an engine
-operation that waits for what it reads):
-
-1. the devices' gradients are summed into the key's place in the staging memory;
-2. an asynchronous operation tells the communication thread that the place is filled, and holds
-   it until the answer has been received into it;
-3. the place is copied to each output.
-
-The gradients themselves are only read. Push and pull on their own are the same with a step left
-out.
+It checks what the script gives and turns it into exchanges (exchange.py), one for each key, which
+MXNet's engine runs when the arrays are ready. Nothing blocks, and gradients are only read.
 """
 
 import threading
-from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import mxnet as mx
 import numpy as np
 
 from baryon import __version__
-from baryon.ps import Multipliers, Operation, UsageError, array_over, dump_optimizer
+from baryon.ps import (
+    Key,
+    Multipliers,
+    UsageError,
+    dump_optimizer,
+)
 from baryon.scheduler import KVSTORE_TYPES
 
-from .engine import Done, push_async
+from .exchange import Exchange, Place
 from .session import session
 
 __all__ = ["KVStore", "create"]
@@ -52,7 +49,7 @@ class KVStore(mx.kvstore.KVStore):
         self._session = session()
         self._client = self._session.client
         self._store = self._client.open("sync")
-        self._places: Dict[KeyName, Any] = {}  # NDArrays over the staging memory
+        self._places: Dict[KeyName, Place] = {}
         self._lock = threading.Lock()  # held while a key's steps are queued, which belong together
         self._optimizer: Any = None  # rank 0's, whose hyper-parameters are live
         self._hyper: Any = None  # as the servers have them
@@ -90,12 +87,10 @@ class KVStore(mx.kvstore.KVStore):
         self._client.raise_if_failed()
         for name, arrays in _pairs(key, value):
             array = _dense(name, arrays)[0]
-            place = self._store.add_key(name, array.shape, np.dtype(array.dtype).name)
-            self._places[name] = array_over(place)
+            places = self._store.add_key(name, array.shape, np.dtype(array.dtype).name)
+            self._places[name] = Place(self._store.key(name), places)
             if self.rank == 0:
-                with self._lock:
-                    array.copyto(self._places[name])
-                    self._enqueue("init", name, False, 0)
+                self._exchange("init", name, [array], None, 0)
 
     def push(self, key: Any, value: Any, priority: int = 0) -> None:
         """Contribute the sum over the devices to each key's next round.
@@ -105,11 +100,7 @@ class KVStore(mx.kvstore.KVStore):
         """
         self._client.raise_if_failed()
         for name, arrays in _pairs(key, value):
-            arrays = self._checked(name, arrays)
-            self._update_hyper(name)
-            with self._lock:
-                self._fill(name, arrays)
-                self._enqueue("push", name, False, priority)
+            self._exchange("push", name, arrays, None, priority)
 
     def pull(
         self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True
@@ -119,22 +110,14 @@ class KVStore(mx.kvstore.KVStore):
         if out is None:
             raise UsageError("pull needs the arrays to write to: pull(key, out=...)")
         for name, arrays in _pairs(key, out):
-            arrays = self._checked(name, arrays)
-            with self._lock:
-                self._enqueue("pull", name, True, priority)
-                self._empty(name, arrays)
+            self._exchange("pull", name, None, arrays, priority)
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         """`push` and then `pull` to ``out`` (by default to ``value``) in one round trip."""
         self._client.raise_if_failed()
         outs = dict(_pairs(key, value if out is None else out))
         for name, arrays in _pairs(key, value):
-            arrays, targets = self._checked(name, arrays), self._checked(name, outs[name])
-            self._update_hyper(name)
-            with self._lock:
-                self._fill(name, arrays)
-                self._enqueue("push", name, True, priority)
-                self._empty(name, targets)
+            self._exchange("push", name, arrays, outs[name], priority)
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
         """`init`, then `pull` to ``out``."""
@@ -181,53 +164,48 @@ class KVStore(mx.kvstore.KVStore):
 
     # -- one key's steps ----------------------------------------------------------------------
 
-    def _checked(self, name: KeyName, arrays: List[Any]) -> List[Any]:
-        """``arrays`` if they are of the key's shape and dtype."""
-        if name not in self._places:
+    def _exchange(
+        self,
+        kind: str,
+        name: KeyName,
+        arrays: Optional[List[Any]],
+        outs: Optional[List[Any]],
+        priority: int,
+    ) -> None:
+        """Queue one key's exchange; the same arrays as the last time need no second look."""
+        place = self._places.get(name)
+        if place is None:
             raise UsageError(f"key {name!r} has not been initialised; call init or broadcast first")
-        key = self._store.key(name)
-        arrays = _dense(name, arrays)
-        for array in arrays:
-            if array.shape != key.shape or np.dtype(array.dtype) != key.dtype:
-                raise UsageError(
-                    f"key {name!r} is {key.dtype.name}{key.shape}, "
-                    f"but the array given is {np.dtype(array.dtype).name}{array.shape}"
-                )
-        return arrays
-
-    def _fill(self, name: KeyName, arrays: List[Any]) -> None:
-        """Sum the devices' arrays into the key's place (level 0)."""
-        place = self._places[name]
-        if len(arrays) == 1:
-            arrays[0].copyto(place)
-        elif all(array.context.device_type == "cpu" for array in arrays):
-            mx.nd.add_n(*arrays, out=place)
-        else:
-            device = arrays[0].context
-            mx.nd.add_n(*[array.as_in_context(device) for array in arrays]).copyto(place)
-
-    def _enqueue(self, kind: str, name: KeyName, want_value: bool, priority: int) -> None:
-        """Send the key's place, receive into it, or both, when its turn in the engine comes."""
-        store = self._store
-        operation = Operation(kind, store.key(name), want_value, priority)
-        store.announce(operation)
-
-        def start(done: Done) -> None:
-            operation.done = done
-            store.ready(operation)
+        exchange = place.exchange
+        if exchange is None or not exchange.is_for(kind, arrays, outs):
+            exchange = Exchange(
+                kind, place, self._checked(place.key, arrays), self._checked(place.key, outs)
+            )
+            place.exchange = exchange
 
         def skipped() -> None:
             # The gradient could not be computed, which the script learns where it reads what
             # depends on it. The others' round cannot be completed without it.
             self._client.fail(UsageError(f"the value given for key {name!r} failed to compute"))
 
-        push_async(start, (), (self._places[name],), priority, skipped)
+        if kind == "push":
+            self._update_hyper(name)
+        with self._lock:
+            exchange.enqueue(self._store, priority, skipped)
 
-    def _empty(self, name: KeyName, arrays: Iterable[Any]) -> None:
-        """Copy the key's place to the devices."""
-        place = self._places[name]
+    @staticmethod
+    def _checked(key: Key, arrays: Optional[List[Any]]) -> Optional[List[Any]]:
+        """``arrays`` if they are of the key's shape and dtype."""
+        if arrays is None:
+            return None
+        arrays = _dense(key.name, arrays)
         for array in arrays:
-            place.copyto(array)
+            if array.shape != key.shape or np.dtype(array.dtype) != key.dtype:
+                raise UsageError(
+                    f"key {key.name!r} is {key.dtype.name}{key.shape}, "
+                    f"but the array given is {np.dtype(array.dtype).name}{array.shape}"
+                )
+        return arrays
 
     # -- what it does not do yet --------------------------------------------------------------
 

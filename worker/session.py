@@ -13,15 +13,8 @@ from typing import Any, Optional
 
 import zmq
 
-from baryon.ps import (
-    BaryonError,
-    Client,
-    KeyPair,
-    Reactor,
-    ServerAddress,
-    UsageError,
-)
-from baryon.scheduler import ControlClient, Credentials, read_credentials
+from baryon.ps import BaryonError, Client, Reactor, UsageError
+from baryon.scheduler import ControlClient, Credentials, client_of, read_credentials
 
 __all__ = ["Session", "session"]
 
@@ -66,16 +59,9 @@ class Session:
         self.control.join()
         self._thread.start()
         self._watch_exceptions()
-        servers = self.control.wait_for_roster().servers
-        self.client = Client(
-            self._reactor,
-            self._context,
-            rank=credentials.rank,
-            keys=KeyPair(credentials.public_key, credentials.secret_key),
-            servers=[ServerAddress(peer.endpoint, peer.public_key) for peer in servers],
-            timeout_s=credentials.timeout_s,
-            silence_s=credentials.silence_s,
-            on_fault=self.control.failed,
+        roster = self.control.wait_for_roster()
+        self.client = client_of(
+            self._reactor, self._context, credentials, roster, on_fault=self.control.failed
         )
         self._prepare_forks()
         atexit.register(self._leave)

@@ -188,14 +188,18 @@ class Testbed:
 
     def run(self, host: Host, argv: Sequence[Union[str, Path]], **popen: Any) -> Any:
         """Start a command on a host, without ssh; returns its Popen. It ends with the Popen's."""
-        inside = ["-t", str(host.pid), "--net", "--uts", "--ipc", "--mount", "--pid"]
         env = dict(popen.pop("env", None) or os.environ)
         env.setdefault("PATH", os.defpath)
-        env["HOME"] = str(host.home)
+        return subprocess.Popen(self.command(host, argv, popen.pop("cwd", None)), env=env, **popen)
+
+    def command(
+        self, host: Host, argv: Sequence[Union[str, Path]], cwd: Union[str, Path, None] = None
+    ) -> List[str]:
+        """The command here that runs ``argv`` on a host, in its root's home unless ``cwd``."""
+        inside = ["-t", str(host.pid), "--net", "--uts", "--ipc", "--mount", "--pid"]
         # The directory is looked up on the host: nsenter leaves the one that it was started in.
-        cwd = str(popen.pop("cwd", host.home))
-        command = ["setpriv", "--pdeathsig", "KILL", "env", "-C", cwd, *map(str, argv)]
-        return subprocess.Popen(["nsenter", *inside, *command], env=env, **popen)
+        there = ["env", "-C", str(cwd or host.home), f"HOME={host.home}", *map(str, argv)]
+        return ["nsenter", *inside, "setpriv", "--pdeathsig", "KILL", *there]
 
     def processes(self, host: Host) -> "List[psutil.Process]":
         """All living processes of a host but its init and its sshd's, as seen from outside."""

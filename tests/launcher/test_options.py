@@ -87,14 +87,27 @@ def test_workers_per_host_makes_hosts_on_this_machine(job):
     assert places(made) == [
         ("local0", 0), ("local0", 1), ("local1", 0), ("local1", 1), ("local2", 0),
     ]  # fmt: skip
-    assert places(made, "server") == [("local0", 0), ("local1", 0), ("local2", 0)]
+    owners = [("local0", 0), ("local1", 0), ("local2", 0)]
+    assert places(made, "server") == [*owners, ("local0", 1), ("local1", 1)]
+    assert made.num_servers == 3
+
+
+def test_without_shared_memory_there_is_no_level_1(job):
+    made = job("-n", 4, "--workers-per-host", 2, "--no-shared-memory", "train.py")
+    assert not made.shares_memory
+    assert places(made, "server") == [("local0", 0), ("local1", 0)]
+
+
+def test_encryption_can_be_switched_off(job):
+    assert job("-n", 2, "train.py").encrypts_data
+    assert not job("-n", 2, "--no-encryption", "train.py").encrypts_data
 
 
 def test_a_host_file_names_hosts_and_slots(job, folder):
     (folder / "hosts").write_text("a slots=2\nb\n")
     made = job("-n", 3, "-H", "hosts", "--launcher", "local", "train.py")
     assert places(made) == [("a", 0), ("a", 1), ("b", 0)]
-    assert places(made, "server") == [("a", 0), ("b", 0)]
+    assert places(made, "server") == [("a", 0), ("b", 0), ("a", 1)]
 
 
 def test_workers_per_host_beats_the_slots_of_a_host_file(job, folder):

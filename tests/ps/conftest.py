@@ -18,6 +18,7 @@ from hypothesis import settings
 from zmq.auth.thread import ThreadAuthenticator  # noqa: F401 - imported before threads are counted
 
 from baryon.ps import (
+    Child,
     Client,
     KeyPair,
     Operation,
@@ -128,8 +129,8 @@ class Worker:
         self.loop = LoopThread(f"worker-{rank}")
         self.client = Client(
             self.loop.reactor, self.loop.context,
-            rank=rank, keys=keys, servers=servers, timeout_s=LIMIT_S, silence_s=silence_s,
-            on_fault=self.faults.put,
+            name=f"worker {rank}", keys=keys, servers=servers, num_owners=len(servers),
+            timeout_s=LIMIT_S, silence_s=silence_s, on_fault=self.faults.put,
         )  # fmt: skip
         self.loop.owned.append(self.client)
         self.loop.start()
@@ -139,7 +140,7 @@ class Worker:
     def key(
         self, name: Union[int, str], shape: Tuple[int, ...], dtype: str = "float32"
     ) -> np.ndarray:
-        self.places[name] = self.store.add_key(name, shape, dtype)
+        self.places[name] = self.store.add_key(name, shape, dtype).outgoing
         return self.places[name]
 
     def begin(
@@ -178,10 +179,14 @@ class Job:
             loop = LoopThread(f"server-{index}")
             server = RecordingServer(
                 loop.reactor, loop.context,
-                index=index, num_servers=num_servers, keys=keys, address=address,
-                workers={pair.public: rank for rank, pair in enumerate(self.worker_keys)},
+                index=index, num_owners=num_servers, keys=keys, address=address,
+                children=[
+                    Child(pair.public, f"worker {rank}", (rank,))
+                    for rank, pair in enumerate(self.worker_keys)
+                ],
                 timeout_s=LIMIT_S, on_fault=self.faults.put,
             )  # fmt: skip
+            server.serve()
             loop.owned.append(server)
             self.servers.append(server)
             self._loops.append(loop.start())

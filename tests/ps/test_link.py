@@ -9,6 +9,7 @@ import pytest
 import zmq
 
 from baryon.ps import PeerError, UsageError, dump_optimizer, link, wire
+from baryon.ps.client import _Setting
 
 from .conftest import LIMIT_S, Job, answered, ask
 from .proxy import Proxy
@@ -234,7 +235,7 @@ def test_what_comes_late_from_an_older_connection_is_dropped(reconnecting):
     server = made.servers[0]
     answered(worker.begin("init", "weight", 5.0))
     assert ask(new, [wire.DATA.encode(wire.Pull(0, 0, 0, 1))]) == wire.Answer(0, 0, 0, 1, True)
-    heard = made.in_server(lambda: server._connections[1].number)
+    heard = made.in_server(lambda: server._children[1].number)
     assert heard == 2 and not made.in_server(made.waits)
     new.send_multipart(PUSH)
     answered(worker.begin("push", "weight", 1.0))
@@ -274,6 +275,7 @@ def test_an_acceptance_counts_once(job):
         client = worker.client
         client._links[0].unaccepted[0, 1] = wire.Fault("")
         client._unfinished = 1
+        client._accepting[0, 1] = _Setting(1, lambda: None)
         for _ in range(2):
             client._on_message(0, [zmq.Frame(f) for f in frames])
         return client._unfinished

@@ -87,7 +87,7 @@ def test_0d_and_empty_keys_travel(job, shape):
 def test_stores_are_apart(job):
     _, workers = two_workers(job)
     stores = [worker.client.open("sync") for worker in workers]
-    places = [store.add_key("weight", (2,), "float64") for store in stores]
+    places = [store.add_key("weight", (2,), "float64").outgoing for store in stores]
     for place, store in zip(places, stores):
         place[:] = 5.0
         operation = Operation("push", store.key("weight"), want_value=True)

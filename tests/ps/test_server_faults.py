@@ -1,7 +1,6 @@
 """What a server and its clients do when something is wrong: who is told, and who is served on."""
 
 import logging
-import os
 import pickle
 import re
 
@@ -142,7 +141,7 @@ def test_a_rank_0_that_ends_without_a_first_value_reaches_who_waits_for_it(job):
 def test_a_forked_process_cannot_use_its_parents_stores(job, monkeypatch):
     worker = job(num_workers=1).worker(0)
     worker.client.raise_if_failed()
-    monkeypatch.setattr(os, "getpid", lambda: -1)
+    monkeypatch.setattr("baryon.ps.client._forks", 1)  # what a fork does in the child
     with pytest.raises(UsageError, match="was forked"):
         worker.client.raise_if_failed()
     monkeypatch.undo()

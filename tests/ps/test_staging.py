@@ -6,18 +6,29 @@ import pytest
 from baryon.ps import wire
 from baryon.ps.departures import Operation, Run
 from baryon.ps.errors import ProtocolError
+from baryon.ps.memory import Memory
 from baryon.ps.plan import Plan
 from baryon.ps.staging import WorkerStore
 
 STRIDE = 64  # bytes from one small key to the next
 
 
+def store_of(plan, number=0):
+    """A store whose values arrive where its gradients leave from."""
+    memory = Memory()
+    return WorkerStore(number, plan, memory, memory)
+
+
+def add_key(store, *key):
+    return store.places(store.plan.add(*key)).outgoing
+
+
 @pytest.fixture
 def store():
     """Keys a and b share bucket 0; big spans buckets 1, 2 and 3."""
-    made = WorkerStore(5, Plan(num_servers=2, bucket_nbytes=256))
+    made = store_of(Plan(num_servers=2, bucket_nbytes=256), 5)
     for name, shape in [("a", (2, 2)), ("b", (3,)), ("big", (10, 15))]:
-        made.add_key(name, shape, "float32")
+        add_key(made, name, shape, "float32")
     return made
 
 
@@ -55,14 +66,16 @@ def answer(store, slice_, has_value, count=1):
 @pytest.mark.parametrize("shape", [(), (0,), (3, 4), (100, 3)])
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_a_key_has_a_place_of_its_shape_that_starts_at_zero(shape, dtype):
-    place = WorkerStore(0, Plan(2, bucket_nbytes=256)).add_key("w", shape, dtype)
+    place = add_key(store_of(Plan(2, bucket_nbytes=256)), "w", shape, dtype)
     assert (place.shape, place.dtype, place.flags["C_CONTIGUOUS"]) == (shape, dtype, True)
     assert not place.any()
 
 
 def test_what_is_written_to_a_place_is_what_is_sent_and_places_do_not_overlap():
-    store = WorkerStore(0, Plan(2, bucket_nbytes=256))
-    made = [store.add_key(n, (size,), "float32") for n, size in enumerate([3, 100, 1, 64, 16, 200])]
+    store = store_of(Plan(2, bucket_nbytes=256))
+    made = [
+        add_key(store, n, (size,), "float32") for n, size in enumerate([3, 100, 1, 64, 16, 200])
+    ]
     for number, place in enumerate(made):
         place[:] = number
     for number, sent in enumerate(places(store)):
@@ -164,7 +177,7 @@ def test_unanswered_is_what_was_sent_to_a_server_less_what_it_has_answered(store
     (rest, *_) = store.unanswered(0)
     assert (rest.operations, rest.slices) == (sent.operations[1:], sent.slices[1:])
     assert len(store.unanswered(1)) == len(of_big[1]) - 1
-    assert WorkerStore(0, Plan(1)).unanswered(0) == []
+    assert store_of(Plan(1)).unanswered(0) == []
 
 
 @pytest.mark.parametrize("where", [(9, 0, 1), (-1, 0, 1), (0, 1, 2), (0, 0, 0)])

@@ -5,7 +5,7 @@ import pytest
 from baryon.ps.stalls import StallWatch
 from baryon.ps.store import Wait
 
-WAIT = Wait(rank=0, key="conv0_weight", round=7, missing=(2, 3))
+WAIT = Wait(child=0, key="conv0_weight", round=7, missing=(2, 3))
 
 
 @pytest.fixture
@@ -13,8 +13,14 @@ def watch() -> StallWatch:
     return StallWatch(warn_s=10, limit_s=30)
 
 
+def text(stall):
+    return stall.text(lambda child: f"worker {child}")
+
+
 def seen(watch, now, *waits):
-    return [(stall.wait.rank, stall.seconds, stall.is_fatal) for stall in watch.observe(waits, now)]
+    return [
+        (stall.wait.child, stall.seconds, stall.is_fatal) for stall in watch.observe(waits, now)
+    ]
 
 
 def test_warns_once_at_the_warning_age(watch):
@@ -64,7 +70,7 @@ def test_a_wait_that_ended_and_came_back_starts_anew(watch):
 
 
 def test_waits_are_timed_apart(watch):
-    other = WAIT._replace(rank=1)
+    other = WAIT._replace(child=1)
     seen(watch, 0, WAIT)
     assert seen(watch, 5, WAIT, other) == []
     assert seen(watch, 10, WAIT, other) == [(0, 10, False)]
@@ -75,20 +81,20 @@ def test_waits_are_timed_apart(watch):
 def test_the_message_names_who_whom_what_and_how_long(watch):
     watch.observe([WAIT], 0)
     (warning,) = watch.observe([WAIT], 12.4)
-    text = str(warning)
     assert (
-        text == "worker 0 has waited 12 s for worker 2 and worker 3 in round 7 of key conv0_weight"
+        text(warning)
+        == "worker 0 has waited 12 s for worker 2 and worker 3 in round 7 of key conv0_weight"
     )
     (fatal,) = watch.observe([WAIT], 30)
-    assert "30 s" in str(fatal) and "raise --timeout" in str(fatal)
+    assert "30 s" in text(fatal) and "raise --timeout" in text(fatal)
 
 
 def test_the_message_tells_an_initial_value_from_a_round():
     watch = StallWatch(1, 5)
-    wait = Wait(rank=1, key="fc", round=0, missing=(0,))
+    wait = Wait(child=1, key="fc", round=0, missing=(0,))
     watch.observe([wait], 0)
     (warning,) = watch.observe([wait], 1)
-    assert "for worker 0 in the initial value of key fc" in str(warning)
+    assert "for worker 0 in the initial value of key fc" in text(warning)
 
 
 def test_nobody_missing_is_a_servers_fault():
@@ -96,4 +102,4 @@ def test_nobody_missing_is_a_servers_fault():
     wait = WAIT._replace(missing=())
     watch.observe([wait], 0)
     (warning,) = watch.observe([wait], 1)
-    assert "for a server in round 7" in str(warning)
+    assert "for a server in round 7" in text(warning)

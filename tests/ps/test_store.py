@@ -42,7 +42,7 @@ def seen(replies):
                 value = reply.payload[start : start + 16].copy().view("float32")
                 assert (value == value[0]).all()
                 value = float(value[0])
-            found.append((reply.rank, reply.first + number, value))
+            found.append((reply.child, reply.first + number, value))
     return sorted(found, key=lambda entry: (entry[:2], entry[2] is not None))
 
 
@@ -163,7 +163,10 @@ def test_0d_and_empty_keys_take_part_in_rounds(shape, sums):
     store = store_of(2, shape=shape)
     for rank, value in enumerate([1.0, 2.0]):
         replies = store.push(rank, 0, 1, 1, 1, True, np.full(shape, value, "f4").ravel().view("u1"))
-    assert [(r.rank, r.payload.view("float32").tolist()) for r in replies] == [(0, sums), (1, sums)]
+    assert [(r.child, r.payload.view("float32").tolist()) for r in replies] == [
+        (0, sums),
+        (1, sums),
+    ]
 
 
 def test_only_the_slices_of_this_server_are_held():
@@ -302,7 +305,7 @@ def test_neighbours_that_complete_together_are_answered_together():
     store = store_of(2)
     push(store, 0, (1.0, 2.0, 3.0))
     replies = push(store, 1, (10.0, 20.0, 30.0))
-    assert [(r.rank, r.first, r.num_slices) for r in replies] == [(0, 0, 3), (1, 0, 3)]
+    assert [(r.child, r.first, r.num_slices) for r in replies] == [(0, 0, 3), (1, 0, 3)]
     assert seen(replies)[:3] == [(0, 0, 11.0), (0, 1, 22.0), (0, 2, 33.0)]
 
 

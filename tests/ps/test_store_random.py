@@ -160,7 +160,7 @@ class StoreMachine(RuleBasedStateMachine):
                     values = set(array.tolist())
                     assert len(values) <= 1
                     value = values.pop() if values else None
-                got[reply.rank, slice_, value] += 1
+                got[reply.child, slice_, value] += 1
         for (rank, slice_, value), count in list(expected.items()):
             if not slice_.nbytes and value is not None:  # nothing to tell a value by
                 del expected[rank, slice_, value]
@@ -179,7 +179,7 @@ class StoreMachine(RuleBasedStateMachine):
                 possible.setdefault(rank, set()).add(wait)
             for rank in slot.pullers:
                 possible.setdefault(rank, set()).add(Wait(rank, slot.slice.key.name, 0, (0,)))
-        waits = {wait.rank: wait for wait in self.store.waits()}
+        waits = {wait.child: wait for wait in self.store.waits()}
         assert waits.keys() == possible.keys()
         assert all(wait in possible[rank] for rank, wait in waits.items())
 

@@ -42,11 +42,18 @@ STRATEGIES = [
     ),
     st.builds(wire.Accepted, store=NUMBER, serial=NUMBER),
     st.builds(wire.Answer, has_value=st.booleans(), **WHERE),
+    st.builds(
+        wire.Batch,
+        st.lists(st.builds(wire.Init, **WHERE) | st.builds(wire.Pull, **WHERE), max_size=3).map(
+            tuple
+        ),
+    ),
     st.builds(wire.Fault, text=TEXT),
 ]
 MESSAGES = st.one_of(STRATEGIES)
 SAMPLES = [
     wire.Hello(1, 2),
+    wire.Batch((wire.Pull(0, 1, 2, 3), wire.Answer(0, 1, 2, 3, True))),
     wire.Open(0, "sync"),
     wire.Declare(0, 3, (wire.KeySpec("w", (2, 3), "float32"), wire.KeySpec(7, (), "int8"))),
     wire.Init(0, 1, 2, 3),

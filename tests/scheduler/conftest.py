@@ -27,7 +27,7 @@ def _make_job(
     """
     slots = -(-num_workers // num_hosts)
     hosts = tuple(Host(name, slots) for name in "abcdefgh"[:num_hosts])
-    tasks = place(hosts, num_workers, num_servers or 1)
+    tasks = place(hosts, num_workers, num_servers or 1, shares_memory=False)
     values = {
         "id": "job-1",
         "command": ("train",),

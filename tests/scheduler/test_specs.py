@@ -5,9 +5,11 @@ import os
 import msgspec
 import pytest
 
-from baryon.ps import KeyPair
+from baryon.ps import KeyPair, token_of
 from baryon.scheduler import TASK_VARIABLE, Credentials, Host, messages, place, read_credentials
+from baryon.scheduler.credentials import Parent
 from baryon.scheduler.specs import start_tasks
+from baryon.scheduler.tree import Tree
 
 HOSTS = (Host("a", 2), Host("b", 2, gpus=("3", "5")))
 
@@ -17,11 +19,13 @@ def start(make_job):
     """The specs of one host of a job with 3 workers and 2 servers on two hosts, by slug."""
 
     def start(host, **changes):
-        job = make_job(**{"hosts": HOSTS, "tasks": place(HOSTS, 3, 2), **changes})
+        job = make_job(
+            **{"hosts": HOSTS, "tasks": place(HOSTS, 3, 2, shares_memory=False), **changes}
+        )
         keys = {t.slug: KeyPair(f"public of {t.slug}", f"secret of {t.slug}") for t in job.tasks}
         address = ("10.0.0.1", "10.0.0.2")[host]
         hello = messages.AgentHello("1", "h", 1, address, "tcp://10.0.0.1:5000")
-        message = start_tasks(job, host, hello, "scheduler's key", keys)
+        message = start_tasks(job, Tree(job.tasks), host, hello, "scheduler's key", keys)
         return {spec.slug: spec for spec in message.tasks}
 
     return start
@@ -95,11 +99,27 @@ def test_what_the_user_sets_beats_what_we_set(start):
 
 
 def test_a_server_knows_every_workers_key_and_a_worker_none(start):
-    everyone = {f"public of worker-{rank}": rank for rank in range(3)}
+    everyone = {f"public of worker-{rank}": (rank,) for rank in range(3)}
     specs = {**start(0), **start(1)}
     for slug, spec in specs.items():
         expected = everyone if slug.startswith("server") else {}
-        assert credentials_of(spec).workers == expected, slug
+        children = credentials_of(spec).children
+        assert {child.public_key: child.ranks for child in children} == expected, slug
+
+
+def test_a_word_that_proves_a_worker_is_the_same_on_both_sides(start):
+    (child, *_) = credentials_of(start(1)["server-1"]).children
+    assert child.token == token_of(credentials_of(start(0)["worker-0"]).secret_key)
+    assert "secret" not in child.token
+
+
+def test_memory_is_shared_on_a_host_and_only_there(start):
+    worker = credentials_of(start(1)["worker-2"])
+    assert worker.parents == (Parent(0, False), Parent(1, True))
+    members = [credentials_of(spec).member for spec in start(0).values()]
+    assert sorted(members) == [1, 2, 3]
+    alone = credentials_of(start(1, shares_memory=False)["worker-2"])
+    assert (alone.member, alone.parents) == (0, (Parent(0, False), Parent(1, False)))
 
 
 def test_a_task_gets_its_own_secret_and_nobody_elses(start):
@@ -117,7 +137,7 @@ def test_credentials_say_who_the_task_is_and_how_to_reach_the_scheduler(start):
         rank=2,
         local_rank=0,
         num_workers=3,
-        num_servers=2,
+        num_owners=2,
         address="10.0.0.2",
         endpoint="tcp://10.0.0.1:5000",
         scheduler_key="scheduler's key",
@@ -126,6 +146,8 @@ def test_credentials_say_who_the_task_is_and_how_to_reach_the_scheduler(start):
         timeout_s=7.5,
         silence_s=2.5,
         kvstore="dist",
+        member=2,
+        parents=(Parent(0, False), Parent(1, True)),
     )
 
 

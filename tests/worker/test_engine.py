@@ -1,14 +1,16 @@
 """Engine operations that complete later: who waits for them, and who does not."""
 
+import ctypes
 import threading
-from typing import List
+from typing import Any, List
 
 import mxnet as mx
 import numpy as np
 import pytest
 
 from baryon.ps import array_over
-from baryon.worker.engine import Done, push_async
+from baryon.worker import engine
+from baryon.worker.engine import Done, address_of, as_handles, copy, push_async
 
 LIMIT_S = 30.0
 
@@ -23,7 +25,7 @@ def test_operation_starts_when_what_it_reads_is_ready_and_holds_what_it_writes()
         held.append(done)
         started.set()
 
-    push_async(start, [product], [out])
+    push_async(start, as_handles([product, out]))
     after = out + 1  # queued behind the operation
     seen: List[np.ndarray] = []
     reader = threading.Thread(target=lambda: seen.append(after.asnumpy()))
@@ -46,14 +48,14 @@ def test_operations_of_one_array_run_in_program_order() -> None:
         done(None)
 
     for number in range(200):
-        push_async(lambda done, number=number: start(number, done), [], [array])
+        push_async(lambda done, number=number: start(number, done), as_handles([array]))
     array.wait_to_read()
     assert order == list(range(200))
 
 
 def test_failed_operation_raises_in_whoever_waits_and_what_depends_on_it_is_skipped() -> None:
     place, out = mx.nd.zeros(3), mx.nd.full(3, 7)
-    push_async(lambda done: done("the server has gone"), [], [place])
+    push_async(lambda done: done("the server has gone"), as_handles([place]))
     place.copyto(out)
     with pytest.raises(mx.MXNetError, match="the server has gone"):
         out.wait_to_read()
@@ -67,7 +69,7 @@ def test_exception_in_start_does_not_hold_the_arrays() -> None:
     def start(done: Done) -> None:
         raise ValueError("a bug")
 
-    push_async(start, [], [array])
+    push_async(start, as_handles([array]))
     with pytest.raises(ValueError, match="a bug"):  # MXNet goes by the text's beginning
         array.wait_to_read()
 
@@ -101,3 +103,39 @@ def test_sum_of_arrays_in_mkldnn_layout_is_plain() -> None:
     first.copyto(array_over(memory[:]))
     mx.nd.waitall()
     np.testing.assert_array_equal(memory, first.asnumpy())
+
+
+def test_the_bytes_of_an_array_in_mkldnns_layout_are_those_that_numpy_sees() -> None:
+    """As convolutions leave them; a plain look at the memory would find the channels mixed up."""
+    x = mx.nd.random.uniform(shape=(8, 16, 14, 14))
+    weight = mx.nd.random.uniform(shape=(32, 16, 3, 3))
+
+    def output() -> Any:
+        return mx.nd.Convolution(x, weight, kernel=(3, 3), num_filter=32, no_bias=True)
+
+    expected = output().asnumpy()
+    array, found = output(), np.zeros_like(expected)
+    was_mixed: List[bool] = []
+    finished = threading.Event()
+
+    def start(done: Done) -> None:
+        was_mixed.append(engine._is_mkldnn(ctypes.c_void_p(engine._chunk(array))))
+        ctypes.memmove(found.ctypes.data, address_of(array), found.nbytes)
+        done(None)
+        finished.set()
+
+    push_async(start, as_handles([array]))
+    assert finished.wait(LIMIT_S)
+    assert was_mixed == [True]
+    assert (found == expected).all() and (array.asnumpy() == expected).all()
+
+
+def test_views_of_one_array_count_once() -> None:
+    array = mx.nd.arange(6)
+    assert len(as_handles([array, array[0:2], array[2:4], mx.nd.ones(1)])) == 2
+
+
+def test_copy_does_what_copyto_does() -> None:
+    source, target = mx.nd.arange(6).reshape((2, 3)), mx.nd.zeros((2, 3))
+    copy(source, target)
+    assert target.asnumpy().tolist() == [[0, 1, 2], [3, 4, 5]]

@@ -1,0 +1,145 @@
+"""The memory in which gradients and values lie: a process's own, or shared by the tasks of a host.
+
+An *area* is what one task writes and others may read: a task's outgoing gradients, or the host's
+values. Areas are laid out as the store's plan says (``Bucket.start``), so a message only has to
+name a bucket. `Memory` maps an area piece by piece, as it is used.
+
+A host's memory is one file without a name (memfd_create(2)), made by the host's agent and opened
+by its tasks through ``/proc/AGENT/fd``, which the kernel allows to the same user only. So it has
+one owner, cannot be left behind, and does not depend on the size of /dev/shm, which containers
+keep small. The file is sparse: every area begins at a fixed place of its own, terabytes apart, and
+only what is mapped takes memory. It is reserved before it is mapped: a host without enough of it
+gives an error here and not a SIGBUS at some later time.
+
+Rejected: POSIX shared memory with names in /dev/shm, which outlives whoever is killed; descriptors
+handed down, which a wrapper script that closes them would lose.
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import weakref
+from typing import Any, Dict, Optional, Sequence, Tuple
+
+import numpy as np
+
+from .errors import UsageError
+from .plan import Bucket, Key, Slice
+
+__all__ = ["VALUES", "HostMemory", "Memory", "staging"]
+
+VALUES = 0  # the area of the values that a host has received; members count from 1
+_AREA_NBYTES = 1 << 40
+_MAX_MEMBERS = 1 << 10
+_MAX_STORES = (1 << 63) // _AREA_NBYTES // _MAX_MEMBERS
+
+
+class Area:
+    """Memory that a process has for itself: zeros, taken from the system as they are touched."""
+
+    def map(self, start: int, nbytes: int) -> np.ndarray:
+        """Bytes ``start ... start + nbytes``, as uint8. Pieces must not overlap."""
+        return np.zeros(nbytes, np.uint8)
+
+
+class _SharedArea(Area):
+    def __init__(self, descriptor: int, offset: int) -> None:
+        self._descriptor = descriptor
+        self._offset = offset
+
+    def map(self, start: int, nbytes: int) -> np.ndarray:
+        offset, nbytes = self._offset + start, max(nbytes, 1)
+        try:
+            os.posix_fallocate(self._descriptor, offset, nbytes)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.ENOMEM):
+                raise
+            raise UsageError(
+                f"this host has no {nbytes >> 20} MiB of memory left for gradients and values; "
+                "run fewer workers on it, or a smaller model"
+            ) from error
+        return np.frombuffer(_map(self._descriptor, nbytes, offset), np.uint8)
+
+
+def _map(descriptor: int, nbytes: int, offset: int) -> Any:
+    """A shared mapping as a buffer, unmapped when nothing refers to it any more.
+
+    Python's own mmap keeps a descriptor for each mapping; a model may have thousands of them.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (
+        *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int),
+        *(ctypes.c_int, ctypes.c_int, ctypes.c_int64),
+    )
+    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    access = mmap.PROT_READ | mmap.PROT_WRITE
+    address = libc.mmap(None, nbytes, access, mmap.MAP_SHARED, descriptor, offset)
+    if address == ctypes.c_void_p(-1).value:
+        code = ctypes.get_errno()
+        raise UsageError(f"memory cannot be mapped: {os.strerror(code)}; see ulimit -v")
+    buffer = (ctypes.c_ubyte * nbytes).from_address(address)
+    weakref.finalize(buffer, libc.munmap, address, nbytes).atexit = False
+    return buffer
+
+
+class HostMemory:
+    """The memory of this host's tasks, opened by one of them, number ``member`` (from 1)."""
+
+    def __init__(self, path: str, member: int) -> None:
+        self.member = member
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def area(self, store: int, member: int) -> Area:
+        """The area of a member, or the `VALUES`, in a store."""
+        assert 0 <= member < _MAX_MEMBERS and store < _MAX_STORES
+        return _SharedArea(self._descriptor, (store * _MAX_MEMBERS + member) * _AREA_NBYTES)
+
+    def close(self) -> None:
+        """What is mapped stays mapped."""
+        os.close(self._descriptor)
+
+
+class Memory:
+    """An area with the layout of a plan."""
+
+    def __init__(self, area: Optional[Area] = None) -> None:
+        self._area = area or Area()
+        self._regions: Dict[int, np.ndarray] = {}  # start -> bytes
+        self._buckets: Dict[int, np.ndarray] = {}  # index -> bytes
+
+    def __repr__(self) -> str:
+        nbytes = sum(region.nbytes for region in self._regions.values())
+        return f"Memory({len(self._regions)} regions, {nbytes} bytes)"
+
+    def bucket(self, bucket: Bucket) -> np.ndarray:
+        """The bytes of a bucket, as uint8; always the same array."""
+        found = self._buckets.get(bucket.index)
+        if found is None:
+            region = bucket.region
+            if region.start not in self._regions:
+                self._regions[region.start] = self._area.map(region.start, region.nbytes)
+            start = bucket.start - region.start
+            found = self._regions[region.start][start : start + bucket.capacity]
+            self._buckets[bucket.index] = found
+        return found
+
+    def run(self, run: Sequence[Slice]) -> np.ndarray:
+        """The bytes of neighbouring slices of a bucket, from the first to the last, as uint8."""
+        return self.bucket(run[0].bucket)[run[0].offset : run[-1].end]
+
+    def key(self, key: Key) -> np.ndarray:
+        """A key's elements, as an array of its shape and dtype."""
+        first = key.slices[0]
+        self.bucket(first.bucket)
+        region = self._regions[first.bucket.region.start]
+        start = first.bucket.start + first.offset - first.bucket.region.start
+        return region[start : start + key.nbytes].view(key.dtype).reshape(key.shape)
+
+
+def staging(host: Optional[HostMemory], store: int) -> Tuple[Memory, Memory]:
+    """Where a task's gradients of a store leave from, and where its values arrive."""
+    if host is None:
+        return Memory(), Memory()
+    return Memory(host.area(store, host.member)), Memory(host.area(store, VALUES))

@@ -1,0 +1,99 @@
+"""What a server does with what it has merged if there are servers above it.
+
+To them it is a child like any other: it opens the stores and declares the keys that its own
+children do, and sends on the sum of their contributions slice by slice, as soon as it has it. Their
+answer is received into the memory from which its own children are answered, so it is not copied
+here. Runs in the server's reactor, as the `Client` below it does.
+"""
+
+from typing import Callable, Dict, List, Optional
+
+from . import wire
+from .client import Client, StoreClient
+from .departures import Operation
+from .errors import ProtocolError
+from .plan import Plan
+from .store import Reply, Rise, SyncStore
+
+__all__ = ["Relay"]
+
+
+class Relay:
+    """``on_answers(store, replies)``: what children are to be told; ``on_accepted(message)``: that
+    a setting of worker 0 has been accepted above."""
+
+    def __init__(
+        self,
+        client: Client,
+        on_answers: Callable[[int, List[Reply]], None],
+        on_accepted: Callable[[wire.Accepted], None],
+    ) -> None:
+        self._client = client
+        self._on_answers = on_answers
+        self._on_accepted = on_accepted
+        self._above: Dict[int, StoreClient] = {}
+        self._accepted: Dict[int, int] = {}  # store -> serial number of the last setting
+
+    def open(self, number: int, kind: str) -> None:
+        store = self._client.open(kind)
+        if store.number != number:
+            raise ProtocolError(f"store {number} was opened before store {store.number}")
+        self._above[number] = store
+        self._accepted[number] = 0
+
+    def declare(self, number: int, plan: Plan) -> None:
+        """Declare to those above what ``plan`` has and they do not know."""
+        above = self._above[number]
+        for key in plan.keys[above.num_keys :]:
+            above.declare(key.name, key.shape, key.dtype.name)
+
+    def rise(self, number: int, store: SyncStore) -> None:
+        """Send up what has been merged."""
+        above = self._above[number]
+        rising, store.rising = store.rising, []
+        for rise in rising:
+            operation = self._operation(number, store, rise)
+            above.announce(operation)
+            above.ready(operation)
+
+    def _operation(self, number: int, store: SyncStore, rise: Rise) -> Operation:
+        above, slice_ = self._above[number], rise.slice
+        key = above.key(slice_.key.name)
+        # Front layers are declared first, and needed first.
+        operation = Operation(rise.kind, key, True, -key.number, (key.slices[slice_.index],))
+        operation.round = rise.round if rise.kind == "push" else None
+
+        def done(error: Optional[str]) -> None:
+            if error is None:  # otherwise the client says so
+                self._on_answers(number, store.answered_above(slice_))
+
+        operation.done = done
+        return operation
+
+    def set_optimizer(self, message: wire.SetOptimizer, is_new: bool) -> None:
+        if is_new:
+            above = self._above[message.store]
+            done = self._when_accepted(message.store, message.serial)
+            above.set_optimizer(message.pickled, message.lr_mult, message.wd_mult, done)
+        else:
+            self._accept_again(message.store, message.serial)
+
+    def set_hyper(self, message: wire.SetHyper, is_new: bool) -> None:
+        if is_new:
+            above = self._above[message.store]
+            done = self._when_accepted(message.store, message.serial)
+            above.set_hyper(message.scalars, message.lr_mult, message.wd_mult, done)
+        else:
+            self._accept_again(message.store, message.serial)
+
+    def _when_accepted(self, number: int, serial: int) -> Callable[[], None]:
+        def done() -> None:
+            self._accepted[number] = serial
+            self._on_accepted(wire.Accepted(number, serial))
+
+        return done
+
+    def _accept_again(self, number: int, serial: int) -> None:
+        """A repeat; one that is not accepted yet will be answered when it is."""
+        if serial <= self._accepted[number]:
+            self._on_accepted(wire.Accepted(number, serial))

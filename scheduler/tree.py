@@ -1,0 +1,48 @@
+"""Who reports to whom: the tree of a job's servers, whose leaves are its workers. Pure.
+
+The roots are the *owners*: servers without parents, which share the parameters out among them.
+Every other server, and every worker, speaks to the servers that its task names: to all owners, or
+to one server below them. So depth is a matter of placement (`place`), not of code.
+"""
+
+from typing import Dict, List, Sequence, Tuple
+
+from .job import Task
+
+__all__ = ["Tree"]
+
+
+class Tree:
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        servers = {task.rank: task for task in tasks if task.role == "server"}
+        self.owners = [task for task in servers.values() if not task.parents]
+        self._parents: Dict[str, List[Task]] = {}
+        self._children: Dict[str, List[Task]] = {server.slug: [] for server in servers.values()}
+        self._below: Dict[str, Tuple[int, ...]] = {}
+        for task in tasks:
+            parents = [servers[rank] for rank in task.parents]
+            if task.role == "worker" and not parents:
+                parents = self.owners
+            self._parents[task.slug] = parents
+            for parent in parents:
+                self._children[parent.slug].append(task)
+        for children in self._children.values():
+            children.sort(key=lambda child: self.workers_below(child)[0])
+
+    def parents(self, task: Task) -> List[Task]:
+        """The servers that a task speaks to; none for an owner."""
+        return self._parents[task.slug]
+
+    def children(self, server: Task) -> List[Task]:
+        """The tasks that speak to a server, in the order in which it adds what they send."""
+        return self._children[server.slug]
+
+    def workers_below(self, task: Task) -> Tuple[int, ...]:
+        """The ranks of the workers whose gradients a task sends, in order."""
+        if task.role == "worker":
+            return (task.rank,)
+        if task.slug not in self._below:
+            children = self._children[task.slug]
+            ranks = sorted(rank for child in children for rank in self.workers_below(child))
+            self._below[task.slug] = tuple(ranks)
+        return self._below[task.slug]

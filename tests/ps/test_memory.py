@@ -1,0 +1,88 @@
+"""Memory laid out by a plan: a process's own, and that of a host, opened by several."""
+
+import os
+
+import numpy as np
+import pytest
+
+from baryon.ps.errors import UsageError
+from baryon.ps.memory import VALUES, HostMemory, Memory, staging
+from baryon.ps.plan import Plan
+
+
+@pytest.fixture
+def path():
+    descriptor = os.memfd_create("memory")
+    yield f"/proc/{os.getpid()}/fd/{descriptor}"
+    os.close(descriptor)
+
+
+@pytest.fixture
+def open_memory(path):
+    opened = []
+
+    def make(member):
+        opened.append(HostMemory(path, member))
+        return opened[-1]
+
+    yield make
+    for memory in opened:
+        memory.close()
+
+
+def plan_of(*shapes):
+    plan = Plan(2, bucket_nbytes=256)
+    for number, shape in enumerate(shapes):
+        plan.add(number, shape, "float32")
+    return plan
+
+
+def test_a_key_that_spans_buckets_is_one_piece_of_memory():
+    plan, memory = plan_of((3,), (100, 3), (5,)), Memory()
+    whole = memory.key(plan.keys[1])
+    assert whole.shape == (100, 3) and whole.flags["C_CONTIGUOUS"]
+    for number, slice_ in enumerate(plan.keys[1].slices):
+        memory.run((slice_,)).view("float32")[:] = number
+    assert sorted(set(whole.reshape(-1).tolist())) == [0, 1, 2, 3, 4]
+    memory.key(plan.keys[0])[:] = 7
+    assert (memory.run(plan.buckets[0].slices)[:12].view("float32") == 7).all()
+
+
+def test_two_tasks_of_a_host_see_the_same_bytes(open_memory):
+    plan = plan_of((3,), (100, 3))
+    sender, server = open_memory(1), open_memory(2)
+    sent = Memory(sender.area(5, 1)).key(plan.keys[1])
+    sent[:] = np.arange(300).reshape(100, 3)
+    seen = Memory(server.area(5, 1))
+    assert (seen.key(plan.keys[1]) == sent).all()
+    assert not Memory(server.area(5, 2)).key(plan.keys[1]).any()  # another member
+    assert not Memory(server.area(6, 1)).key(plan.keys[1]).any()  # another store
+    assert not Memory(server.area(5, VALUES)).key(plan.keys[1]).any()
+
+
+def test_where_nothing_is_shared_the_two_ends_are_apart():
+    plan = plan_of((3,))
+    outgoing, incoming = staging(None, 0)
+    outgoing.key(plan.keys[0])[:] = 1
+    assert not incoming.key(plan.keys[0]).any()
+
+
+def test_a_key_without_elements_has_a_place(open_memory):
+    plan = plan_of((0,), (2, 0))
+    memory = Memory(open_memory(1).area(0, 1))
+    assert [memory.key(key).shape for key in plan.keys] == [(0,), (2, 0)]
+
+
+def test_memory_that_cannot_be_had_is_an_error_with_a_remedy(open_memory, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UsageError, match="fewer workers"):
+        Memory(open_memory(1).area(0, 1)).key(plan_of((3,)).keys[0])
+
+
+def test_it_takes_nothing_from_dev_shm(open_memory):
+    before = sorted(os.listdir("/dev/shm"))
+    Memory(open_memory(1).area(0, 1)).key(plan_of((1000, 1000)).keys[0])[:] = 1
+    assert sorted(os.listdir("/dev/shm")) == before
