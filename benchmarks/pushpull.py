@@ -19,7 +19,7 @@ from typing import Dict, List, Mapping, Tuple
 
 from benchmarks.models import MODELS, trainable_arrays
 from benchmarks.report import Case, Sample, run_command, take_turns
-from benchmarks.systems import LINKS, Run, System, run_torch
+from benchmarks.systems import LINKS, Run, System, run_torch, torch_interpreter
 
 WORKER = Path(__file__).with_name("pushpull_worker.py")
 ALLREDUCE = Path(__file__).with_name("allreduce_worker.py")
@@ -81,7 +81,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--servers", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=5, help="within a run (default 5)")
-    parser.add_argument("--torch-python", default="", help="an interpreter with torch, for gloo")
+    parser.add_argument(
+        "--torch-python", type=torch_interpreter, help="an interpreter with torch, for gloo"
+    )
     return run_command(parser, "pushpull", ["baryon", "native"], measure)
 
 

@@ -108,10 +108,11 @@ def ratios_of_ours(seconds: Mapping[str, Sequence[float]]) -> Dict[str, Stats]:
     }
 
 
-def table(title: str, cases: Sequence[Case]) -> Table:
+def table(title: str, cases: Sequence[Case], unit: str = "s") -> Table:
     result = Table(title=title)
     limits = list(dict.fromkeys(limit for case in cases for limit in case.limits))
-    headings = ["case", "system", "median s", "min s", "max s", "ours / it (min-max)"]
+    values = [f"median {unit}", f"min {unit}", f"max {unit}"]
+    headings = ["case", "system", *values, "ours / it (min-max)"]
     for heading in headings + [f"it / {limit}" for limit in limits]:
         result.add_column(heading, justify="left" if heading in ("case", "system") else "right")
     for case in cases:
@@ -130,9 +131,9 @@ def table(title: str, cases: Sequence[Case]) -> Table:
     return result
 
 
-def markdown(cases: Sequence[Case]) -> str:
+def markdown(cases: Sequence[Case], unit: str = "s") -> str:
     """The table as Markdown, for a page or an issue."""
-    lines = ["| case | system | median s | min-max | ours / it |", "|---|---|---|---|---|"]
+    lines = [f"| case | system | median {unit} | min-max | ours / it |", "|---|---|---|---|---|"]
     for case in cases:
         for name, stats in case.seconds.items():
             ratio = case.ratios.get(name)
@@ -157,20 +158,27 @@ def machine_facts() -> Dict[str, Any]:
     }
 
 
-def write(output: Path, benchmark: str, facts: Mapping[str, Any], cases: Sequence[Case]) -> None:
+def write(
+    output: Path,
+    benchmark: str,
+    facts: Mapping[str, Any],
+    cases: Sequence[Case],
+    unit: str = "s",
+) -> None:
     """Write `output` as JSON, and beside it a Markdown table and, with matplotlib, a bar plot."""
     output.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "benchmark": benchmark,
         "machine": dict(facts),
-        "ratio": f"seconds of {OURS} divided by seconds of the peer, per round",
+        "unit": unit,
+        "ratio": f"{unit} of {OURS} divided by {unit} of the peer, per round",
         "cases": [asdict(case) for case in cases],
     }
     output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    output.with_suffix(".md").write_text(markdown(cases), encoding="utf-8")
+    output.with_suffix(".md").write_text(markdown(cases, unit), encoding="utf-8")
     console.print(f"written: {output.name}, {output.with_suffix('.md').name}")
     picture = output.with_suffix(".png")
-    if _plot(picture, benchmark, cases):
+    if _plot(picture, benchmark, cases, unit):
         console.print(f"written: {picture.name}")
 
 
@@ -179,6 +187,7 @@ def run_command(
     benchmark: str,
     systems: Sequence[str],
     measure: Callable[[argparse.Namespace, Mapping[str, System]], List[Case]],
+    unit: str = "s",
 ) -> int:
     """The body of a benchmark's `main`: shared options, measuring, and all outputs."""
     parser.add_argument("--runs", type=int, default=7, help="rounds (default 7, at least 5)")
@@ -196,12 +205,12 @@ def run_command(
     except RunFailed as failure:
         console.print(f"given up after {MAX_FAILED_ROUNDS} failed rounds: {failure}", markup=False)
         return 1
-    console.print(table(parser.description or benchmark, cases))
-    write(options.output, benchmark, facts, cases)
+    console.print(table(parser.description or benchmark, cases, unit))
+    write(options.output, benchmark, facts, cases, unit)
     return 0
 
 
-def _plot(picture: Path, title: str, cases: Sequence[Case]) -> bool:
+def _plot(picture: Path, title: str, cases: Sequence[Case], unit: str) -> bool:
     try:
         from matplotlib.figure import Figure  # no pyplot: no display, no global state
     except ImportError:
@@ -227,7 +236,7 @@ def _plot(picture: Path, title: str, cases: Sequence[Case]) -> bool:
             label = limit if index == 0 else "_nolegend_"
             axes.hlines(seconds, index - 0.45, index + 0.45, "black", "dashed", label=label)
     axes.set_xticks(range(len(cases)), [case.name.replace(" ", "\n", 1) for case in cases])
-    axes.set_ylabel("seconds (median; bars: min to max)")
+    axes.set_ylabel(f"{unit} (median; bars: min to max)")
     axes.set_title(title)
     axes.legend()
     figure.savefig(picture, dpi=120)

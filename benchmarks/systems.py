@@ -8,7 +8,9 @@ A new peer is one more function of the type `System`.
 
 from __future__ import annotations
 
+import argparse
 import json
+import subprocess
 import sys
 import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
@@ -115,6 +117,22 @@ def run_torch(
     environments = [{**base, "RANK": str(rank)} for rank in range(workers)]
     command = [torch_python, *script_argv]
     return run_side_by_side("torch", [command] * workers, environments, timeout_s)
+
+
+def torch_interpreter(path: str) -> str:
+    """The type of a `--torch-python`: an interpreter whose PyTorch has gloo."""
+    check = "import torch.distributed as d; assert d.is_gloo_available(), 'built without gloo'"
+    try:
+        found = subprocess.run([path, "-c", check], stdin=subprocess.DEVNULL, capture_output=True)
+        if found.returncode == 0:
+            return path
+        fault = found.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    except OSError as error:
+        fault = str(error)
+    raise argparse.ArgumentTypeError(
+        f"{path} has no PyTorch with gloo ({fault}): `{path} -m pip install torch numpy`, or leave "
+        "gloo out and this flag away"
+    )
 
 
 SYSTEMS: Dict[str, System] = {

@@ -44,7 +44,7 @@ def lenet() -> Any:
 
 
 def resnet18() -> Any:
-    return gluon.model_zoo.vision.get_resnet(1, 18, thumbnail=True, classes=10)
+    return gluon.model_zoo.vision.get_resnet(1, 18, classes=10)
 
 
 SETTINGS = {
