@@ -34,6 +34,14 @@ _AREA_NBYTES = 1 << 40
 _MAX_MEMBERS = 1 << 10
 _MAX_STORES = (1 << 63) // _AREA_NBYTES // _MAX_MEMBERS
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = (
+    *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int),
+    *(ctypes.c_int, ctypes.c_int, ctypes.c_int64),
+)
+_LIBC.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+
 
 class Area:
     """Memory that a process has for itself: zeros, taken from the system as they are touched."""
@@ -67,20 +75,13 @@ def _map(descriptor: int, nbytes: int, offset: int) -> Any:
 
     Python's own mmap keeps a descriptor for each mapping; a model may have thousands of them.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (
-        *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int),
-        *(ctypes.c_int, ctypes.c_int, ctypes.c_int64),
-    )
-    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
     access = mmap.PROT_READ | mmap.PROT_WRITE
-    address = libc.mmap(None, nbytes, access, mmap.MAP_SHARED, descriptor, offset)
+    address = _LIBC.mmap(None, nbytes, access, mmap.MAP_SHARED, descriptor, offset)
     if address == ctypes.c_void_p(-1).value:
         code = ctypes.get_errno()
         raise UsageError(f"memory cannot be mapped: {os.strerror(code)}; see ulimit -v")
     buffer = (ctypes.c_ubyte * nbytes).from_address(address)
-    weakref.finalize(buffer, libc.munmap, address, nbytes).atexit = False
+    weakref.finalize(buffer, _LIBC.munmap, address, nbytes).atexit = False
     return buffer
 
 

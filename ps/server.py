@@ -106,7 +106,7 @@ class Server:
     def serve(self, above: Optional[Client] = None) -> None:
         """Begin to read; with servers above, everything is passed on to them by ``above``."""
         if above is not None:
-            self._relay = Relay(above, self._answered_above, self._accepted_above)
+            self._relay = Relay(above, self._send, self._accepted_above)
             above.when_failed(lambda error: self._fail(str(error), is_told=True))
         self._reactor.receive(self._socket, self._on_message)
         self._reactor.call_every(1.0, self._look_for_stalls)
@@ -115,7 +115,7 @@ class Server:
         """Stop waiting for a worker that has ended well; what this completes is answered."""
         child = self._children.child_above(rank)
         if child >= 0:
-            self._guarded(child, self._leave, rank, child)
+            self._guarded(child, self._leave, rank)
 
     def close(self) -> None:
         self._socket.close()
@@ -229,7 +229,7 @@ class Server:
                 self._store_left(message.store, rank)
         return []
 
-    def _leave(self, rank: int, child: int) -> None:
+    def _leave(self, rank: int) -> None:
         self._left.add(rank)
         for number in self._stores:
             self._store_left(number, rank)
@@ -315,9 +315,6 @@ class Server:
             self._reply(child, wire.Batch(tuple(answers)))
         if self._relay is not None and number in self._stores:
             self._relay.rise(number, self._stores[number])
-
-    def _answered_above(self, number: int, replies: List[Reply]) -> None:
-        self._send(number, replies)
 
     def _accepted_above(self, message: wire.Accepted) -> None:
         self._reply(0, message)

@@ -36,7 +36,7 @@ Updater = Callable[[Slice, np.ndarray, np.ndarray], None]
 
 
 class Reply(NamedTuple):
-    """An answer to worker ``child`` for a run of slices; ``payload`` is uint8 bytes or None."""
+    """An answer to child ``child`` for a run of slices; ``payload`` is uint8 bytes or None."""
 
     child: int
     bucket: int
@@ -46,7 +46,7 @@ class Reply(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Worker ``child`` waits in ``round`` of key ``key`` for the workers ``missing``."""
+    """Child ``child`` waits in ``round`` of key ``key`` for the children ``missing``."""
 
     child: int
     key: str
@@ -63,7 +63,7 @@ class Rise(NamedTuple):
 
 
 class _Slot:
-    """A slice at its owner."""
+    """A slice at a server that merges it."""
 
     __slots__ = (
         "above", "accumulator", "asked_init", "askers", "held", "initialised", "pullers", "round",

@@ -1,7 +1,7 @@
 """MXNet's dependency engine, driven from Python: operations that complete later.
 
-`push_async` queues an operation that runs once the arrays it reads are ready and that holds the
-arrays it writes until its completion is called, from any thread, at any later time. To the engine
+`push_async` queues an operation that runs once its arrays are ready and nobody else uses them, and
+that holds them until its completion is called, from any thread, at any later time. To the engine
 it is an operator like any other, so whatever computes with those arrays waits for exactly them.
 
 This is MXNet's C API (``MXEnginePushAsyncND`` in c_api.h; ``CallbackOnComplete`` in engine.h,
