@@ -20,7 +20,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import mxnet as mx
 
-from baryon.worker.engine import Done, as_handles, push_async
+from baryon.worker.engine import as_handles, complete, push_async
 
 
 class EmulatedDevice:
@@ -41,39 +41,47 @@ class EmulatedDevice:
         """Queue an operation; ``on_end(when)`` gets the time at which it ends, a little before."""
         came_at_s: List[float] = []
 
-        def note_arrival(done: Done) -> None:
+        def note_arrival(completion: bytes) -> None:
             came_at_s.append(time.monotonic())
-            done(None)
+            complete(completion)
 
-        def start(done: Done) -> None:
+        def start(completion: bytes) -> None:
             begin_s = came_at_s[0] if came_at_s else time.monotonic()
             self._free_at_s = max(self._free_at_s, begin_s) + seconds
             if on_end is not None:
                 on_end(self._free_at_s)
-            self._timer.call_at(self._free_at_s, done)
+            self._timer.call_at(self._free_at_s, completion)
 
-        push_async(note_arrival, as_handles(arrays))
-        push_async(start, as_handles([*arrays, self._stream]))
+        push_async(_Step(note_arrival), as_handles(arrays))
+        push_async(_Step(start), as_handles([*arrays, self._stream]))
 
     def close(self) -> None:
         """Call it when all operations have ended."""
         self._timer.close()
 
 
+class _Step:
+    def __init__(self, start: Callable[[bytes], None]) -> None:
+        self.start = start
+
+    def skipped(self) -> None:
+        """Nobody waits for it: what it depends on is emulated, too, and does not fail."""
+
+
 class _Timer:
     """Completes operations at given times, in a thread of its own."""
 
     def __init__(self) -> None:
-        self._due: List[Tuple[float, int, Done]] = []
+        self._due: List[Tuple[float, int, bytes]] = []
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._is_open = True
         self._thread = threading.Thread(target=self._run, name="emulated-device", daemon=True)
         self._thread.start()
 
-    def call_at(self, when_s: float, done: Done) -> None:
+    def call_at(self, when_s: float, completion: bytes) -> None:
         with self._changed:
-            heapq.heappush(self._due, (when_s, next(self._order), done))
+            heapq.heappush(self._due, (when_s, next(self._order), completion))
             self._changed.notify()
 
     def close(self) -> None:
@@ -91,5 +99,5 @@ class _Timer:
                         return
                     self._changed.wait(left_s)
                     continue
-                _, _, done = heapq.heappop(self._due)
-            done(None)
+                _, _, completion = heapq.heappop(self._due)
+            complete(completion)

@@ -15,7 +15,7 @@ import functools
 import os
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple, Type, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Type, Union
 
 import numpy as np
 import zmq
@@ -32,7 +32,6 @@ from .staging import Places, WorkerStore
 
 __all__ = ["Client", "StoreClient"]
 
-_BATCH = 8  # runs that go as one message over a shared link
 _LOOKS = 10  # at the links, while the longest silence lasts
 
 
@@ -239,28 +238,16 @@ class Client:
             setting.done()
             self._count_down()
 
-    def _announce(self, store: WorkerStore, operation: Operation) -> None:
-        self._unfinished += 1
-        store.departures.announce(operation)
-
-    def _ready(self, store: WorkerStore, operation: Operation) -> None:
-        if self._error is not None:
-            self._finish(operation)
-            return
-        if operation.kind == "push" and operation.round is None:
-            operation.round = store.next_round(operation.key)
-        store.departures.ready(operation)
-        # Whatever else is posted already becomes ready before anything leaves.
-        if not store.is_flush_posted:
-            store.is_flush_posted = True
-            self._reactor.post(self._flush, store)
-
     def _flush(self, store: WorkerStore) -> None:
-        store.is_flush_posted = False
-        runs = store.departures.take()
-        for run in runs:
-            store.sent(run)
-        self._send_runs(store, runs)
+        """Send what has become ready."""
+        store.is_flush_posted = False  # before looking: what comes later posts another
+        ready = store.take_ready()
+        self._unfinished += store.take_announced()
+        if self._error is not None:
+            for operation in ready:
+                self._finish(operation)
+            return
+        self._send_runs(store, store.depart(ready))
         for link in self._links:
             link.flush()
 
@@ -268,21 +255,10 @@ class Client:
         """The way to an owner: its own, or the only one there is."""
         return self._links[owner if len(self._links) > 1 else 0]
 
-    def _send_runs(self, store: WorkerStore, runs: List[Run]) -> None:
-        """Queue runs, on a shared link several of them as one message."""
-        batches: Dict[Link, List[Run]] = {}
+    def _send_runs(self, store: WorkerStore, runs: Iterable[Run]) -> None:
         for run in runs:
-            link = self._link(run.slices[0].bucket.server)
-            if link.server.is_shared:
-                batches.setdefault(link, []).append(run)
-            else:
-                link.send(*store.message(run), run.priority)
-        for link, batch in batches.items():
-            batch.sort(key=lambda run: -run.priority)
-            for start in range(0, len(batch), _BATCH):
-                part = batch[start : start + _BATCH]
-                messages: Tuple[Any, ...] = tuple(store.message(run)[0] for run in part)
-                link.send(wire.Batch(messages), None, part[0].priority)
+            message, payload = store.message(run)
+            self._link(run.slices[0].bucket.server).send_run(message, payload, run.priority)
 
     def _on_message(self, server: int, frames: List[zmq.Frame]) -> None:
         try:
@@ -334,6 +310,8 @@ class Client:
 
     def _call_when_idle(self, idle: threading.Event) -> None:
         self._idle.append(idle)
+        for store in self._stores:
+            self._unfinished += store.take_announced()
         if not self._unfinished or self._error is not None:
             self._release_waiters()
 
@@ -394,11 +372,20 @@ class StoreClient:
 
     def announce(self, operation: Operation) -> None:
         """Say, in program order, that ``operation`` will become ready."""
-        self._client._reactor.post_quietly(self._client._announce, self._store, operation)
+        self._store.announced.append(operation)
 
     def ready(self, operation: Operation) -> None:
         """The key's place in the staging memory is filled, or free to be filled."""
-        self._post(self._client._ready, self._store, operation)
+        store = self._store
+        store.made_ready.append(operation)
+        # Whatever becomes ready before the flush runs leaves with it.
+        if not store.is_flush_posted:
+            store.is_flush_posted = True
+            self._client._reactor.post(self._client._flush, store)
+
+    def fail(self, error: BaryonError) -> None:
+        """As `Client.fail`."""
+        self._client.fail(error)
 
     def _configure(
         self, kind: Type[wire.Message], fields: Tuple[Any, ...], done: Callable[[], None]

@@ -13,10 +13,10 @@ long before this step's are done, depend on this step's answers.
 
 from collections import defaultdict, deque
 from typing import (
-    Callable,
     DefaultDict,
     Deque,
-    Iterable,
+    Dict,
+    Iterator,
     List,
     NamedTuple,
     Optional,
@@ -24,25 +24,21 @@ from typing import (
     Tuple,
 )
 
-from .plan import Key, Slice
+from .plan import Bucket, Key, Slice
 
 __all__ = ["Departures", "Operation", "Run", "runs_of"]
-
-
-def _nobody_waits(error: Optional[str]) -> None:
-    pass
 
 
 class Operation:
     """One `init`, `push`, `pull` or `pushpull` of a key.
 
-    ``done(None)`` is called when it is answered, ``done(text)`` if it never will be.
+    A subclass says what its end means to it (`done`).
     ``round`` is None for what does not contribute to a round, and before it is known. ``slices``
     are all of the key's, or some.
     """
 
     __slots__ = (
-        "done", "is_ready", "key", "kind", "priority", "remaining", "round", "slices", "want_value",
+        "is_ready", "key", "kind", "priority", "remaining", "round", "slices", "want_value",
     )  # fmt: skip
 
     def __init__(
@@ -57,11 +53,17 @@ class Operation:
         self.key = key
         self.want_value = want_value
         self.priority = priority
-        self.done: Callable[[Optional[str]], None] = _nobody_waits
         self.is_ready = False
         self.round: Optional[int] = None
         self.slices = slices or key.slices
         self.remaining = len(self.slices)  # not yet answered
+
+    def done(self, error: Optional[str]) -> None:
+        """It is answered, if ``error`` is None, or else never will be."""
+
+    def slice_in(self, bucket: Bucket) -> Slice:
+        """Its slice in one of its buckets: a key that has several has each for itself."""
+        return self.slices[0] if len(self.slices) == 1 else bucket.slices[0]
 
     def __repr__(self) -> str:
         return f"Operation({self.kind} {self.key.name!r}, {self.remaining} slices to go)"
@@ -81,38 +83,38 @@ class Run(NamedTuple):
 class Departures:
     def __init__(self) -> None:
         # bucket -> what was announced for it and has not left, oldest first
-        self._waiting: DefaultDict[int, Deque[Tuple[Operation, Slice]]] = defaultdict(deque)
-        self._touched: List[int] = []  # buckets in which something became ready
+        self._waiting: DefaultDict[Bucket, Deque[Operation]] = defaultdict(deque)
+        self._touched: Dict[Bucket, None] = {}  # in which something became ready, in that order
 
     def announce(self, operation: Operation) -> None:
         for slice_ in operation.slices:
-            self._waiting[slice_.bucket.index].append((operation, slice_))
+            self._waiting[slice_.bucket].append(operation)
 
     def ready(self, operation: Operation) -> None:
         operation.is_ready = True
-        self._touched.extend(slice_.bucket.index for slice_ in operation.slices)
+        for slice_ in operation.slices:
+            self._touched[slice_.bucket] = None
 
-    def take(self) -> List[Run]:
-        """What can leave now, as few runs as possible."""
-        runs: List[Run] = []
-        for bucket in dict.fromkeys(self._touched):
+    def take(self) -> Iterator[Run]:
+        """What can leave now, as few runs as possible, one after the other."""
+        touched, self._touched = self._touched, {}
+        for bucket in touched:
             waiting = self._waiting[bucket]
             leaving = []
-            while waiting and waiting[0][0].is_ready:
-                leaving.append(waiting.popleft())
-            runs += runs_of(leaving)
-        self._touched.clear()
-        return runs
+            while waiting and waiting[0].is_ready:
+                operation = waiting.popleft()
+                leaving.append((operation, operation.slice_in(bucket)))
+            yield from runs_of(leaving)
 
     def ready_but_waiting(self) -> List[Operation]:
         """What would leave later; forgets everything that was announced."""
-        ready = [op for waiting in self._waiting.values() for op, _ in waiting if op.is_ready]
+        ready = [op for waiting in self._waiting.values() for op in waiting if op.is_ready]
         self._waiting.clear()
         self._touched.clear()
         return ready
 
 
-def runs_of(leaving: List[Tuple[Operation, Slice]]) -> Iterable[Run]:
+def runs_of(leaving: List[Tuple[Operation, Slice]]) -> Iterator[Run]:
     """Slices of one bucket, as few runs as possible."""
     leaving.sort(key=lambda pair: pair[1].position)  # stable: a slice's own order is kept
     start = 0

@@ -27,6 +27,7 @@ __all__ = ["Link", "ServerAddress"]
 # cannot overtake them.
 _SEND_AHEAD = 4
 _CONTROL = 1 << 40  # goes before any user's priority
+_BATCH = 8  # runs that go as one message over a shared link
 _RETRY_S = 0.1  # from the loss of a connection to the next attempt
 _MAX_TTL_S = 6500.0  # it travels as 16 bits of tenths of a second
 _LOST = (
@@ -80,6 +81,8 @@ class Link:
         self._silence_s = silence_s
         self._on_up = on_up
         self._on_message = on_message
+        self._batch: List[wire.Run] = []
+        self._batch_priority = 0
         self._connection = 0  # counts them
         self._socket: Optional[zmq.Socket] = None
         self._next: Optional[Timer] = None
@@ -96,13 +99,31 @@ class Link:
         if not self.is_up:
             return
         frames: List[Any] = [wire.DATA.encode(message)]
-        if payload is not None and not self.server.is_shared:
+        if payload is not None:
             frames.append(payload)
         self._outbox.put(frames, priority)
 
+    def send_run(self, message: wire.Run, payload: Optional[np.ndarray], priority: int) -> None:
+        """The same for what a shared link takes several of as one message, and no payload."""
+        if not self.server.is_shared:
+            self.send(message, payload, priority)
+            return
+        batch = self._batch
+        if not batch or priority > self._batch_priority:
+            self._batch_priority = priority
+        batch.append(message)
+        if len(batch) == _BATCH:
+            self._send_batch()
+
     def flush(self) -> None:
+        if self._batch:
+            self._send_batch()
         if self.is_up:
             self._outbox.flush()
+
+    def _send_batch(self) -> None:
+        batch, self._batch = self._batch, []
+        self.send(wire.Batch(tuple(batch)), None, self._batch_priority)
 
     def progress(self) -> None:
         """Say that the server has answered more than Hello: what is sent on this link arrives."""

@@ -18,6 +18,16 @@ from .store import Reply, Rise, SyncStore
 __all__ = ["Relay"]
 
 
+class _Rising(Operation):
+    __slots__ = ("answered",)
+
+    answered: Callable[[], None]
+
+    def done(self, error: Optional[str]) -> None:
+        if error is None:  # otherwise the client says so
+            self.answered()
+
+
 class Relay:
     """``on_answers(store, replies)``: what children are to be told; ``on_accepted(message)``: that
     a setting of worker 0 has been accepted above."""
@@ -60,14 +70,9 @@ class Relay:
         above, slice_ = self._above[number], rise.slice
         key = above.key(slice_.key.name)
         # Front layers are declared first, and needed first.
-        operation = Operation(rise.kind, key, True, -key.number, (key.slices[slice_.index],))
+        operation = _Rising(rise.kind, key, True, -key.number, (key.slices[slice_.index],))
         operation.round = rise.round if rise.kind == "push" else None
-
-        def done(error: Optional[str]) -> None:
-            if error is None:  # otherwise the client says so
-                self._on_answers(number, store.answered_above(slice_))
-
-        operation.done = done
+        operation.answered = lambda: self._on_answers(number, store.answered_above(slice_))
         return operation
 
     def set(self, message: Union[wire.SetOptimizer, wire.SetHyper], is_new: bool) -> None:

@@ -9,7 +9,8 @@ Over a shared link no bytes travel: the server reads ``outgoing``, and ``incomin
 host's servers write.
 """
 
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from collections import deque
+from typing import Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -38,7 +39,10 @@ class WorkerStore:
         self.outgoing = outgoing
         self.incoming = incoming
         self.departures = Departures()
-        self.outstanding: Dict[Tuple[int, int], Operation] = {}  # (bucket, position)
+        self.outstanding: Dict[Slice, Operation] = {}
+        # What other threads have announced and made ready, until the store's own looks.
+        self.announced: Deque[Operation] = deque()
+        self.made_ready: Deque[Operation] = deque()
         self.is_flush_posted = False
         self._rounds: Dict[Key, int] = {}
         self._settings = 0
@@ -57,10 +61,30 @@ class WorkerStore:
         self._settings += 1
         return self._settings
 
+    def take_announced(self) -> int:
+        """Take note of what has been announced; returns how many operations that is."""
+        count = len(self.announced)
+        for _ in range(count):
+            self.departures.announce(self.announced.popleft())
+        return count
+
+    def take_ready(self) -> List[Operation]:
+        """What has become ready. It has been announced before: look at that afterwards."""
+        return [self.made_ready.popleft() for _ in range(len(self.made_ready))]
+
+    def depart(self, ready: List[Operation]) -> Iterator[Run]:
+        """What can leave now that these are ready; it is to be answered from now on."""
+        for operation in ready:
+            if operation.kind == "push" and operation.round is None:
+                operation.round = self.next_round(operation.key)
+            self.departures.ready(operation)
+        for run in self.departures.take():
+            self.sent(run)
+            yield run
+
     def sent(self, run: Run) -> None:
         """Take note that ``run`` is to be answered from now on."""
-        for operation, slice_ in zip(run.operations, run.slices):
-            self.outstanding[slice_.bucket.index, slice_.position] = operation
+        self.outstanding.update(zip(run.slices, run.operations))
 
     def unanswered(self, server: Optional[int] = None) -> List[Run]:
         """What was sent, to ``server`` or to any, and is not answered, as few runs as possible.
@@ -69,13 +93,13 @@ class WorkerStore:
         answer, and the places of what was answered are not touched.
         """
         buckets: Dict[int, List[Tuple[Operation, Slice]]] = {}
-        for (index, position), operation in self.outstanding.items():
-            bucket = self.plan.buckets[index]
+        for slice_, operation in self.outstanding.items():
+            bucket = slice_.bucket
             if server is None or bucket.server == server:
-                buckets.setdefault(index, []).append((operation, bucket.slices[position]))
+                buckets.setdefault(bucket.index, []).append((operation, slice_))
         return [run for waiting in buckets.values() for run in runs_of(waiting)]
 
-    def message(self, run: Run) -> Tuple[wire.Message, Optional[np.ndarray]]:
+    def message(self, run: Run) -> Tuple[wire.Run, Optional[np.ndarray]]:
         """The header and payload for a run of slices."""
         operation, first = run.operations[0], run.slices[0]
         where = (self.number, first.bucket.index, first.position, len(run.slices))
@@ -96,7 +120,7 @@ class WorkerStore:
             run = self.plan.run(message.bucket, message.first, message.count)
         except IndexError as error:
             raise ProtocolError(str(error)) from error
-        taken = [s for s in run if (message.bucket, s.position) in self.outstanding]
+        taken = [s for s in run if s in self.outstanding]
         if payload is not None:
             start, end = run[0].offset, run[-1].end
             if payload.nbytes != end - start:
@@ -109,7 +133,7 @@ class WorkerStore:
                     memory[s.offset : s.end] = payload[s.offset - start : s.end - start]
         finished = []
         for slice_ in taken:
-            operation = self.outstanding.pop((message.bucket, slice_.position))
+            operation = self.outstanding.pop(slice_)
             operation.remaining -= 1
             if not operation.remaining:
                 finished.append(operation)

@@ -52,8 +52,11 @@ Multipliers = List[Tuple[Union[int, str], float]]
 """Factors of the learning rate or the weight decay, by key."""
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True):
-    """Base of every message of either plane; its tag on the wire is the class name."""
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of every message of either plane; its tag on the wire is the class name.
+
+    No message refers to itself, so Python need not look for such (``gc``), and that often.
+    """
 
 
 class KeySpec(msgspec.Struct, frozen=True, array_like=True):
@@ -172,6 +175,10 @@ class Answer(Message, frozen=True, tag=True):
     first: int
     count: int
     has_value: bool
+
+
+Run = Union[Init, Push, Pull]
+"""What concerns a run of slices and is answered."""
 
 
 class Batch(Message, frozen=True, tag=True):

@@ -12,35 +12,25 @@ which there may be one only: it must not wait for anything, least of all for ano
 import ctypes
 import functools
 import itertools
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+import struct
+from typing import Any, Dict, List, Optional, Protocol, Sequence
 
 from mxnet.base import _LIB, check_call
 
-__all__ = ["Done", "address_of", "as_handles", "can_address", "copy", "push_async"]
+__all__ = ["Step", "address_of", "as_handles", "can_address", "complete", "copy", "push_async"]
 
 # The same library, called without giving up Python's lock: these calls return at once, and the
 # other threads of a worker would otherwise take the lock at every one of them, and this one wait
 # for it as often. (The engine holds no lock of its own while it calls us, so nobody waits for two.)
 _QUICK = ctypes.PyDLL(_LIB._name)
 
-Done = Callable[[Optional[str]], None]
-"""``done(None)`` completes an operation; ``done(text)`` makes it one that has failed: what would
-read the arrays it writes is skipped, and whoever waits for those gets an MXNetError with ``text``.
-"""
-
 _COMPLETION = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _DELETER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _OPERATION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
-class _CallbackOnComplete(ctypes.Structure):
-    """engine.h: the completion to call, as ``callback(engine, param, error)``."""
-
-    _fields_ = (
-        ("callback", ctypes.c_void_p),
-        ("engine", ctypes.c_void_p),
-        ("param", ctypes.c_void_p),
-    )
+# engine.h: CallbackOnComplete {callback, engine, param}, to call as callback(engine, param, error).
+_WORDS = struct.Struct("PPP")
 
 
 class _Context(ctypes.Structure):
@@ -55,35 +45,44 @@ _CPU = ctypes.byref(_Context(1, 0))
 _PRIORITIZED = ctypes.byref(ctypes.c_int(3))
 _NAME = b"baryon"
 
-_pending: Dict[int, Tuple[Callable[[Done], None], Callable[[], None]]] = {}
+
+class Step(Protocol):
+    """An operation, for the engine. One object for all of it: there may be thousands at a time,
+    and Python looks through everything that it has whenever it has many more things than before.
+    """
+
+    def start(self, completion: bytes) -> None:
+        """The arrays are its own, until ``complete(completion)``. Must return soon."""
+
+    def skipped(self) -> None:
+        """Called instead of `start` if one of the arrays could not be computed: the engine
+        completes such an operation without running it."""
+
+
+_pending: Dict[int, Step] = {}
 _tokens = itertools.count(1)
+_completions: Dict[int, Any] = {}  # address -> function; of one engine there is one
 _errors: List[Any] = []  # the memory of what `_error` has made
 
 
 @_OPERATION
 def _run(_context: int, on_complete: int, token: int) -> None:
     """The one callback of all operations; called by an engine thread, once per operation."""
-    # The engine's own copy of this struct does not outlive the call: take its three words.
-    completion = _CallbackOnComplete.from_address(on_complete)
-    call, engine, param = completion.callback, completion.engine, completion.param
-
-    def done(error: Optional[str]) -> None:
-        _COMPLETION(call)(engine, param, None if error is None else _error(error))
-
+    # The engine's own copy of these words does not outlive the call.
+    completion = ctypes.string_at(on_complete, _WORDS.size)
     try:
-        start, _ = _pending.pop(token)
-        start(done)
+        _pending.pop(token).start(completion)
     except BaseException as error:
         # ctypes would print and drop it, and whoever waits for the arrays would wait for ever.
-        done(f"{type(error).__name__}: {error}")
+        complete(completion, f"{type(error).__name__}: {error}")
 
 
 @_DELETER
 def _delete(token: int) -> None:
     """Called when the engine has done with an operation, also with one that it has skipped."""
-    _, on_skipped = _pending.pop(token, (None, None))
-    if on_skipped is not None:
-        on_skipped()
+    step = _pending.pop(token, None)
+    if step is not None:
+        step.skipped()
 
 
 @functools.lru_cache(maxsize=None)  # the engine copies the object; few texts, kept for good
@@ -96,20 +95,13 @@ def _error(text: str) -> ctypes.c_void_p:
     return ctypes.cast(storage, ctypes.c_void_p)
 
 
-def push_async(
-    start: Callable[[Done], None],
-    writes: Any,
-    priority: int = 0,
-    on_skipped: Callable[[], None] = lambda: None,
-) -> None:
-    """Queue an operation that has NDArrays for itself; ``start(done)`` is called when it has.
+def push_async(step: Step, writes: Any, priority: int = 0) -> None:
+    """Queue an operation that has NDArrays for itself from its `start` to its `complete`.
 
-    ``writes`` are arrays made by `as_handles`. ``start`` must return soon; ``done`` must be called
-    once, at any time. ``on_skipped()`` is called instead of ``start`` if one of the arrays could
-    not be computed: the engine completes such an operation without running it.
+    ``writes`` are arrays made by `as_handles`.
     """
     token = next(_tokens)
-    _pending[token] = (start, on_skipped)
+    _pending[token] = step
     check_call(
         _QUICK.MXEnginePushAsyncND(
             _run,
@@ -126,6 +118,19 @@ def push_async(
             False,
         )
     )
+
+
+def complete(completion: bytes, error: Optional[str] = None) -> None:
+    """Complete an operation, once, from any thread and at any time.
+
+    With an ``error`` it has failed: what would read the arrays it writes is skipped, and whoever
+    waits for those gets an MXNetError with that text.
+    """
+    address, engine, param = _WORDS.unpack(completion)
+    function = _completions.get(address)
+    if function is None:
+        function = _completions[address] = _COMPLETION(address)
+    function(engine, param, None if error is None else _error(error))
 
 
 def as_handles(arrays: Sequence[Any]) -> Any:

@@ -14,13 +14,13 @@ What can be found out beforehand is found out once: a script gives the same arra
 """
 
 import ctypes
-from typing import Any, Callable, List, Optional, Sequence
+from typing import Any, List, Optional
 
 import mxnet as mx
 
-from baryon.ps import Key, Operation, Places, StoreClient, array_over
+from baryon.ps import Key, Operation, Places, StoreClient, UsageError, array_over
 
-from .engine import Done, address_of, as_handles, can_address, copy, push_async
+from .engine import address_of, as_handles, can_address, complete, copy, push_async
 
 __all__ = ["Exchange", "Place"]
 
@@ -42,10 +42,10 @@ class Place:
         """Copy a CPU array's elements to where the key is sent from."""
         ctypes.memmove(self._to, address_of(array), self.key.nbytes)
 
-    def empty(self, targets: Sequence[int]) -> None:
-        """Copy what has arrived to some addresses."""
-        for address in targets:
-            ctypes.memmove(address, self._from, self.key.nbytes)
+    def empty(self, outs: List[Any]) -> None:
+        """Copy what has arrived to some CPU arrays."""
+        for out in outs:
+            ctypes.memmove(address_of(out), self._from, self.key.nbytes)
 
 
 class Exchange:
@@ -58,68 +58,75 @@ class Exchange:
     """
 
     def __init__(
-        self, kind: str, place: Place, arrays: Optional[List[Any]], outs: Optional[List[Any]]
+        self,
+        store: StoreClient,
+        kind: str,
+        place: Place,
+        arrays: Optional[List[Any]],
+        outs: Optional[List[Any]],
     ) -> None:
-        self._kind = kind
-        self._place = place
-        self._arrays = arrays or []
-        self._outs = outs or []
-        self._wants_value = outs is not None
-        self._takes = len(self._arrays) == 1 and can_address(self._arrays)
-        self._gives = outs is not None and can_address(self._outs)
+        self.store = store
+        self.kind = kind
+        self.place = place
+        self.arrays = arrays or []
+        self.outs = outs or []
+        self.wants_value = outs is not None
+        self.takes = len(self.arrays) == 1 and can_address(self.arrays)
+        self.gives = outs is not None and can_address(self.outs)
         held = [place.outgoing, place.incoming]
-        held += self._arrays if self._takes else []
-        held += self._outs if self._gives else []
+        held += self.arrays if self.takes else []
+        held += self.outs if self.gives else []
         self._held = as_handles(held)
-        self._seen = self._handles()
+        self._seen = [array.handle for array in (*self.arrays, *self.outs)]
 
     def is_for(self, kind: str, arrays: Optional[List[Any]], outs: Optional[List[Any]]) -> bool:
         """Whether it would be the same for these arrays."""
-        return (
-            kind == self._kind
-            and len(arrays or ()) == len(self._arrays)
-            and len(outs or ()) == len(self._outs)
-            and (outs is not None) == self._wants_value
-            and all(map(_is, arrays or (), self._arrays))
-            and all(map(_is, outs or (), self._outs))
-            and self._handles() == self._seen
-        )
+        if kind != self.kind or (outs is not None) != self.wants_value:
+            return False
+        given = [*(arrays or ()), *(outs or ())]
+        if len(arrays or ()) != len(self.arrays) or len(given) != len(self._seen):
+            return False
+        return all(array.handle is handle for array, handle in zip(given, self._seen))
 
-    def _handles(self) -> List[Any]:
-        return [array.handle.value for array in (*self._arrays, *self._outs)]
-
-    def enqueue(self, store: StoreClient, priority: int, on_skipped: Callable[[], None]) -> None:
+    def enqueue(self, priority: int) -> None:
         """Queue it; the steps of a key must be queued one after the other."""
-        place, arrays, outs = self._place, self._arrays, self._outs
-        operation = Operation(self._kind, place.key, self._wants_value, priority)
-
-        def start(done: Done) -> None:
-            if self._takes:
-                place.fill(arrays[0])
-            operation.done = self._finish(done) if self._gives else done
-            store.ready(operation)
-
-        if arrays and not self._takes:
-            _sum(arrays, place.outgoing)
-        store.announce(operation)
-        push_async(start, self._held, priority, on_skipped)
-        if not self._gives:
-            for out in outs:
-                copy(place.incoming, out)
-
-    def _finish(self, done: Done) -> Done:
-        targets = [address_of(out) for out in self._outs]
-
-        def finish(error: Optional[str]) -> None:
-            if error is None:
-                self._place.empty(targets)
-            done(error)
-
-        return finish
+        step = _Step(self, priority)
+        if self.arrays and not self.takes:
+            _sum(self.arrays, self.place.outgoing)
+        self.store.announce(step)
+        push_async(step, self._held, priority)
+        if not self.gives:
+            for out in self.outs:
+                copy(self.place.incoming, out)
 
 
-def _is(a: Any, b: Any) -> bool:
-    return a is b
+class _Step(Operation):
+    """An exchange as the store knows it, and as the engine does."""
+
+    __slots__ = ("_completion", "_exchange")
+
+    def __init__(self, exchange: Exchange, priority: int) -> None:
+        super().__init__(exchange.kind, exchange.place.key, exchange.wants_value, priority)
+        self._exchange = exchange
+
+    def start(self, completion: bytes) -> None:
+        self._completion = completion
+        exchange = self._exchange
+        if exchange.takes:
+            exchange.place.fill(exchange.arrays[0])
+        exchange.store.ready(self)
+
+    def done(self, error: Optional[str]) -> None:
+        exchange = self._exchange
+        if error is None and exchange.gives:
+            exchange.place.empty(exchange.outs)
+        complete(self._completion, error)
+
+    def skipped(self) -> None:
+        # The gradient could not be computed, which the script learns where it reads what depends
+        # on it. The others' round cannot be completed without it.
+        name = self._exchange.place.key.name
+        self._exchange.store.fail(UsageError(f"the value given for key {name!r} failed to compute"))
 
 
 def _sum(arrays: List[Any], out: Any) -> None:

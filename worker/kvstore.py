@@ -178,20 +178,12 @@ class KVStore(mx.kvstore.KVStore):
             raise UsageError(f"key {name!r} has not been initialised; call init or broadcast first")
         exchange = place.exchange
         if exchange is None or not exchange.is_for(kind, arrays, outs):
-            exchange = Exchange(
-                kind, place, self._checked(place.key, arrays), self._checked(place.key, outs)
-            )
-            place.exchange = exchange
-
-        def skipped() -> None:
-            # The gradient could not be computed, which the script learns where it reads what
-            # depends on it. The others' round cannot be completed without it.
-            self._client.fail(UsageError(f"the value given for key {name!r} failed to compute"))
-
+            arrays, outs = self._checked(place.key, arrays), self._checked(place.key, outs)
+            exchange = place.exchange = Exchange(self._store, kind, place, arrays, outs)
         if kind == "push":
             self._update_hyper(name)
         with self._lock:
-            exchange.enqueue(self._store, priority, skipped)
+            exchange.enqueue(priority)
 
     @staticmethod
     def _checked(key: Key, arrays: Optional[List[Any]]) -> Optional[List[Any]]:

@@ -20,6 +20,7 @@ from zmq.auth.thread import ThreadAuthenticator  # noqa: F401 - imported before 
 from baryon.ps import (
     Child,
     Client,
+    Key,
     KeyPair,
     Operation,
     Reactor,
@@ -93,21 +94,23 @@ class RecordingServer(Server):
         super()._on_message(frames)
 
 
-class Outcome:
-    """How an operation ended, once it has."""
+class Outcome(Operation):
+    """An operation that remembers how it ended, once it has."""
 
-    def __init__(self, operation: Operation) -> None:
+    def __init__(self, kind: str, key: Key, want_value: bool = False, priority: int = 0) -> None:
+        super().__init__(kind, key, want_value, priority)
         self.ends: queue.Queue[Optional[str]] = queue.Queue()
-        operation.done = self.ends.put
-        self._what = str(operation)
+
+    def done(self, error: Optional[str]) -> None:
+        self.ends.put(error)
 
     def error(self) -> Optional[str]:
         """Why the operation failed, or None if it was answered; waits for either."""
         try:
             error = self.ends.get(timeout=LIMIT_S)
         except queue.Empty:
-            raise AssertionError(f"{self._what} has no outcome") from None
-        assert self.ends.empty(), f"{self._what} has ended twice"
+            raise AssertionError(f"{self} has no outcome") from None
+        assert self.ends.empty(), f"{self} has ended twice"
         return error
 
     def is_known(self) -> bool:
@@ -149,10 +152,9 @@ class Worker:
         """Start an operation."""
         if value is not None:
             self.places[name][...] = value
-        operation = Operation(kind, self.store.key(name), want_value)
-        outcome = Outcome(operation)
-        self.store.announce(operation)
-        self.store.ready(operation)
+        outcome = Outcome(kind, self.store.key(name), want_value)
+        self.store.announce(outcome)
+        self.store.ready(outcome)
         return outcome
 
     def init(self, name: Union[int, str], value: Any) -> None:

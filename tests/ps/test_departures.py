@@ -110,7 +110,7 @@ def test_what_differs_is_not_fused(field):
         departures.announce(operation)
     for operation in (first, second):
         departures.ready(operation)
-    runs = departures.take()
+    runs = list(departures.take())
     assert [run.operations for run in runs] == [(first,), (second,)]
 
 
@@ -158,12 +158,12 @@ def test_giving_up_names_what_was_ready_and_forgets_the_rest():
     for operation in (gone, held, ready, last):
         departures.announce(operation)
     departures.ready(gone)
-    departures.take()
+    assert len(list(departures.take())) == 1
     departures.ready(ready)
     assert departures.ready_but_waiting() == [ready]
     departures.ready(held)
     departures.ready(last)
-    assert departures.take() == []
+    assert list(departures.take()) == []
 
 
 # -- any interleaving ---------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def test_each_take_releases_the_ready_heads_of_all_buckets_and_all_leave_once(hi
             for queue in waiting.values():
                 while queue and queue[0][0] in ready:
                     expected.append(queue.pop(0))
-            runs = departures.take()
+            runs = list(departures.take())
             got = [pair for run in runs for pair in zip(run.operations, run.slices)]
             assert sorted(map(identity, got)) == sorted(map(identity, expected))
             for run in runs:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zmq
 
-from baryon.ps import Operation, PeerError, ProtocolError, UsageError, dump_optimizer, wire
+from baryon.ps import PeerError, ProtocolError, UsageError, dump_optimizer, wire
 
 from .conftest import LIMIT_S, Outcome, answered, ask
 from .test_server import two_workers
@@ -74,8 +74,7 @@ def test_fail_ends_every_operation_with_the_reason(job):
     for name in ("weight", "bias", "early", "late"):
         worker.key(name, (2,))
     under_way = [worker.begin("push", "weight", 1.0), worker.begin("pull", "bias")]
-    late = Operation("push", worker.store.key("late"), want_value=True)
-    announced = Outcome(late)
+    late = Outcome("push", worker.store.key("late"), want_value=True)
     worker.store.announce(late)  # not ready, and so in the way of the next
     under_way.append(worker.begin("push", "early", 1.0))
     reason = UsageError("the scheduler says stop")
@@ -87,7 +86,7 @@ def test_fail_ends_every_operation_with_the_reason(job):
 
     worker.store.ready(late)
     to_come = worker.begin("push", "weight", 1.0)
-    assert [announced.error(), to_come.error()] == [str(reason)] * 2
+    assert [late.error(), to_come.error()] == [str(reason)] * 2
     with pytest.raises(UsageError, match="stop"):
         worker.client.drain(LIMIT_S)
     assert worker.loop.call(lambda: worker.client._unfinished) == 0

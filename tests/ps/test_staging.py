@@ -48,7 +48,7 @@ def under_way(store, kind, name, want_value=True):
     """An operation all of whose slices have been sent."""
     operation = Operation(kind, store.plan[name], want_value)
     for slice_ in operation.key.slices:
-        store.outstanding[slice_.bucket.index, slice_.position] = operation
+        store.outstanding[slice_] = operation
     return operation
 
 

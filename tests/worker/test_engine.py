@@ -1,8 +1,9 @@
 """Engine operations that complete later: who waits for them, and who does not."""
 
 import ctypes
+import functools
 import threading
-from typing import Any, List
+from typing import Any, Callable, List
 
 import mxnet as mx
 import numpy as np
@@ -10,22 +11,32 @@ import pytest
 
 from baryon.ps import array_over
 from baryon.worker import engine
-from baryon.worker.engine import Done, address_of, as_handles, copy, push_async
+from baryon.worker.engine import address_of, as_handles, complete, copy, push_async
 
 LIMIT_S = 30.0
+
+
+class Step:
+    """An operation that calls ``action(completion)`` when it starts."""
+
+    def __init__(self, action: Callable[[bytes], None]) -> None:
+        self.start = action
+
+    def skipped(self) -> None:
+        raise AssertionError("an operation was skipped")
 
 
 def test_operation_starts_when_what_it_reads_is_ready_and_holds_what_it_writes() -> None:
     x = mx.nd.random.uniform(shape=(300, 300))
     product, out = mx.nd.dot(x, x), mx.nd.zeros((300, 300))
-    held: List[Done] = []
+    held: List[bytes] = []
     started = threading.Event()
 
-    def start(done: Done) -> None:
-        held.append(done)
+    def start(completion: bytes) -> None:
+        held.append(completion)
         started.set()
 
-    push_async(start, as_handles([product, out]))
+    push_async(Step(start), as_handles([product, out]))
     after = out + 1  # queued behind the operation
     seen: List[np.ndarray] = []
     reader = threading.Thread(target=lambda: seen.append(after.asnumpy()))
@@ -34,7 +45,7 @@ def test_operation_starts_when_what_it_reads_is_ready_and_holds_what_it_writes()
     unrelated = (mx.nd.ones(3) * 2).asnumpy()  # the engine goes on with everything else
     assert unrelated.tolist() == [2, 2, 2]
     assert not seen
-    held[0](None)
+    complete(held[0])
     reader.join(LIMIT_S)
     assert (seen[0] == 1).all()
 
@@ -43,19 +54,20 @@ def test_operations_of_one_array_run_in_program_order() -> None:
     array = mx.nd.zeros(1)
     order: List[int] = []
 
-    def start(number: int, done: Done) -> None:
+    def start(number: int, completion: bytes) -> None:
         order.append(number)
-        done(None)
+        complete(completion)
 
     for number in range(200):
-        push_async(lambda done, number=number: start(number, done), as_handles([array]))
+        push_async(Step(functools.partial(start, number)), as_handles([array]))
     array.wait_to_read()
     assert order == list(range(200))
 
 
 def test_failed_operation_raises_in_whoever_waits_and_what_depends_on_it_is_skipped() -> None:
     place, out = mx.nd.zeros(3), mx.nd.full(3, 7)
-    push_async(lambda done: done("the server has gone"), as_handles([place]))
+    failing = Step(lambda completion: complete(completion, "the server has gone"))
+    push_async(failing, as_handles([place]))
     place.copyto(out)
     with pytest.raises(mx.MXNetError, match="the server has gone"):
         out.wait_to_read()
@@ -66,10 +78,10 @@ def test_failed_operation_raises_in_whoever_waits_and_what_depends_on_it_is_skip
 def test_exception_in_start_does_not_hold_the_arrays() -> None:
     array = mx.nd.zeros(1)
 
-    def start(done: Done) -> None:
+    def start(completion: bytes) -> None:
         raise ValueError("a bug")
 
-    push_async(start, as_handles([array]))
+    push_async(Step(start), as_handles([array]))
     with pytest.raises(ValueError, match="a bug"):  # MXNet goes by the text's beginning
         array.wait_to_read()
 
@@ -118,13 +130,13 @@ def test_the_bytes_of_an_array_in_mkldnns_layout_are_those_that_numpy_sees() -> 
     was_mixed: List[bool] = []
     finished = threading.Event()
 
-    def start(done: Done) -> None:
+    def start(completion: bytes) -> None:
         was_mixed.append(engine._is_mkldnn(ctypes.c_void_p(engine._chunk(array))))
         ctypes.memmove(found.ctypes.data, address_of(array), found.nbytes)
-        done(None)
+        complete(completion)
         finished.set()
 
-    push_async(start, as_handles([array]))
+    push_async(Step(start), as_handles([array]))
     assert finished.wait(LIMIT_S)
     assert was_mixed == [True]
     assert (found == expected).all() and (array.asnumpy() == expected).all()
