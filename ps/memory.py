@@ -109,6 +109,7 @@ class Memory:
         self._area = area or Area()
         self._regions: Dict[int, np.ndarray] = {}  # start -> bytes
         self._buckets: Dict[int, np.ndarray] = {}  # index -> bytes
+        self._slices: Dict[Slice, np.ndarray] = {}  # its elements
 
     def __repr__(self) -> str:
         nbytes = sum(region.nbytes for region in self._regions.values())
@@ -129,6 +130,13 @@ class Memory:
     def run(self, run: Sequence[Slice]) -> np.ndarray:
         """The bytes of neighbouring slices of a bucket, from the first to the last, as uint8."""
         return self.bucket(run[0].bucket)[run[0].offset : run[-1].end]
+
+    def slice(self, slice_: Slice) -> np.ndarray:
+        """The elements of a slice, 1-D of its dtype; always the same array."""
+        found = self._slices.get(slice_)
+        if found is None:
+            found = self._slices[slice_] = self.run((slice_,)).view(slice_.bucket.dtype)
+        return found
 
     def key(self, key: Key) -> np.ndarray:
         """A key's elements, as an array of its shape and dtype."""

@@ -28,7 +28,7 @@ from .reactor import Reactor
 from .relay import Relay
 from .security import Authenticator, KeyPair, secure_server
 from .stalls import StallWatch
-from .store import Reply, SyncStore
+from .store import Payload, Reply, SyncStore
 
 __all__ = ["Server"]
 
@@ -167,8 +167,8 @@ class Server:
             replies = handler(child, message, self._payload(child, message, frames[1:]))
         self._send(getattr(message, "store", 0), replies)
 
-    def _payload(self, child: int, message: Any, frames: List[zmq.Frame]) -> np.ndarray:
-        """The bytes that come with a message, or lie in its sender's area of the memory."""
+    def _payload(self, child: int, message: Any, frames: List[zmq.Frame]) -> Payload:
+        """The bytes that come with a message, or its sender's area of the memory."""
         member = self._children[child].member
         if len(frames) != (0 if member else 1):
             raise ProtocolError(f"{type(message).__name__} came in {1 + len(frames)} frames")
@@ -179,7 +179,7 @@ class Server:
             assert self._memory is not None  # see _hello
             area = Memory(self._memory.area(message.store, member))
             self._areas[message.store, member] = area
-        return area.run(self._store(message).run(message.bucket, message.first, message.count))
+        return area
 
     def _batch(self, child: int, message: wire.Batch) -> List[Reply]:
         """The messages of a shared link, one after the other; replies go together, too."""
@@ -248,11 +248,11 @@ class Server:
             self._relay.declare(message.store, store.plan)
         return []
 
-    def _init(self, child: int, message: wire.Init, payload: np.ndarray) -> List[Reply]:
+    def _init(self, child: int, message: wire.Init, payload: Payload) -> List[Reply]:
         m = message
         return self._store(m).init(child, m.bucket, m.first, m.count, payload)
 
-    def _push(self, child: int, message: wire.Push, payload: np.ndarray) -> List[Reply]:
+    def _push(self, child: int, message: wire.Push, payload: Payload) -> List[Reply]:
         m = message
         store = self._store(m)
         return store.push(child, m.bucket, m.first, m.count, m.round, m.want_value, payload)
@@ -306,11 +306,12 @@ class Server:
         """Send answers, several of a shared link as one, and up what has been merged by now."""
         shared: Dict[int, List[wire.Answer]] = {}
         for r in replies:
-            answer = wire.Answer(number, r.bucket, r.first, r.num_slices, r.payload is not None)
+            answer = wire.Answer(number, r.bucket, r.first, r.num_slices, r.has_value)
             if self._children[r.child].member:
                 shared.setdefault(r.child, []).append(answer)
             else:
-                self._reply(r.child, answer, r.payload)
+                values = self._stores[number].values(r) if r.has_value else None
+                self._reply(r.child, answer, values)
         for child, answers in shared.items():
             self._reply(child, wire.Batch(tuple(answers)))
         if self._relay is not None and number in self._stores:

@@ -20,7 +20,7 @@ connection is answered once on that connection: when it connects again, `forget_
 what it had asked for, keeps what it has contributed, and the worker asks again.
 """
 
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -33,16 +33,18 @@ __all__ = ["Reply", "Rise", "SyncStore", "Wait"]
 
 Updater = Callable[[Slice, np.ndarray, np.ndarray], None]
 """``update(slice, merged, value)`` changes ``value`` in place; both are 1-D."""
+Payload = Union[np.ndarray, Memory]
+"""The bytes of a run, as uint8, or the memory in which its slices lie."""
 
 
 class Reply(NamedTuple):
-    """An answer to child ``child`` for a run of slices; ``payload`` is uint8 bytes or None."""
+    """An answer to child ``child`` for a run of slices, with their values (`SyncStore.values`)."""
 
     child: int
     bucket: int
     first: int
     num_slices: int
-    payload: Optional[np.ndarray]
+    has_value: bool
 
 
 class Wait(NamedTuple):
@@ -188,7 +190,7 @@ class SyncStore:
         return is_new
 
     def init(
-        self, child: int, bucket: int, first: int, count: int, payload: np.ndarray
+        self, child: int, bucket: int, first: int, count: int, payload: Payload
     ) -> List[Reply]:
         """Take child 0's value; answers it and the pulls that waited for a first value."""
         if child != 0:
@@ -203,7 +205,7 @@ class SyncStore:
                     slot.value[:] = slot.accumulator[:] = part
                     self._rise("init", slot)
                 continue
-            replies.append(Reply(child, bucket, slot.slice.position, 1, None))
+            replies.append(Reply(child, bucket, slot.slice.position, 1, False))
             if not slot.initialised:  # or it is a repeat
                 slot.value[:] = part
                 slot.initialised = True
@@ -212,7 +214,7 @@ class SyncStore:
 
     def push(
         self, child: int, bucket: int, first: int, count: int,
-        round_: int, want_value: bool, payload: np.ndarray,
+        round_: int, want_value: bool, payload: Payload,
     ) -> List[Reply]:  # fmt: skip
         """Take a contribution; answers everyone for the slices whose round it completes.
 
@@ -232,8 +234,7 @@ class SyncStore:
         completed: List[_Slot] = []
         for slot, part in zip(slots, parts):
             if round_ <= slot.round:  # a repeat of something that is counted and done
-                position = slot.slice.position
-                replies.append(self._reply(child, bucket, position, 1, want_value))
+                replies.append(Reply(child, bucket, slot.slice.position, 1, want_value))
                 continue
             is_repeat = slot.has(child)
             slot.askers[child] = want_value
@@ -247,14 +248,14 @@ class SyncStore:
         """Answer with the values, now or once child 0 has initialised them."""
         slots = self._run(bucket, first, count)
         if all(slot.initialised for slot in slots):
-            return [self._value(child, bucket, first, count)]
+            return [Reply(child, bucket, first, count, True)]
         if self.has_first and self._first_has_left:
             name = next(slot.slice.key.name for slot in slots if not slot.initialised)
             raise UsageError(f"worker 0 has ended without initialising key {name!r}")
         replies = []
         for slot in slots:
             if slot.initialised:
-                replies.append(self._value(child, bucket, slot.slice.position, 1))
+                replies.append(Reply(child, bucket, slot.slice.position, 1, True))
             else:
                 slot.pullers.append(child)
                 if not self.has_first and not slot.above:
@@ -271,7 +272,7 @@ class SyncStore:
         replies = []
         if slot.asked_init:
             slot.asked_init = False
-            replies.append(Reply(0, slice_.bucket.index, slice_.position, 1, None))
+            replies.append(Reply(0, slice_.bucket.index, slice_.position, 1, False))
         return replies + self._answer_pullers(slot)
 
     def forget_requests(self, child: int) -> None:
@@ -310,6 +311,10 @@ class SyncStore:
         if any(s.pullers and not s.above for slots in self._slots.values() for s in slots):
             raise UsageError("worker 0 has ended without initialising a key that others pull")
 
+    def values(self, reply: Reply) -> np.ndarray:
+        """What is to be sent with an answer that has a value, as uint8; changes with the value."""
+        return self._memory.run(self.plan.run(reply.bucket, reply.first, reply.num_slices))
+
     # -- what it knows ------------------------------------------------------------------------
 
     def waits(self) -> List[Wait]:
@@ -331,10 +336,8 @@ class SyncStore:
 
     def _own(self, slice_: Slice) -> None:
         bucket = slice_.bucket
-        value = self._memory.run((slice_,)).view(bucket.dtype)
-        accumulator = None
-        if self._outgoing is not None:
-            accumulator = self._outgoing.run((slice_,)).view(bucket.dtype)
+        value = self._memory.slice(slice_)
+        accumulator = None if self._outgoing is None else self._outgoing.slice(slice_)
         slots = self._slots.setdefault(bucket.index, [])
         slots.append(_Slot(slice_, value, accumulator, self._after[_START]))
 
@@ -355,22 +358,22 @@ class SyncStore:
             "initialise the same keys in the same order on all workers"
         )
 
-    def run(self, bucket: int, first: int, count: int) -> List[Slice]:
-        """Neighbouring slices that this server owns; raises ProtocolError for any others."""
+    def _run(self, bucket: int, first: int, count: int) -> List[_Slot]:
+        """Neighbouring slots of this server; raises ProtocolError for any others."""
+        slots = self._slots.get(bucket, [])
+        if first >= 0 < count <= len(slots) - first:
+            return slots[first : first + count]
         try:
             run = self.plan.run(bucket, first, count)
         except IndexError as error:
             raise ProtocolError(str(error)) from error
-        if self._outgoing is None and run[0].bucket.server != self._server:
-            raise ProtocolError(f"{run[0].bucket} is not on server {self._server}")
-        return run
+        raise ProtocolError(f"{run[0].bucket} is not on server {self._server}")
 
-    def _run(self, bucket: int, first: int, count: int) -> List[_Slot]:
-        self.run(bucket, first, count)
-        return self._slots[bucket][first : first + count]
-
-    def _parts(self, slots: List[_Slot], payload: np.ndarray) -> List[np.ndarray]:
+    @staticmethod
+    def _parts(slots: List[_Slot], payload: Payload) -> List[np.ndarray]:
         """The payload of a run, slot by slot."""
+        if isinstance(payload, Memory):
+            return [payload.slice(slot.slice) for slot in slots]
         start, end = slots[0].slice.offset, slots[-1].slice.end
         if payload.nbytes != end - start:
             raise ProtocolError(
@@ -432,7 +435,7 @@ class SyncStore:
         for bucket, first, count, askers in _alike(slots):
             for child, want_value in askers.items():
                 if want_value is not None:
-                    replies.append(self._reply(child, bucket, first, count, want_value))
+                    replies.append(Reply(child, bucket, first, count, want_value))
         for slot in slots:
             slot.askers = {}
             replies += self._answer_pullers(slot)
@@ -440,19 +443,12 @@ class SyncStore:
 
     def _answer_pullers(self, slot: _Slot) -> List[Reply]:
         """There is a first value: answer those who waited for one."""
+        pullers = slot.pullers
+        if not pullers:
+            return []
+        slot.pullers = []
         where = slot.slice.bucket.index, slot.slice.position
-        replies = [self._value(child, *where, 1) for child in slot.pullers]
-        slot.pullers.clear()
-        return replies
-
-    def _reply(self, child: int, bucket: int, first: int, count: int, want_value: bool) -> Reply:
-        if want_value:
-            return self._value(child, bucket, first, count)
-        return Reply(child, bucket, first, count, None)
-
-    def _value(self, child: int, bucket: int, first: int, count: int) -> Reply:
-        values = self._memory.run(self.plan.run(bucket, first, count))
-        return Reply(child, bucket, first, count, values)
+        return [Reply(child, *where, 1, True) for child in pullers]
 
 
 def _is_same(key: Key, spec: KeySpec) -> bool:

@@ -1,5 +1,6 @@
 """The process of a server, started by an agent."""
 
+import gc
 import logging
 import os
 import signal
@@ -70,6 +71,8 @@ def main() -> int:
 def _import_mxnet() -> None:
     try:
         import_mxnet()
+        gc.collect()
+        gc.freeze()  # or Python would look through all of it again and again
     except Exception as error:
         # Without an optimizer a server does not need it; with one, loading it will say the same.
         logging.getLogger("baryon.server").warning("mxnet cannot be imported: %s", error)

@@ -154,9 +154,13 @@ class StoreMachine(RuleBasedStateMachine):
             run = self.store.plan.run(reply.bucket, reply.first, reply.num_slices)
             for slice_ in run:
                 value = None
-                if reply.payload is not None:
+                if reply.has_value:
                     start = slice_.offset - run[0].offset
-                    array = reply.payload[start : start + slice_.nbytes].copy().view("float32")
+                    array = (
+                        self.store.values(reply)[start : start + slice_.nbytes]
+                        .copy()
+                        .view("float32")
+                    )
                     values = set(array.tolist())
                     assert len(values) <= 1
                     value = values.pop() if values else None

@@ -72,7 +72,7 @@ def test_a_refused_run_leaves_all_of_its_slices_as_they_were():
         push(store, 0, (50.0, 50.0), round_=2)
     assert store.waits() == []
     push(store, 0, 3.0, round_=2)
-    assert seen(push(store, 1, 4.0, round_=2)) == [(0, 0, 7.0), (1, 0, 7.0)]
+    assert seen(store, push(store, 1, 4.0, round_=2)) == [(0, 0, 7.0), (1, 0, 7.0)]
 
 
 def test_a_refused_run_does_not_end_a_round():
@@ -83,7 +83,7 @@ def test_a_refused_run_does_not_end_a_round():
     with pytest.raises(ProtocolError):
         push(store, 0, (50.0, 50.0), round_=2)
     assert pulled(store) == [(0, 0, 2.0)]
-    assert seen(push(store, 0, 3.0, round_=2)) == [(0, 0, 7.0), (1, 0, 7.0)]
+    assert seen(store, push(store, 0, 3.0, round_=2)) == [(0, 0, 7.0), (1, 0, 7.0)]
 
 
 # -- declarations -------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def test_what_is_declared_alike_stays_usable_after_a_disagreement():
     with pytest.raises(UsageError):
         store.declare(0, 3, [KeySpec("a", (9,), "float32")])
     push(store, 0, 1.0)
-    assert seen(push(store, 1, 2.0)) == [(0, 0, 3.0), (1, 0, 3.0)]
+    assert seen(store, push(store, 1, 2.0)) == [(0, 0, 3.0), (1, 0, 3.0)]
 
 
 # -- leaving ------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_the_last_one_waited_for_leaves_and_the_round_ends_without_it(leaver):
     for rank in stay:
         push(store, rank, 10.0**rank)
     total = sum(10.0**rank for rank in stay)
-    assert seen(store.leave(leaver)) == [(rank, 0, total) for rank in stay]
+    assert seen(store, store.leave(leaver)) == [(rank, 0, total) for rank in stay]
 
 
 @pytest.mark.parametrize("leaver", [0, 1, 2])
@@ -181,7 +181,7 @@ def test_rounds_to_come_do_not_wait_for_who_has_left(leaver):
     for round_ in (1, 2):
         assert push(store, stay[1], 10.0 * round_, round_) == []
         assert store.waits() == [Wait(stay[1], "a", round_, (stay[0],))]
-        assert seen(push(store, stay[0], 1.0, round_)) == [
+        assert seen(store, push(store, stay[0], 1.0, round_)) == [
             (rank, 0, 10.0 * round_ + 1.0) for rank in stay
         ]
 
@@ -197,10 +197,10 @@ def test_a_push_counts_in_its_round_although_its_sender_leaves(order, leaves_aft
         if number == leaves_after:
             assert store.leave(leaver) == []
         replies += push(store, rank, 10.0**rank)
-    assert seen(replies) == [(rank, 0, 111.0) for rank in range(3)]
+    assert seen(store, replies) == [(rank, 0, 111.0) for rank in range(3)]
     stay = sorted(order[1:])
     push(store, stay[1], 5.0, round_=2)
-    assert seen(push(store, stay[0], 6.0, round_=2)) == [(rank, 0, 11.0) for rank in stay]
+    assert seen(store, push(store, stay[0], 6.0, round_=2)) == [(rank, 0, 11.0) for rank in stay]
 
 
 def test_a_worker_may_leave_in_a_different_state_in_every_slice():
@@ -208,9 +208,9 @@ def test_a_worker_may_leave_in_a_different_state_in_every_slice():
     store = store_of(2)
     push(store, 1, 5.0, first=0)
     push(store, 0, 7.0, first=1)
-    assert seen(store.leave(1)) == [(0, 1, 7.0)]
-    assert seen(push(store, 0, 1.0, first=0)) == [(0, 0, 6.0), (1, 0, 6.0)]
-    assert seen(push(store, 0, 2.0, first=2)) == [(0, 2, 2.0)]
+    assert seen(store, store.leave(1)) == [(0, 1, 7.0)]
+    assert seen(store, push(store, 0, 1.0, first=0)) == [(0, 0, 6.0), (1, 0, 6.0)]
+    assert seen(store, push(store, 0, 2.0, first=2)) == [(0, 2, 2.0)]
 
 
 def test_all_may_leave_one_after_the_other():
@@ -218,7 +218,7 @@ def test_all_may_leave_one_after_the_other():
     push(store, 2, 100.0)
     push(store, 1, 10.0)
     assert store.leave(1) == [] and store.leave(2) == []
-    assert seen(store.leave(0)) == [(1, 0, 110.0), (2, 0, 110.0)]
+    assert seen(store, store.leave(0)) == [(1, 0, 110.0), (2, 0, 110.0)]
     assert store.waits() == []
 
 
@@ -226,7 +226,7 @@ def test_leaving_twice_is_leaving_once():
     store = store_of(3)
     push(store, 0, 1.0)
     assert store.leave(1) == [] and store.leave(1) == []
-    assert seen(store.leave(2)) == [(0, 0, 1.0)]
+    assert seen(store, store.leave(2)) == [(0, 0, 1.0)]
 
 
 def test_who_has_left_cannot_push_but_can_pull():
@@ -243,7 +243,7 @@ def test_a_leave_that_ends_a_round_hands_the_sum_to_the_updater():
     store.update = lambda slice_, merged, value: np.add(value, merged, out=value)
     store.init(0, 0, 0, 1, payload(1.0))
     push(store, 0, 5.0)
-    assert seen(store.leave(1)) == [(0, 0, 6.0)]
+    assert seen(store, store.leave(1)) == [(0, 0, 6.0)]
 
 
 def test_pulls_of_a_key_that_rank_0_left_without_a_value_are_refused():
