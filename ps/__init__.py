@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .optimizer import dump_optimizer
     from .plan import Key
     from .server import Server
-    from .staging import Places
 
 __all__ = [
     "Authenticator",
@@ -40,7 +39,6 @@ __all__ = [
     "Operation",
     "Outbox",
     "PeerError",
-    "Places",
     "ProtocolError",
     "Reactor",
     "Server",
@@ -66,7 +64,6 @@ _LATER = {
     "HostMemory": "memory",
     "Key": "plan",
     "Operation": "departures",
-    "Places": "staging",
     "Server": "server",
     "ServerAddress": "link",
     "StoreClient": "client",

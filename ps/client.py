@@ -28,7 +28,7 @@ from .memory import HostMemory, staging
 from .plan import Key, Plan
 from .reactor import Reactor
 from .security import KeyPair
-from .staging import Places, WorkerStore
+from .staging import WorkerStore
 
 __all__ = ["Client", "StoreClient"]
 
@@ -184,7 +184,8 @@ class Client:
             link.send(message)
         for store in self._stores:
             is_only = len(self._links) == 1
-            self._send_runs(store, store.unanswered(None if is_only else server))
+            for run in store.unanswered(None if is_only else server):
+                self._send(link, store, run)
 
     def _look_at_links(self) -> None:
         """Fail if a link has been down for too long, of the time that this process was awake."""
@@ -257,8 +258,18 @@ class Client:
 
     def _send_runs(self, store: WorkerStore, runs: Iterable[Run]) -> None:
         for run in runs:
-            message, payload = store.message(run)
-            self._link(run.slices[0].bucket.server).send_run(message, payload, run.priority)
+            store.sent(run)
+            link = self._link(run.slices[0].bucket.server)
+            if link.server.is_shared:
+                store.fill(run)
+            self._send(link, store, run)
+
+    @staticmethod
+    def _send(link: Link, store: WorkerStore, run: Run) -> None:
+        if link.server.is_shared:
+            link.send_shared(store.header(run), run.priority)
+        else:
+            link.send(store.header(run), store.payload(run), run.priority)
 
     def _on_message(self, server: int, frames: List[zmq.Frame]) -> None:
         try:
@@ -336,15 +347,19 @@ class StoreClient:
     def num_keys(self) -> int:
         return len(self._store.plan.keys)
 
-    def add_key(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> Places:
-        """Declare a key; returns its places in the staging memory.
+    def outgoing(self, key: Key) -> np.ndarray:
+        """The key's place in the staging memory, of its shape and dtype, from where it is sent."""
+        return self._store.outgoing.key(key)
+
+    def incoming(self, key: Key) -> np.ndarray:
+        """The same where its values arrive; perhaps the same place."""
+        return self._store.incoming.key(key)
+
+    def declare(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> Key:
+        """Add a key.
 
         Raises UsageError if the key exists or its dtype or shape cannot be served.
         """
-        return self._store.places(self.declare(name, shape, dtype))
-
-    def declare(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> Key:
-        """The same for whoever needs the slices of a key, and not all of it in one piece."""
         key = self._store.plan.add(name, shape, dtype)
         spec = wire.KeySpec(name, tuple(shape), dtype)
         self._post(self._client._introduce, wire.Declare(self._store.number, key.number, (spec,)))
@@ -375,7 +390,7 @@ class StoreClient:
         self._store.announced.append(operation)
 
     def ready(self, operation: Operation) -> None:
-        """The key's place in the staging memory is filled, or free to be filled."""
+        """What it sends is there, and where its values go is the store's."""
         store = self._store
         store.made_ready.append(operation)
         # Whatever becomes ready before the flush runs leaves with it.

@@ -24,6 +24,8 @@ from typing import (
     Tuple,
 )
 
+import numpy as np
+
 from .plan import Bucket, Key, Slice
 
 __all__ = ["Departures", "Operation", "Run", "runs_of"]
@@ -33,12 +35,18 @@ class Operation:
     """One `init`, `push`, `pull` or `pushpull` of a key.
 
     A subclass says what its end means to it (`done`).
+
+    ``source`` is what is sent, all bytes of the key as uint8; None: what lies at the key's place
+    in the staging memory. ``targets`` are where the values go, in the same form; None: to that
+    place. Both must be there when it is ready, and are the store's until it is done.
+
     ``round`` is None for what does not contribute to a round, and before it is known. ``slices``
     are all of the key's, or some.
     """
 
     __slots__ = (
-        "is_ready", "key", "kind", "priority", "remaining", "round", "slices", "want_value",
+        "is_ready", "key", "kind", "priority", "remaining", "round", "slices",
+        "source", "targets", "want_value",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +61,8 @@ class Operation:
         self.key = key
         self.want_value = want_value
         self.priority = priority
+        self.source: Optional[np.ndarray] = None
+        self.targets: Optional[Sequence[np.ndarray]] = None
         self.is_ready = False
         self.round: Optional[int] = None
         self.slices = slices or key.slices

@@ -103,27 +103,20 @@ class Link:
             frames.append(payload)
         self._outbox.put(frames, priority)
 
-    def send_run(self, message: wire.Run, payload: Optional[np.ndarray], priority: int) -> None:
-        """The same for what a shared link takes several of as one message, and no payload."""
-        if not self.server.is_shared:
-            self.send(message, payload, priority)
-            return
-        batch = self._batch
-        if not batch or priority > self._batch_priority:
+    def send_shared(self, message: wire.Run, priority: int) -> None:
+        """The same for what lies in the host's memory: several go as one message."""
+        if not self._batch or priority > self._batch_priority:
             self._batch_priority = priority
-        batch.append(message)
-        if len(batch) == _BATCH:
-            self._send_batch()
+        self._batch.append(message)
+        if len(self._batch) == _BATCH:
+            self.flush()
 
     def flush(self) -> None:
         if self._batch:
-            self._send_batch()
+            batch, self._batch = self._batch, []
+            self.send(wire.Batch(tuple(batch)), None, self._batch_priority)
         if self.is_up:
             self._outbox.flush()
-
-    def _send_batch(self) -> None:
-        batch, self._batch = self._batch, []
-        self.send(wire.Batch(tuple(batch)), None, self._batch_priority)
 
     def progress(self) -> None:
         """Say that the server has answered more than Hello: what is sent on this link arrives."""

@@ -66,16 +66,17 @@ class Bucket:
 class Slice:
     """Elements ``start:stop`` of ``key``, number ``position`` of ``bucket``, at byte ``offset``.
 
-    It is number ``index`` of its key.
+    It is number ``index`` of its key, and begins at the key's byte ``at``.
     """
 
-    __slots__ = ("bucket", "index", "key", "nbytes", "offset", "position", "start", "stop")
+    __slots__ = ("at", "bucket", "index", "key", "nbytes", "offset", "position", "start", "stop")
 
     def __init__(self, key: "Key", start: int, stop: int, bucket: Bucket, offset: int) -> None:
         self.key = key
         self.start = start
         self.stop = stop
         self.bucket = bucket
+        self.at = start * bucket.dtype.itemsize
         self.index = len(key.slices)
         self.position = len(bucket.slices)
         self.offset = offset

@@ -1,33 +1,27 @@
 """One store in a worker: its plan, its staging memory, and its operations under way. Pure.
 
-The staging memory is where a worker's engine and its sockets meet. It is laid out as the plan
-says, a key that spans buckets in one piece, so that one engine operation can fill them all. What
-leaves lies in ``outgoing``, what has arrived in ``incoming``; the two are one and the same where
-the host shares no memory, since a place is not filled again before its answer has come.
+The staging memory has a place for every key, laid out as the plan says, a key that spans buckets in
+one piece. What is sent lies in ``outgoing``, what has arrived in ``incoming``; the two are one and
+the same where the host shares no memory, since a place is not filled again before its answer has
+come. An operation that names its own source and targets goes without: only what must lie together,
+the fused slices of small keys, is put there.
 
 Over a shared link no bytes travel: the server reads ``outgoing``, and ``incoming`` is what the
 host's servers write.
 """
 
 from collections import deque
-from typing import Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Deque, Dict, Iterator, List, Optional
 
 import numpy as np
 
 from . import wire
-from .departures import Departures, Operation, Run, runs_of
+from .departures import Departures, Operation, Run
 from .errors import ProtocolError
 from .memory import Memory
 from .plan import Key, Plan, Slice
 
-__all__ = ["Places", "WorkerStore"]
-
-
-class Places(NamedTuple):
-    """Where a key leaves from and arrives, arrays of its shape and dtype; perhaps the same."""
-
-    outgoing: np.ndarray
-    incoming: np.ndarray
+__all__ = ["WorkerStore"]
 
 
 class WorkerStore:
@@ -46,11 +40,6 @@ class WorkerStore:
         self.is_flush_posted = False
         self._rounds: Dict[Key, int] = {}
         self._settings = 0
-
-    def places(self, key: Key) -> Places:
-        outgoing = self.outgoing.key(key)
-        is_one = self.incoming is self.outgoing
-        return Places(outgoing, outgoing if is_one else self.incoming.key(key))
 
     def next_round(self, key: Key) -> int:
         self._rounds[key] = self._rounds.get(key, 0) + 1
@@ -73,71 +62,95 @@ class WorkerStore:
         return [self.made_ready.popleft() for _ in range(len(self.made_ready))]
 
     def depart(self, ready: List[Operation]) -> Iterator[Run]:
-        """What can leave now that these are ready; it is to be answered from now on."""
+        """What can leave now that these are ready."""
         for operation in ready:
             if operation.kind == "push" and operation.round is None:
                 operation.round = self.next_round(operation.key)
             self.departures.ready(operation)
-        for run in self.departures.take():
-            self.sent(run)
-            yield run
+        yield from self.departures.take()
 
     def sent(self, run: Run) -> None:
         """Take note that ``run`` is to be answered from now on."""
         self.outstanding.update(zip(run.slices, run.operations))
 
     def unanswered(self, server: Optional[int] = None) -> List[Run]:
-        """What was sent, to ``server`` or to any, and is not answered, as few runs as possible.
+        """What was sent, to ``server`` or to any, and is not answered, slice by slice.
 
-        The places of its slices still hold what was sent: they are not the engine's before the
-        answer, and the places of what was answered are not touched.
+        It still lies where it was sent from: that is not the engine's before the answer.
         """
-        buckets: Dict[int, List[Tuple[Operation, Slice]]] = {}
-        for slice_, operation in self.outstanding.items():
-            bucket = slice_.bucket
-            if server is None or bucket.server == server:
-                buckets.setdefault(bucket.index, []).append((operation, slice_))
-        return [run for waiting in buckets.values() for run in runs_of(waiting)]
+        return [
+            Run((operation,), (slice_,))
+            for slice_, operation in self.outstanding.items()
+            if server is None or slice_.bucket.server == server
+        ]
 
-    def message(self, run: Run) -> Tuple[wire.Run, Optional[np.ndarray]]:
-        """The header and payload for a run of slices."""
+    def header(self, run: Run) -> wire.Run:
         operation, first = run.operations[0], run.slices[0]
         where = (self.number, first.bucket.index, first.position, len(run.slices))
         if operation.kind == "pull":
-            return wire.Pull(*where), None
-        payload = self.outgoing.run(run.slices)
+            return wire.Pull(*where)
         if operation.kind == "init":
-            return wire.Init(*where), payload
+            return wire.Init(*where)
         assert operation.round is not None
-        return wire.Push(*where, operation.round, operation.want_value), payload
+        return wire.Push(*where, operation.round, operation.want_value)
+
+    def payload(self, run: Run) -> Optional[np.ndarray]:
+        """The bytes of a run, as uint8, in one piece; None if it has none."""
+        operation, first = run.operations[0], run.slices[0]
+        if operation.kind == "pull":
+            return None
+        if len(run.slices) == 1 and operation.source is not None:
+            return operation.source[first.at : first.at + first.nbytes]
+        self.fill(run)
+        return self.outgoing.run(run.slices)
+
+    def fill(self, run: Run) -> None:
+        """Put the bytes of a run where they are sent from, if they are not there."""
+        for operation, slice_ in zip(run.operations, run.slices):
+            source, at = operation.source, slice_.at
+            if source is not None:
+                place = self.outgoing.bucket(slice_.bucket)[slice_.offset : slice_.end]
+                place[:] = source[at : at + slice_.nbytes]
 
     def answered(self, message: wire.Answer, payload: Optional[np.ndarray]) -> List[Operation]:
         """Take an answer's values (bytes); returns the operations that it completes.
 
-        A slice that nothing waits for is left alone: its place may be the engine's.
+        Without a payload the values lie in ``incoming`` already. A slice that nothing waits for is
+        left alone: where it would go may be the engine's.
         """
         try:
             run = self.plan.run(message.bucket, message.first, message.count)
         except IndexError as error:
             raise ProtocolError(str(error)) from error
-        taken = [s for s in run if s in self.outstanding]
-        if payload is not None:
-            start, end = run[0].offset, run[-1].end
-            if payload.nbytes != end - start:
-                raise ProtocolError(f"{payload.nbytes} bytes for {end - start} in {message}")
-            memory = self.incoming.bucket(run[0].bucket)
-            if len(taken) == len(run):
-                memory[start:end] = payload
-            else:
-                for s in taken:
-                    memory[s.offset : s.end] = payload[s.offset - start : s.end - start]
+        start, end = run[0].offset, run[-1].end
+        if payload is not None and payload.nbytes != end - start:
+            raise ProtocolError(f"{payload.nbytes} bytes for {end - start} in {message}")
         finished = []
-        for slice_ in taken:
-            operation = self.outstanding.pop(slice_)
+        for slice_ in run:
+            operation = self.outstanding.pop(slice_, None)
+            if operation is None:
+                continue
+            if message.has_value:
+                values = None
+                if payload is not None:
+                    values = payload[slice_.offset - start : slice_.end - start]
+                self._take_value(operation, slice_, values)
             operation.remaining -= 1
             if not operation.remaining:
                 finished.append(operation)
         return finished
+
+    def _take_value(
+        self, operation: Operation, slice_: Slice, values: Optional[np.ndarray]
+    ) -> None:
+        if operation.targets is None:
+            if values is not None:
+                self.incoming.bucket(slice_.bucket)[slice_.offset : slice_.end] = values
+            return
+        if values is None:
+            values = self.incoming.run((slice_,))
+        for target in operation.targets:
+            target[slice_.at : slice_.at + slice_.nbytes] = values
 
     def forget_all(self) -> List[Operation]:
         operations = {id(op): op for op in self.outstanding.values()}

@@ -1,14 +1,15 @@
 """One key's way through MXNet's engine: from the script's arrays to the store and back.
 
-An exchange is a single asynchronous operation of the engine, which holds the key's places in the
-staging memory and the script's own arrays:
+An exchange is a single asynchronous operation of the engine, which holds the script's arrays:
 
-1. when the arrays are ready, their bytes are copied to the place that is sent from (level 0);
-2. the communication thread is told, and the engine waits for nothing more;
-3. when the answer has arrived, its bytes are copied to each output, and the operation completes.
+1. when they are ready, the communication thread is told where their bytes lie (level 0), and the
+   engine waits for nothing more;
+2. that thread sends them, and puts the answer's bytes into each output, slice by slice; after the
+   last the operation completes.
 
 This is for arrays on the CPU, whose bytes can be had. For several gradients, or arrays on GPUs,
-MXNet's own operators sum and copy before and after the operation.
+MXNet's own operators sum and copy, to the key's place in the staging memory before the operation
+and from there after it.
 
 What can be found out beforehand is found out once: a script gives the same arrays at every step.
 """
@@ -17,8 +18,9 @@ import ctypes
 from typing import Any, List, Optional
 
 import mxnet as mx
+import numpy as np
 
-from baryon.ps import Key, Operation, Places, StoreClient, UsageError, array_over
+from baryon.ps import Key, Operation, StoreClient, UsageError, array_over
 
 from .engine import address_of, as_handles, can_address, complete, copy, push_async
 
@@ -26,78 +28,118 @@ __all__ = ["Exchange", "Place"]
 
 
 class Place:
-    """A key in the staging memory: where it is sent from, where it arrives."""
+    """What all exchanges of a key have in common: their turn, and its place in the memory."""
 
-    def __init__(self, key: Key, places: Places) -> None:
+    def __init__(self, store: StoreClient, key: Key) -> None:
+        self.store = store
         self.key = key
         self.exchange: Optional[Exchange] = None  # the last one, likely to be the next
-        self._from = places.incoming.ctypes.data
-        self._to = places.outgoing.ctypes.data
+        self.turn = mx.nd.zeros(1)  # held by each exchange: one after the other
+        self._staged: Optional[Staged] = None
+
+    @property
+    def staged(self) -> "Staged":
+        """The key's place as arrays; they are few who need it, and memory is taken for them."""
+        if self._staged is None:
+            self.turn.wait_to_read()  # no exchange under way may use it behind the engine's back
+            self._staged = Staged(self.store, self.key)
+        return self._staged
+
+    @property
+    def has_memory(self) -> bool:
+        return self._staged is not None
+
+    @property
+    def held(self) -> List[Any]:
+        """What an exchange must hold besides the script's arrays.
+
+        If the place has been used, all of it: also with a push of which nothing is to be received
+        the value there changes, so whoever still copies the one before must have finished.
+        """
+        staged = self._staged
+        return [self.turn] if staged is None else [self.turn, staged.outgoing, staged.incoming]
+
+
+class Staged:
+    """A key's place in the staging memory, as NDArrays: where it is sent from, where it arrives."""
+
+    def __init__(self, store: StoreClient, key: Key) -> None:
+        outgoing, incoming = store.outgoing(key), store.incoming(key)
         # To the engine, too, they must be one if they are one.
-        self.outgoing = self.incoming = array_over(places.outgoing)
-        if places.incoming is not places.outgoing:
-            self.incoming = array_over(places.incoming)
-
-    def fill(self, array: Any) -> None:
-        """Copy a CPU array's elements to where the key is sent from."""
-        ctypes.memmove(self._to, address_of(array), self.key.nbytes)
-
-    def empty(self, outs: List[Any]) -> None:
-        """Copy what has arrived to some CPU arrays."""
-        for out in outs:
-            ctypes.memmove(address_of(out), self._from, self.key.nbytes)
+        self.outgoing = self.incoming = array_over(outgoing)
+        if incoming.ctypes.data != outgoing.ctypes.data:
+            self.incoming = array_over(incoming)
 
 
 class Exchange:
     """Sends ``arrays``, receives into ``outs``, or both, either None if not; one array a device.
 
     ``kind`` is an Operation's. The arrays must be dense, and of the key's shape and dtype.
-    Until the answer, both places are held. That of arrival also when nothing is to be received:
-    with this worker's push the value there may change, so whoever still copies the one before must
-    have finished.
     """
 
     def __init__(
-        self,
-        store: StoreClient,
-        kind: str,
-        place: Place,
-        arrays: Optional[List[Any]],
-        outs: Optional[List[Any]],
+        self, kind: str, place: Place, arrays: Optional[List[Any]], outs: Optional[List[Any]]
     ) -> None:
-        self.store = store
         self.kind = kind
         self.place = place
-        self.arrays = arrays or []
-        self.outs = outs or []
         self.wants_value = outs is not None
-        self.takes = len(self.arrays) == 1 and can_address(self.arrays)
-        self.gives = outs is not None and can_address(self.outs)
-        held = [place.outgoing, place.incoming]
-        held += self.arrays if self.takes else []
-        held += self.outs if self.gives else []
+        self._arrays = arrays or []
+        self._outs = outs or []
+        self._seen = [array.handle for array in (*self._arrays, *self._outs)]
+        takes = len(self._arrays) == 1 and can_address(self._arrays)
+        gives = outs is not None and can_address(self._outs)
+        # None: by the key's place in the staging memory.
+        self.source = _Bytes(self._arrays[0]) if takes else None
+        self.targets = [_Bytes(out) for out in self._outs] if gives else None
+        if (self._arrays and not takes) or (self._outs and not gives):
+            self._staged = place.staged
+        held = place.held
+        held += self._arrays if takes else []
+        held += self._outs if gives else []
         self._held = as_handles(held)
-        self._seen = [array.handle for array in (*self.arrays, *self.outs)]
+        self._holds_place = place.has_memory
 
     def is_for(self, kind: str, arrays: Optional[List[Any]], outs: Optional[List[Any]]) -> bool:
         """Whether it would be the same for these arrays."""
         if kind != self.kind or (outs is not None) != self.wants_value:
             return False
-        given = [*(arrays or ()), *(outs or ())]
-        if len(arrays or ()) != len(self.arrays) or len(given) != len(self._seen):
+        if self._holds_place != self.place.has_memory:
             return False
+        given = [*(arrays or ()), *(outs or ())]
+        if len(arrays or ()) != len(self._arrays) or len(given) != len(self._seen):
+            return False
+        # An array's handle is its own, and nobody else's.
         return all(array.handle is handle for array, handle in zip(given, self._seen))
 
     def enqueue(self, priority: int) -> None:
         """Queue it; the steps of a key must be queued one after the other."""
         step = _Step(self, priority)
-        if self.arrays and not self.takes:
-            _sum(self.arrays, self.place.outgoing)
-        self.store.announce(step)
+        if self._arrays and self.source is None:
+            _sum(self._arrays, self._staged.outgoing)
+        self.place.store.announce(step)
         push_async(step, self._held, priority)
-        if not self.gives:
-            for out in self.outs:
-                copy(self.place.incoming, out)
+        if self.targets is None:
+            for out in self._outs:
+                copy(self._staged.incoming, out)
+
+
+class _Bytes:
+    """The bytes of a CPU array, while an operation holds it."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._address = 0
+        self._bytes = np.empty(0, np.uint8)
+
+    def get(self) -> np.ndarray:
+        """As uint8, in C order."""
+        address = address_of(self._array)
+        if address != self._address and self._array.size:
+            nbytes = self._array.size * np.dtype(self._array.dtype).itemsize
+            memory = (ctypes.c_ubyte * nbytes).from_address(address)
+            self._bytes = np.frombuffer(memory, np.uint8)
+            self._address = address
+        return self._bytes
 
 
 class _Step(Operation):
@@ -112,21 +154,21 @@ class _Step(Operation):
     def start(self, completion: bytes) -> None:
         self._completion = completion
         exchange = self._exchange
-        if exchange.takes:
-            exchange.place.fill(exchange.arrays[0])
-        exchange.store.ready(self)
+        if exchange.source is not None:
+            self.source = exchange.source.get()
+        if exchange.targets is not None:
+            self.targets = [target.get() for target in exchange.targets]
+        exchange.place.store.ready(self)
 
     def done(self, error: Optional[str]) -> None:
-        exchange = self._exchange
-        if error is None and exchange.gives:
-            exchange.place.empty(exchange.outs)
         complete(self._completion, error)
 
     def skipped(self) -> None:
         # The gradient could not be computed, which the script learns where it reads what depends
         # on it. The others' round cannot be completed without it.
-        name = self._exchange.place.key.name
-        self._exchange.store.fail(UsageError(f"the value given for key {name!r} failed to compute"))
+        place = self._exchange.place
+        error = UsageError(f"the value given for key {place.key.name!r} failed to compute")
+        place.store.fail(error)
 
 
 def _sum(arrays: List[Any], out: Any) -> None:

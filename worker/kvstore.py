@@ -87,8 +87,8 @@ class KVStore(mx.kvstore.KVStore):
         self._client.raise_if_failed()
         for name, arrays in _pairs(key, value):
             array = _dense(name, arrays)[0]
-            places = self._store.add_key(name, array.shape, np.dtype(array.dtype).name)
-            self._places[name] = Place(self._store.key(name), places)
+            declared = self._store.declare(name, array.shape, np.dtype(array.dtype).name)
+            self._places[name] = Place(self._store, declared)
             if self.rank == 0:
                 self._exchange("init", name, [array], None, 0)
 
@@ -179,7 +179,7 @@ class KVStore(mx.kvstore.KVStore):
         exchange = place.exchange
         if exchange is None or not exchange.is_for(kind, arrays, outs):
             arrays, outs = self._checked(place.key, arrays), self._checked(place.key, outs)
-            exchange = place.exchange = Exchange(self._store, kind, place, arrays, outs)
+            exchange = place.exchange = Exchange(kind, place, arrays, outs)
         if kind == "push":
             self._update_hyper(name)
         with self._lock:

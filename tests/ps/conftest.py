@@ -143,7 +143,7 @@ class Worker:
     def key(
         self, name: Union[int, str], shape: Tuple[int, ...], dtype: str = "float32"
     ) -> np.ndarray:
-        self.places[name] = self.store.add_key(name, shape, dtype).outgoing
+        self.places[name] = self.store.outgoing(self.store.declare(name, shape, dtype))
         return self.places[name]
 
     def begin(

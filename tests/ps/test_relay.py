@@ -43,9 +43,9 @@ class TreeWorker(Worker):
         self.places, self.arrived = {}, {}
 
     def key(self, name, shape, dtype="float32"):
-        places = self.store.add_key(name, shape, dtype)
-        self.places[name], self.arrived[name] = places
-        return places.incoming
+        key = self.store.declare(name, shape, dtype)
+        self.places[name], self.arrived[name] = self.store.outgoing(key), self.store.incoming(key)
+        return self.arrived[name]
 
     def pull(self, name):
         answered(self.begin("pull", name))

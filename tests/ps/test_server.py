@@ -87,7 +87,7 @@ def test_0d_and_empty_keys_travel(job, shape):
 def test_stores_are_apart(job):
     _, workers = two_workers(job)
     stores = [worker.client.open("sync") for worker in workers]
-    places = [store.add_key("weight", (2,), "float64").outgoing for store in stores]
+    places = [store.outgoing(store.declare("weight", (2,), "float64")) for store in stores]
     for place, store in zip(places, stores):
         place[:] = 5.0
         operation = Operation("push", store.key("weight"), want_value=True)
@@ -165,7 +165,7 @@ def test_a_worker_that_has_ended_is_left_out_from_now_on(job):
     assert (first.places["weight"] == 3.0).all()
     answered(first.begin("push", "bias", 4.0))
     store = first.client.open("sync")  # also in stores to come
-    store.add_key("late", (2,), "float32")
+    store.declare("late", (2,), "float32")
     operation = Operation("push", store.key("late"), want_value=False)
     store.announce(operation)
     store.ready(operation)

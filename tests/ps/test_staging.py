@@ -20,7 +20,7 @@ def store_of(plan, number=0):
 
 
 def add_key(store, *key):
-    return store.places(store.plan.add(*key)).outgoing
+    return store.outgoing.key(store.plan.add(*key))
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def places(store):
         parts = []
         for slice_ in key.slices:
             run = Run((Operation("init", key, False),), (slice_,))
-            parts.append(store.message(run)[1].view("float32"))
+            parts.append(store.payload(run).view("float32"))
         found.append(np.concatenate(parts))
     return found
 
@@ -91,8 +91,9 @@ def test_what_is_written_to_a_place_is_what_is_sent_and_places_do_not_overlap():
     ],
 )
 def test_a_run_is_one_message(store, kind, header, has_payload):
-    message, payload = store.message(run_of(store, kind, "a", "b"))
-    assert message == header
+    run = run_of(store, kind, "a", "b")
+    payload = store.payload(run)
+    assert store.header(run) == header
     assert (payload is not None) == has_payload
     assert payload is None or payload.nbytes == STRIDE + 12
 
@@ -170,7 +171,8 @@ def test_unanswered_is_what_was_sent_to_a_server_less_what_it_has_answered(store
     ]
     alone = {s: ((big,), (s,)) for s in big.key.slices}
     of_big = [[alone[s] for s in big.key.slices if s.bucket.server == n] for n in (0, 1)]
-    assert by_server == [[(sent.operations, sent.slices), *of_big[0]], of_big[1]]
+    one_by_one = [((op,), (s,)) for op, s in zip(sent.operations, sent.slices)]
+    assert by_server == [[*one_by_one, *of_big[0]], of_big[1]]
 
     store.answered(answer(store, sent.slices[0], False), None)
     store.answered(answer(store, next(s for s in alone if s.bucket.server == 1), False), None)
