@@ -29,9 +29,11 @@ from .plan import Key, Plan
 from .reactor import Reactor
 from .security import KeyPair
 from .staging import WorkerStore
+from .window import Window
 
 __all__ = ["Client", "StoreClient"]
 
+_WINDOW_NBYTES = 16 << 20  # on their way, being summed, or on their way back
 _LOOKS = 10  # at the links, while the longest silence lasts
 
 
@@ -100,6 +102,7 @@ class Client:
         self._is_relay = is_relay
         self._when_failed: Callable[[BaryonError], object] = lambda error: None
         self._links: List[Link] = []
+        self._window = Window(reactor, _WINDOW_NBYTES, self._send_now)
         self._introduction: List[wire.Message] = []  # what each server must know, in order
         self._stores: List[WorkerStore] = []
         self._error: Optional[BaryonError] = None
@@ -258,11 +261,19 @@ class Client:
 
     def _send_runs(self, store: WorkerStore, runs: Iterable[Run]) -> None:
         for run in runs:
-            store.sent(run)
             link = self._link(run.slices[0].bucket.server)
             if link.server.is_shared:
                 store.fill(run)
-            self._send(link, store, run)
+                store.sent(run)
+                self._send(link, store, run)
+            else:
+                self._window.put(run.priority, run.nbytes, link, store, run)
+        self._window.flush()
+
+    def _send_now(self, link: Link, store: WorkerStore, run: Run) -> None:
+        store.sent(run)
+        self._send(link, store, run)
+        link.flush()
 
     @staticmethod
     def _send(link: Link, store: WorkerStore, run: Run) -> None:
@@ -297,6 +308,9 @@ class Client:
             raise ProtocolError(f"{message} with {len(payloads)} payload frames")
         store = self._stores[message.store]
         payload = np.frombuffer(payloads[0].buffer, np.uint8) if payloads else None
+        if not self._servers[server].is_shared:
+            self._window.answered(store.unanswered_nbytes(message))
+            self._window.flush()
         for operation in store.answered(message, payload):
             self._finish(operation)
 
@@ -314,9 +328,11 @@ class Client:
             self._error = error
             self._when_failed(error)
         self.close()  # what is still queued lies in memory that is no longer ours to send
+        operations = {op: None for _, _, run in self._window.clear() for op in run.operations}
         for store in self._stores:
-            for operation in store.forget_all():
-                self._finish(operation)
+            operations.update(dict.fromkeys(store.forget_all()))
+        for operation in operations:
+            self._finish(operation)
         self._release_waiters()
 
     def _call_when_idle(self, idle: threading.Event) -> None:

@@ -86,6 +86,11 @@ class Run(NamedTuple):
     slices: Tuple[Slice, ...]
 
     @property
+    def nbytes(self) -> int:
+        """Without padding."""
+        return sum(slice_.nbytes for slice_ in self.slices)
+
+    @property
     def priority(self) -> int:
         return max(operation.priority for operation in self.operations)
 

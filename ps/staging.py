@@ -84,6 +84,14 @@ class WorkerStore:
             if server is None or slice_.bucket.server == server
         ]
 
+    def unanswered_nbytes(self, answer: wire.Answer) -> int:
+        """How many bytes of slices that wait for it an answer is for."""
+        try:
+            run = self.plan.run(answer.bucket, answer.first, answer.count)
+        except IndexError:
+            return 0  # `answered` says what is wrong
+        return sum(slice_.nbytes for slice_ in run if slice_ in self.outstanding)
+
     def header(self, run: Run) -> wire.Run:
         operation, first = run.operations[0], run.slices[0]
         where = (self.number, first.bucket.index, first.position, len(run.slices))
