@@ -26,7 +26,7 @@ def show(job: Job) -> None:
             devices = _devices(job, task) if is_worker else "-"
             what = "baryon's server"
             if task.parents:
-                what += f", which reports to {', '.join(map(str, task.parents))}"
+                what += f" below {', '.join(map(str, task.parents))}"
             row = (host.name, task.name, devices, command if is_worker else what)
             table.add_row(*map(Text, row))
     Console(stderr=True).print(table)
