@@ -24,7 +24,9 @@ def show(job: Job) -> None:
         for task in (task for task in job.tasks if task.host == index):
             is_worker = task.role == "worker"
             devices = _devices(job, task) if is_worker else "-"
-            what = "baryon's level-1 server" if task.parents else "baryon's server"
+            what = "baryon's server"
+            if task.parents:
+                what += f" below {', '.join(map(str, task.parents))}"
             row = (host.name, task.name, devices, command if is_worker else what)
             table.add_row(*map(Text, row))
     Console(stderr=True).print(table)

@@ -54,6 +54,7 @@ class Options(argparse.Namespace):
     setup: str
     interface: Optional[str]
     tunnel: bool
+    topology: Optional[str]
     no_shared_memory: bool
     no_encryption: bool
     command: List[str]
@@ -146,6 +147,11 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
     add(
         "--start-timeout", type=float, default=60.0, metavar="S",
         help="longest wait for hosts, agents and servers to come up (default: %(default)g)",
+    )  # fmt: skip
+    add(
+        "--topology", metavar="FILE",
+        help="groups of hosts that are near each other, one a line: rack1: node1 node2; each gets "
+        "a server of its own, and only its sums leave it",
     )  # fmt: skip
     add(
         "--no-shared-memory", action="store_true",

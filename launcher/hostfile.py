@@ -18,7 +18,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from baryon.ps import UsageError
 
-__all__ = ["HostLine", "parse_host_list", "parse_hosts"]
+__all__ = ["HostLine", "expanded", "parse_host_list", "parse_hosts"]
 
 _MAX_HOSTS = 10_000
 _MAX_SLOTS = 10_000
@@ -136,7 +136,7 @@ class _Listing:
             )
         names: List[str] = []
         try:
-            names = _expanded(host, _MAX_HOSTS - self._count)
+            names = expanded(host, _MAX_HOSTS - self._count)
             self._count += len(names)
             for name in names:
                 _check_name(name)
@@ -207,7 +207,7 @@ def _split_port(host: str) -> Tuple[str, Optional[str]]:
     return (name, port) if colon and "]" not in port else (host, None)
 
 
-def _expanded(host: str, most: int) -> List[str]:
+def expanded(host: str, most: int) -> List[str]:
     """The names that ``host`` stands for: ``n[1-2]`` is n1 and n2, ``[fd77::1]`` an address.
 
     Raises ValueError with the fault.

@@ -8,14 +8,15 @@ import re
 import shutil
 import sys
 import time
-from typing import Dict, List, Mapping, Tuple
+from typing import Dict, List, Mapping, Optional, Tuple
 
 from baryon import __version__
 from baryon.ps import UsageError
-from baryon.scheduler import Host, Job, Task, place
+from baryon.scheduler import Group, Host, Job, Task, place
 
 from .flags import Options, parse_flags
 from .hostfile import HostLine, parse_host_list, parse_hosts
+from .topology import parse_topology
 
 __all__ = ["LAUNCHERS", "parse", "parse_doctor"]
 
@@ -70,11 +71,13 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         faults.append("--sync-dst-dir is empty; name a directory on the hosts, as '~/job'")
     if launcher == "ssh" and options.hostfile is None:
         faults.append("--launcher ssh needs hosts: -H FILE, or -H node1,node2")
+    groups = _groups(options.topology, hosts, faults)
     tasks: Tuple[Task, ...] = ()
     if not faults:
         try:
             count = options.num_workers or sum(host.slots for host in hosts)
-            tasks = place(hosts, count, options.num_servers, not options.no_shared_memory)
+            shares = not options.no_shared_memory
+            tasks = place(hosts, count, options.num_servers, shares, groups)
             faults += _too_few_gpus(hosts, tasks, options.devices)
         except UsageError as error:
             faults.append(str(error))
@@ -159,6 +162,21 @@ def _hosts(options: Options, launcher: str, faults: List[str]) -> Tuple[Host, ..
     if per_host is None or per_host < 1:
         return (Host("localhost", count),)
     return tuple(Host(f"local{index}", per_host) for index in range(-(-count // per_host)))
+
+
+def _groups(path: Optional[str], hosts: Tuple[Host, ...], faults: List[str]) -> Tuple[Group, ...]:
+    if path is None:
+        return ()
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return parse_topology(file.read(), path, [host.name for host in hosts])
+    except OSError as error:
+        faults.append(f"topology file {path}: {error.strerror}")
+    except UnicodeDecodeError as error:
+        faults.append(f"topology file {path} is not UTF-8 text: {error.reason}")
+    except UsageError as error:
+        faults.append(str(error))
+    return ()
 
 
 def _host_lines(hostfile: str) -> Tuple[HostLine, ...]:

@@ -24,7 +24,7 @@ from . import wire
 from .departures import Operation, Run
 from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
 from .link import Link, ServerAddress
-from .memory import HostMemory, staging
+from .memory import HostMemory, Memory, staging
 from .plan import Key, Plan
 from .reactor import Reactor
 from .security import KeyPair
@@ -84,7 +84,6 @@ class Client:
         on_fault: Callable[[str], object],
         name: str = "",
         memory: Optional[HostMemory] = None,
-        is_relay: bool = False,
         encrypts: bool = True,
     ) -> None:
         self._reactor = reactor
@@ -99,7 +98,6 @@ class Client:
         self._silence_s = silence_s
         self._on_fault = on_fault
         self._memory = memory
-        self._is_relay = is_relay
         self._when_failed: Callable[[BaryonError], object] = lambda error: None
         self._links: List[Link] = []
         self._window = Window(reactor, _WINDOW_NBYTES, self._send_now)
@@ -113,13 +111,17 @@ class Client:
 
     # -- from any thread ----------------------------------------------------------------------
 
-    def open(self, kind: str) -> "StoreClient":
-        """Open a new store of ``kind`` ("sync"); workers open the same stores in one order."""
+    def open(self, kind: str, memory: Optional[Tuple[Memory, Memory]] = None) -> "StoreClient":
+        """Open a new store of ``kind`` ("sync"); workers open the same stores in one order.
+
+        ``memory`` is where its gradients leave from and where its values arrive, if not the usual.
+        """
         number = len(self._stores)
-        outgoing, incoming = staging(self._memory, number)
-        if self._memory is None and not self._is_relay:
-            incoming = outgoing  # a place is not filled again before its answer has come
-        store = WorkerStore(number, Plan(self._num_owners), outgoing, incoming)
+        if memory is None:
+            memory = staging(self._memory, number)
+            if self._memory is None:  # a place is not filled again before its answer has come
+                memory = memory[0], memory[0]
+        store = WorkerStore(number, Plan(self._num_owners), *memory)
         self._stores.append(store)
         self._reactor.post(self._introduce, wire.Open(store.number, kind))
         return StoreClient(self, store)

@@ -6,12 +6,13 @@ answer is received into the memory from which its own children are answered, so 
 here. Runs in the server's reactor, as the `Client` below it does.
 """
 
-from typing import Callable, Dict, List, Optional, Union
+from typing import Callable, Dict, List, Optional, Tuple, Union
 
 from . import wire
 from .client import Client, StoreClient
 from .departures import Operation
 from .errors import ProtocolError
+from .memory import Memory
 from .plan import Plan
 from .store import Reply, Rise, SyncStore
 
@@ -44,8 +45,9 @@ class Relay:
         self._above: Dict[int, StoreClient] = {}
         self._accepted: Dict[int, int] = {}  # store -> serial number of the last setting
 
-    def open(self, number: int, kind: str) -> None:
-        store = self._client.open(kind)
+    def open(self, number: int, kind: str, memory: Tuple[Memory, Memory]) -> None:
+        """``memory``: of the store below, where its sums lie and where its values are read."""
+        store = self._client.open(kind, memory)
         if store.number != number:
             raise ProtocolError(f"store {number} was opened before store {store.number}")
         self._above[number] = store

@@ -223,7 +223,7 @@ class Server:
                 has_first,
             )
             if self._relay is not None:
-                self._relay.open(message.store, message.kind)
+                self._relay.open(message.store, message.kind, (outgoing, values))
             self._stores[message.store] = store
             for rank in self._left:
                 self._store_left(message.store, rank)

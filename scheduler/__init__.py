@@ -12,7 +12,7 @@ from .agent import agent_argv
 from .client import ControlClient
 from .cluster import Cluster
 from .credentials import TASK_VARIABLE, AgentConfig, Credentials, read_credentials
-from .job import KVSTORE_TYPES, Host, Job, Task, place
+from .job import KVSTORE_TYPES, Group, Host, Job, Task, place
 from .loop import run
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "Cluster",
     "ControlClient",
     "Credentials",
+    "Group",
     "Host",
     "Job",
     "Task",

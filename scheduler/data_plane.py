@@ -33,7 +33,6 @@ def client_of(
     credentials: Credentials,
     roster: Roster,
     on_fault: Callable[[str], object],
-    is_relay: bool = False,
 ) -> Client:
     """A client of the servers that this task reports to."""
     peers = [(roster.servers[p.rank], p.is_shared) for p in credentials.parents]
@@ -48,6 +47,5 @@ def client_of(
         on_fault=on_fault,
         name=credentials.slug.replace("-", " "),
         memory=host_memory_of(credentials),
-        is_relay=is_relay,
         encrypts=credentials.encrypts_data,
     )

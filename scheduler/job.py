@@ -4,13 +4,13 @@ The launcher makes a `Job` from flags, host file and environment; the scheduler,
 tasks only read it. `place` says which task runs where.
 """
 
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import msgspec
 
 from baryon.ps import UsageError
 
-__all__ = ["KVSTORE_TYPES", "Host", "Job", "Task", "place"]
+__all__ = ["KVSTORE_TYPES", "Group", "Host", "Job", "Task", "place"]
 
 KVSTORE_TYPES = ("dist", "dist_sync", "dist_device_sync", "dist_sync_device")
 """MXNet's type strings that are served; all of them are synchronous."""
@@ -33,8 +33,8 @@ class Host(msgspec.Struct, frozen=True):
 class Task(msgspec.Struct, frozen=True):
     """One process of the job: ``role`` is "worker" or "server", ``rank`` counts within it.
 
-    ``parents`` are the ranks of the servers that it reports to: its host's level-1 server, or the
-    owners if empty. A server without parents is an owner.
+    ``parents`` are the ranks of the servers that it reports to: the one in front of it, or the
+    owners; a worker's are the owners if it has none. A server without parents is an owner.
     """
 
     role: str
@@ -105,18 +105,31 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return sum(not task.parents for task in self.of_role("server"))
 
 
+class Group(NamedTuple):
+    """Hosts that are near each other, by number, and the number of the group that this one is in.
+
+    What is below a group is what its hosts and the groups in it have.
+    """
+
+    name: str
+    hosts: Tuple[int, ...]
+    parent: Optional[int] = None
+
+
 def place(
     hosts: Tuple[Host, ...],
     num_workers: int,
     num_servers: Optional[int],
     shares_memory: bool = True,
+    groups: Sequence[Group] = (),
 ) -> Tuple[Task, ...]:
     """Workers fill each host's slots in host order; servers are spread evenly over their hosts.
 
     Without a number there is one owner on each host that has a worker. A host with several
     workers, of several hosts, gets a level-1 server besides, to which they report: it sums them in
     the memory that they share, so that the network carries one worker's bytes for each host. On a
-    single host the owners do that themselves.
+    single host the owners do that themselves. Each of the ``groups`` that has workers gets a
+    server, on its first host, to which its hosts and groups report.
 
     Raises UsageError if the hosts have too few slots.
     """
@@ -131,14 +144,50 @@ def place(
     used = places[-1][0] + 1
     count = used if num_servers is None else num_servers
     servers = [Task("server", rank, rank % used, rank // used) for rank in range(count)]
+    above = _place_groups(groups, used, servers)
     level1: Dict[int, Task] = {}
     if shares_memory and used > 1:
         for host in sorted({host for host, local in places if local > 0}):
-            owners_there = sum(task.host == host for task in servers)
-            rank, owners = count + len(level1), tuple(range(count))
-            level1[host] = Task("server", rank, host, owners_there, owners)
+            parents = above.get(host, tuple(range(count)))
+            level1[host] = _server(servers, host, parents)
     workers = []
     for rank, (host, local) in enumerate(places):
-        parents = (level1[host].rank,) if host in level1 else ()
+        parents = (level1[host].rank,) if host in level1 else above.get(host, ())
         workers.append(Task("worker", rank, host, local, parents))
-    return (*servers, *level1.values(), *workers)
+    return (*servers, *workers)
+
+
+def _place_groups(
+    groups: Sequence[Group], used: int, servers: List[Task]
+) -> Dict[int, Tuple[int, ...]]:
+    """Add the groups' servers to the owners; returns to which of them a host's tasks report."""
+    owners = tuple(range(len(servers)))
+    inside = [{host for host in group.hosts if host < used} for group in groups]
+    for number in range(len(groups)):
+        parent = groups[number].parent
+        while parent is not None:
+            inside[parent] |= inside[number]
+            parent = groups[parent].parent
+    ranks: Dict[int, int] = {}
+
+    def rank_of(number: int) -> int:
+        if number not in ranks:
+            parent = groups[number].parent
+            parents = owners if parent is None else (rank_of(parent),)
+            ranks[number] = _server(servers, min(inside[number]), parents).rank
+        return ranks[number]
+
+    return {
+        host: (rank_of(number),)
+        for number, group in enumerate(groups)
+        for host in group.hosts
+        if host < used
+    }
+
+
+def _server(servers: List[Task], host: int, parents: Tuple[int, ...]) -> Task:
+    """Add a server that reports to others."""
+    local_rank = sum(task.host == host for task in servers)
+    server = Task("server", len(servers), host, local_rank, parents)
+    servers.append(server)
+    return server

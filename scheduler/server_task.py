@@ -33,7 +33,7 @@ def main() -> int:
 
     def serve(roster: Roster) -> None:
         if credentials.parents:
-            server.serve(client_of(reactor, context, credentials, roster, control.failed, True))
+            server.serve(client_of(reactor, context, credentials, roster, control.failed))
 
     control = ControlClient(
         reactor,

@@ -78,6 +78,22 @@ def test_the_way_makes_no_difference_to_the_bits(cluster: Cluster, flags: List[s
         assert np.array_equal(there[name], value), name
 
 
+@pytest.mark.parametrize("memory", [[], ["--no-shared-memory"]], ids=["shared", "apart"])
+def test_racks_and_sites_are_levels_by_configuration_alone(
+    cluster: Cluster, memory: List[str]
+) -> None:
+    """Near hosts are summed first, so the last bits may differ from a sum in the workers' order."""
+    topology = cluster.cwd / "topology"
+    topology.write_text("rack1: local0 local1\nrack2: local2\nsite: rack1 rack2\n")
+    flags = ["--workers-per-host", "2", "--topology", str(topology), *memory]
+    here = weights(train(cluster, "here", 5, 8))
+    there = train(cluster, "there", 5, 8, flags=flags)
+    for rank in range(5):
+        for name, value in here.items():
+            other = weights(there, rank)[name]
+            np.testing.assert_allclose(other, value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.native
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_same_weights_as_mxnets_own_store(cluster: Cluster, optimizer: str) -> None:

@@ -40,7 +40,7 @@ def test_the_table_says_what_runs_where(dry_run):
     ]
     assert rows == [
         ("local0", "server 0", "-", "baryon's server"),
-        ("local0", "server 2", "-", "baryon's level-1 server"),
+        ("local0", "server 2", "-", "baryon's server below 0, 1"),
         ("local0", "worker 0", "4", "sh 'a b' ''"),
         ("local0", "worker 1", "4", "sh 'a b' ''"),
         ("local1", "server 1", "-", "baryon's server"),

@@ -74,7 +74,7 @@ class Tree:
             relay_loop.reactor, relay_loop.context, name="server 1", keys=relay_keys,
             servers=[ServerAddress(self.owner.endpoint, owner_keys.public, True)], num_owners=1,
             timeout_s=LIMIT_S, silence_s=LIMIT_S, on_fault=self.faults.put, memory=relay_memory,
-            is_relay=True, encrypts=encrypts,
+            encrypts=encrypts,
         )  # fmt: skip
         relay_loop.owned.append(above)
         self.owner.serve()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baryon.scheduler import Host, Task, place
+from baryon.scheduler import Group, Host, Task, place
 from baryon.scheduler.tree import Tree
 
 
@@ -50,6 +50,29 @@ def test_a_third_level_is_a_matter_of_placement():
     assert tree.children(racks[1]) == level1[2:]
     assert tree.workers_below(racks[1]) == (4, 5, 6, 7)
     assert tree.workers_below(owner) == tuple(range(8))
+
+
+def test_each_group_has_a_server_to_which_its_hosts_and_groups_report():
+    """A site of two racks, and a host outside of it."""
+    groups = (Group("site", ()), Group("rack1", (0, 1), 0), Group("rack2", (2,), 0))
+    tasks = place(hosts(2, 1, 2, 1), 6, 1, groups=groups)
+    tree = Tree(tasks)
+    by_slug = {task.slug: task for task in tasks}
+    parents = {slug: [p.slug for p in tree.parents(task)] for slug, task in by_slug.items()}
+    site, rack1, rack2, level1 = "server-1", "server-2", "server-3", ["server-4", "server-5"]
+    assert parents["worker-0"] == parents["worker-1"] == [level1[0]]
+    assert parents["worker-2"] == parents[level1[0]] == [rack1]
+    assert parents["worker-3"] == parents["worker-4"] == [level1[1]]
+    assert parents[level1[1]] == [rack2]
+    assert parents[rack1] == parents[rack2] == [site]
+    assert parents[site] == parents["worker-5"] == ["server-0"]
+    assert [by_slug[slug].host for slug in (site, rack1, rack2)] == [0, 0, 2]
+    assert len({(task.host, task.local_rank) for task in tasks if task.role == "server"}) == 6
+
+
+def test_groups_without_a_worker_have_no_server():
+    tasks = place(hosts(1, 1, 1), 1, None, groups=(Group("a", (0,)), Group("b", (1, 2))))
+    assert [task.slug for task in tasks] == ["server-0", "server-1", "worker-0"]
 
 
 @given(slots=st.lists(st.integers(1, 4), min_size=1, max_size=5), servers=st.integers(1, 6))
