@@ -71,7 +71,7 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         faults.append("--sync-dst-dir is empty; name a directory on the hosts, as '~/job'")
     if launcher == "ssh" and options.hostfile is None:
         faults.append("--launcher ssh needs hosts: -H FILE, or -H node1,node2")
-    groups = _groups(options.topology, hosts, faults)
+    groups = () if faults else _groups(options.topology, hosts, faults)
     tasks: Tuple[Task, ...] = ()
     if not faults:
         try:

@@ -63,10 +63,6 @@ class Reactor:
         if self._sleeping:
             self._wake()
 
-    def post_quietly(self, callback: Callable[..., None], *args: Any) -> None:
-        """As `post`, but need not be done before the loop wakes for another reason."""
-        self._posted.append((callback, args))
-
     def stop(self) -> None:
         """Make `run` return after the callback that is running."""
         self._stopped = True

@@ -11,7 +11,7 @@ host's servers write.
 """
 
 from collections import deque
-from typing import Deque, Dict, Iterator, List, Optional
+from typing import Deque, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -40,6 +40,14 @@ class WorkerStore:
         self.is_flush_posted = False
         self._rounds: Dict[Key, int] = {}
         self._settings = 0
+
+    def add(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> Key:
+        """Add a key and its memory: in its user's thread, who is told if there is none left."""
+        key = self.plan.add(name, shape, dtype)
+        for slice_ in key.slices:
+            self.outgoing.bucket(slice_.bucket)
+            self.incoming.bucket(slice_.bucket)
+        return key
 
     def next_round(self, key: Key) -> int:
         self._rounds[key] = self._rounds.get(key, 0) + 1

@@ -17,7 +17,16 @@ from typing import Any, Dict, List, Optional, Protocol, Sequence
 
 from mxnet.base import _LIB, check_call
 
-__all__ = ["Step", "address_of", "as_handles", "can_address", "complete", "copy", "push_async"]
+__all__ = [
+    "Step",
+    "address_of",
+    "as_handles",
+    "can_address",
+    "complete",
+    "copy",
+    "overlap",
+    "push_async",
+]
 
 # The same library, called without giving up Python's lock: these calls return at once, and the
 # other threads of a worker would otherwise take the lock at every one of them, and this one wait
@@ -167,6 +176,11 @@ def address_of(array: Any) -> int:
     if address.value is None and array.size:
         raise ValueError("an array given to the store has no memory")
     return address.value or 0
+
+
+def overlap(one: Any, other: Any) -> bool:
+    """Whether two arrays may have bytes in common, and are not the same array."""
+    return one.handle.value != other.handle.value and _chunk(one) == _chunk(other)
 
 
 def _chunk(array: Any) -> int:

@@ -22,48 +22,22 @@ import numpy as np
 
 from baryon.ps import Key, Operation, StoreClient, UsageError, array_over
 
-from .engine import address_of, as_handles, can_address, complete, copy, push_async
+from .engine import address_of, as_handles, can_address, complete, copy, overlap, push_async
 
 __all__ = ["Exchange", "Place"]
 
 
 class Place:
-    """What all exchanges of a key have in common: their turn, and its place in the memory."""
+    """A key's place in the staging memory as NDArrays: where it is sent from, where it arrives.
+
+    Every exchange of the key holds both, whether it uses them or not: so they take place one after
+    the other, and whoever still copies a value from there has finished before the next one comes.
+    """
 
     def __init__(self, store: StoreClient, key: Key) -> None:
         self.store = store
         self.key = key
         self.exchange: Optional[Exchange] = None  # the last one, likely to be the next
-        self.turn = mx.nd.zeros(1)  # held by each exchange: one after the other
-        self._staged: Optional[Staged] = None
-
-    @property
-    def staged(self) -> "Staged":
-        """The key's place as arrays; they are few who need it, and memory is taken for them."""
-        if self._staged is None:
-            self.turn.wait_to_read()  # no exchange under way may use it behind the engine's back
-            self._staged = Staged(self.store, self.key)
-        return self._staged
-
-    @property
-    def has_memory(self) -> bool:
-        return self._staged is not None
-
-    @property
-    def held(self) -> List[Any]:
-        """What an exchange must hold besides the script's arrays.
-
-        If the place has been used, all of it: also with a push of which nothing is to be received
-        the value there changes, so whoever still copies the one before must have finished.
-        """
-        staged = self._staged
-        return [self.turn] if staged is None else [self.turn, staged.outgoing, staged.incoming]
-
-
-class Staged:
-    """A key's place in the staging memory, as NDArrays: where it is sent from, where it arrives."""
-
-    def __init__(self, store: StoreClient, key: Key) -> None:
         outgoing, incoming = store.outgoing(key), store.incoming(key)
         # To the engine, too, they must be one if they are one.
         self.outgoing = self.incoming = array_over(outgoing)
@@ -88,22 +62,19 @@ class Exchange:
         self._seen = [array.handle for array in (*self._arrays, *self._outs)]
         takes = len(self._arrays) == 1 and can_address(self._arrays)
         gives = outs is not None and can_address(self._outs)
+        if takes and gives:  # slices arrive while others are still to be sent
+            gives = not any(overlap(self._arrays[0], out) for out in self._outs)
         # None: by the key's place in the staging memory.
         self.source = _Bytes(self._arrays[0]) if takes else None
         self.targets = [_Bytes(out) for out in self._outs] if gives else None
-        if (self._arrays and not takes) or (self._outs and not gives):
-            self._staged = place.staged
-        held = place.held
+        held = [place.outgoing, place.incoming]
         held += self._arrays if takes else []
         held += self._outs if gives else []
         self._held = as_handles(held)
-        self._holds_place = place.has_memory
 
     def is_for(self, kind: str, arrays: Optional[List[Any]], outs: Optional[List[Any]]) -> bool:
         """Whether it would be the same for these arrays."""
         if kind != self.kind or (outs is not None) != self.wants_value:
-            return False
-        if self._holds_place != self.place.has_memory:
             return False
         given = [*(arrays or ()), *(outs or ())]
         if len(arrays or ()) != len(self._arrays) or len(given) != len(self._seen):
@@ -115,12 +86,12 @@ class Exchange:
         """Queue it; the steps of a key must be queued one after the other."""
         step = _Step(self, priority)
         if self._arrays and self.source is None:
-            _sum(self._arrays, self._staged.outgoing)
+            _sum(self._arrays, self.place.outgoing)
         self.place.store.announce(step)
         push_async(step, self._held, priority)
         if self.targets is None:
             for out in self._outs:
-                copy(self._staged.incoming, out)
+                copy(self.place.incoming, out)
 
 
 class _Bytes:

@@ -98,14 +98,6 @@ def test_each_threads_posts_keep_their_order(loop_thread):
         assert [number for thread, number in calls if thread == name] == list(range(1000))
 
 
-def test_a_quiet_post_is_done_before_the_next_post(loop_thread):
-    calls = []
-    loop_thread.start()
-    loop_thread.reactor.post_quietly(calls.append, "quiet")
-    loop_thread.call(calls.append, "loud")
-    assert calls == ["quiet", "loud"]
-
-
 def test_a_call_that_posts_for_ever_does_not_starve_sockets(reactor, pipe):
     def again():
         reactor.post(again)

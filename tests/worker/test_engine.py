@@ -147,6 +147,13 @@ def test_views_of_one_array_count_once() -> None:
     assert len(as_handles([array, array[0:2], array[2:4], mx.nd.ones(1)])) == 2
 
 
+def test_arrays_overlap_that_are_views_of_one_but_not_the_same() -> None:
+    array = mx.nd.arange(6)
+    assert engine.overlap(array[0:4], array[2:6]) and engine.overlap(array, array[0:2])
+    assert not engine.overlap(array, array)
+    assert not engine.overlap(array, mx.nd.arange(6))
+
+
 def test_copy_does_what_copyto_does() -> None:
     source, target = mx.nd.arange(6).reshape((2, 3)), mx.nd.zeros((2, 3))
     copy(source, target)

@@ -153,6 +153,18 @@ def case_arrays_of_every_size():
             same(out, (np.arange(size) % 97) * total(kv) * round_)
 
 
+def case_views_of_one_array_may_overlap():
+    """The answer for the first bucket would else overwrite what is still to be sent."""
+    size = 4 * ((1 << 20) // 4) + 5
+    kv = mx.kv.create("dist_sync")
+    kv.init(0, mx.nd.zeros((size,)))
+    pattern = np.arange(size + 1, dtype=np.float32) % 97
+    array = mx.nd.array(pattern)
+    kv.pushpull(0, array[:-1], out=array[1:])
+    same(array[1:], pattern[:-1] * kv.num_workers)
+    same(array[:1], pattern[:1])
+
+
 def case_many_steps_without_waiting():
     """Steps are issued long before their answers; each sees its own round."""
     kv = mx.kv.create("dist_sync")
