@@ -15,7 +15,8 @@ import functools
 import os
 import threading
 import time
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Type, Union
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Tuple, Type, Union
 
 import numpy as np
 import zmq
@@ -106,6 +107,7 @@ class Client:
         window_nbytes = max(_WINDOW_NBYTES, _LINK_NBYTES * len(servers))
         self._window = Window(reactor, window_nbytes, self._send_now)
         self._introduction: List[wire.Message] = []  # what each server must know, in order
+        self._new: Deque[wire.Message] = deque()  # the same, not yet told
         self._stores: List[WorkerStore] = []
         self._error: Optional[BaryonError] = None
         self._unfinished = 0
@@ -127,8 +129,12 @@ class Client:
                 memory = memory[0], memory[0]
         store = WorkerStore(number, Plan(self._num_owners), *memory)
         self._stores.append(store)
-        self._reactor.post(self._introduce, wire.Open(store.number, kind))
+        self._will_introduce(wire.Open(store.number, kind))
         return StoreClient(self, store)
+
+    def _will_introduce(self, message: wire.Message) -> None:
+        self._new.append(message)
+        self._reactor.post(self._introduce)
 
     def raise_if_failed(self) -> None:
         """Raise what has made the stores useless, if anything has."""
@@ -214,11 +220,13 @@ class Client:
         self._fail(PeerError(f"{self._name} has {what}"))
         self._on_fault(what)
 
-    def _introduce(self, message: wire.Message) -> None:
-        self._introduction.append(message)
-        for link in self._links:
-            link.send(message)
-            link.flush()
+    def _introduce(self) -> None:
+        while self._new:
+            message = self._new.popleft()
+            self._introduction.append(message)
+            for link in self._links:
+                link.send(message)
+                link.flush()
 
     def _configure(
         self,
@@ -252,6 +260,7 @@ class Client:
         """Send what has become ready."""
         store.is_flush_posted = False  # before looking: what comes later posts another
         ready = store.take_ready()
+        self._introduce()  # their keys, if they are new
         self._unfinished += store.take_announced()
         if self._error is not None:
             for operation in ready:
@@ -385,7 +394,7 @@ class StoreClient:
         """
         key = self._store.add(name, shape, dtype)
         spec = wire.KeySpec(name, tuple(shape), dtype)
-        self._post(self._client._introduce, wire.Declare(self._store.number, key.number, (spec,)))
+        self._client._will_introduce(wire.Declare(self._store.number, key.number, (spec,)))
         return key
 
     def set_optimizer(

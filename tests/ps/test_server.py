@@ -84,6 +84,19 @@ def test_0d_and_empty_keys_travel(job, shape):
         assert worker.pull("weight").tolist() == np.full(shape, 6.0).tolist()
 
 
+def test_a_key_is_declared_before_anything_of_it_is_sent(job):
+    """Though what has become ready before it was declared has asked to be sent already."""
+    worker = job(num_workers=1).worker(0)
+    worker.key("a", (2,))
+
+    def all_at_once():
+        first = worker.begin("push", "a", 1.0)
+        worker.key("b", (2,))
+        return first, worker.begin("push", "b", 1.0)
+
+    answered(*worker.loop.call(all_at_once))
+
+
 def test_stores_are_apart(job):
     _, workers = two_workers(job)
     stores = [worker.client.open("sync") for worker in workers]
