@@ -88,6 +88,7 @@ def test_a_key_is_declared_before_anything_of_it_is_sent(job):
     """Though what has become ready before it was declared has asked to be sent already."""
     worker = job(num_workers=1).worker(0)
     worker.key("a", (2,))
+    answered(worker.begin("push", "a", 1.0))  # the connection is up
 
     def all_at_once():
         first = worker.begin("push", "a", 1.0)
