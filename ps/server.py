@@ -35,7 +35,6 @@ __all__ = ["Server"]
 log = logging.getLogger("baryon.server")
 
 _STALL_WARNING_S = 60.0
-_LEVEL_S = 2.0  # a server waits longer than its children, who can say more exactly for whom
 _PAYLOAD = (wire.Init, wire.Push)
 
 
@@ -72,9 +71,7 @@ class Server:
         self._relay: Optional[Relay] = None
         self._left: Set[int] = set()  # ranks of workers
         self._failure: Optional[str] = None
-        above_workers = any(child.ranks[1:] for child in children)
-        limit_s = timeout_s + (_LEVEL_S if above_workers else 0)
-        self._stalls = StallWatch(min(_STALL_WARNING_S, limit_s / 2), limit_s)
+        self._stalls = StallWatch(min(_STALL_WARNING_S, timeout_s / 2), timeout_s)
         self._authenticator: Optional[Authenticator[int]] = None
         self._socket = context.socket(zmq.ROUTER)
         self._socket.linger = 0

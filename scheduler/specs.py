@@ -13,6 +13,8 @@ from .tree import Tree
 
 __all__ = ["start_tasks"]
 
+_LEVEL_S = 2.0  # a server waits longer than those below it, who can say more exactly for whom
+
 
 def start_tasks(
     job: Job, tree: Tree, host: int, hello: AgentHello, scheduler_key: str, keys: Dict[str, KeyPair]
@@ -34,7 +36,7 @@ def start_tasks(
             scheduler_key=scheduler_key,
             public_key=keys[task.slug].public,
             secret_key=keys[task.slug].secret,
-            timeout_s=job.timeout_s,
+            timeout_s=job.timeout_s + _LEVEL_S * max(0, tree.height(task) - 1),
             silence_s=job.silence_s,
             kvstore=job.kvstore,
             member=number if job.shares_memory else 0,

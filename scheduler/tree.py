@@ -37,6 +37,12 @@ class Tree:
         """The tasks that speak to a server, in the order in which it adds what they send."""
         return self._children[server.slug]
 
+    def height(self, task: Task) -> int:
+        """How many levels of tasks are below one: none below a worker."""
+        if task.role == "worker":
+            return 0
+        return 1 + max(map(self.height, self._children[task.slug]), default=0)
+
     def workers_below(self, task: Task) -> Tuple[int, ...]:
         """The ranks of the workers whose gradients a task sends, in order."""
         if task.role == "worker":

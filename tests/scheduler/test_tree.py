@@ -50,6 +50,7 @@ def test_a_third_level_is_a_matter_of_placement():
     assert tree.children(racks[1]) == level1[2:]
     assert tree.workers_below(racks[1]) == (4, 5, 6, 7)
     assert tree.workers_below(owner) == tuple(range(8))
+    assert [tree.height(task) for task in (workers[0], level1[0], racks[0], owner)] == [0, 1, 2, 3]
 
 
 def test_each_group_has_a_server_to_which_its_hosts_and_groups_report():
