@@ -151,6 +151,14 @@ def test_credentials_say_who_the_task_is_and_how_to_reach_the_scheduler(start):
     )
 
 
+def test_a_server_waits_longer_than_those_below_it(start):
+    """They can say more exactly for whom."""
+    specs = start(0, timeout_s=7.5, tasks=place(HOSTS, 3, 2))
+    limits = {slug: credentials_of(spec).timeout_s for slug, spec in specs.items()}
+    assert limits["worker-0"] == limits["server-2"] == 7.5
+    assert limits["server-0"] > 7.5
+
+
 def test_a_task_reads_its_credentials_from_the_file_it_is_told(start, tmp_path, monkeypatch):
     spec = start(0)["server-0"]
     path = tmp_path / "credentials"
