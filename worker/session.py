@@ -8,6 +8,7 @@ import atexit
 import os
 import sys
 import threading
+import time
 import traceback
 from typing import Any, Optional
 
@@ -19,6 +20,7 @@ from baryon.scheduler import ControlClient, Credentials, client_of, read_credent
 __all__ = ["Session", "session"]
 
 _MAX_SOCKETS = 16_384  # three for each server; ZeroMQ's own limit would be at 340 of them
+_RETURN_S = 0.01
 _lock = threading.Lock()
 _session: Optional["Session"] = None
 
@@ -100,6 +102,9 @@ class Session:
                 self.client.drain()
             except BaryonError:
                 pass  # the script's next call of the store raises it
+            # An engine thread that has told us of its last operation may still need Python's lock,
+            # to return to MXNet, which waits for it. This lets go of the lock.
+            time.sleep(_RETURN_S)
 
     def _watch_exceptions(self) -> None:
         """An exception that ends the script is no reason to wait for answers to come."""
