@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import List, Mapping, Tuple
 
 from benchmarks.report import Case, run_command, take_turns
-from benchmarks.systems import LINKS, Run, System
+from benchmarks.systems import LINKS, Run, System, over
 
 WORKER = Path(__file__).with_name("latency_worker.py")
 WORKERS, SERVERS = 2, 1
@@ -24,15 +24,15 @@ WORKERS, SERVERS = 2, 1
 def measure(options: argparse.Namespace, systems: Mapping[str, System]) -> List[Case]:
     script = [str(WORKER), "--repetitions", str(options.repetitions)]
 
-    def sample(system: System, flags: List[str]) -> Tuple[float, Run]:
-        run = system(script, WORKERS, SERVERS, options.timeout, flags)
+    def sample(system: System) -> Tuple[float, Run]:
+        run = system(script, WORKERS, SERVERS, options.timeout)
         return max(report["round_trip_s"] for report in run.reports), run
 
     cases = []
     for link in options.link:
         setting = {"link": link, "workers": WORKERS, "servers": SERVERS}
         samples = {
-            name: functools.partial(sample, system, LINKS[link]) for name, system in systems.items()
+            name: functools.partial(sample, system) for name, system in over(link, systems).items()
         }
         cases.append(take_turns(Case(f"one key, {link}", setting), samples, options.runs))
     return cases

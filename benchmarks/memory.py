@@ -35,7 +35,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
 import psutil
 
 from benchmarks.report import Case, Stats, console, ratios_of_ours, run_command, turns
-from benchmarks.systems import LINKS, Run, System
+from benchmarks.systems import LINKS, Run, System, over
 
 WORKER = Path(__file__).with_name("memory_worker.py")
 UNIT = "x parameters"
@@ -144,11 +144,11 @@ def _sum(sweep: Sweep) -> int:
 
 def measure(options: argparse.Namespace, systems: Mapping[str, System]) -> List[Case]:
     script = [str(WORKER), "--model", options.model, "--repetitions", str(options.repetitions)]
-    flags = LINKS[options.link]
+    systems = over(options.link, systems)
 
     def sample(system: System) -> Tuple[Run, Dict[str, float], List[Dict[str, Any]]]:
         with Watch() as watch:
-            run = system(script, options.workers, options.servers, options.timeout, flags)
+            run = system(script, options.workers, options.servers, options.timeout)
         return (run, *used(run, watch.sweeps))
 
     setting: Dict[str, Any] = {

@@ -58,7 +58,7 @@ class OnHosts:
         root = Place(self.bed.driver_address)
         places = [self.place(host) for host in self.bed.hosts]
         with self.nothing_left():
-            return run_native(script_argv, workers, servers, timeout_s, (), root, places)
+            return run_native(script_argv, workers, servers, timeout_s, root, places)
 
     def torch(
         self, script_argv: Sequence[str], workers: int, servers: int, timeout_s: float

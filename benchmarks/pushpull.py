@@ -19,7 +19,7 @@ from typing import Dict, List, Mapping, Tuple
 
 from benchmarks.models import MODELS, trainable_arrays
 from benchmarks.report import Case, Sample, run_command, take_turns
-from benchmarks.systems import LINKS, Run, System, run_torch, torch_interpreter
+from benchmarks.systems import LINKS, Run, System, over, run_torch, torch_interpreter
 
 WORKER = Path(__file__).with_name("pushpull_worker.py")
 ALLREDUCE = Path(__file__).with_name("allreduce_worker.py")
@@ -40,12 +40,13 @@ def _measure_case(
     repetitions = ["--repetitions", str(options.repetitions)]
 
     def sample(system: System, script: List[str]) -> Tuple[float, Run]:
-        run = system(script, workers, options.servers, options.timeout, LINKS[link])
+        run = system(script, workers, options.servers, options.timeout)
         return seconds_of(run), run
 
     script = [str(WORKER), "--model", model, *repetitions]
     samplers: Dict[str, Sample] = {
-        name: functools.partial(sample, system, script) for name, system in systems.items()
+        name: functools.partial(sample, system, script)
+        for name, system in over(link, systems).items()
     }
     if options.torch_python:
         sizes = ",".join(str(array.size) for array in trainable_arrays(model))

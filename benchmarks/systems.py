@@ -9,6 +9,7 @@ A new peer is one more function of the type `System`.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -35,8 +36,7 @@ class Run(NamedTuple):
     exit_codes: List[Optional[int]]  # None: ended by us, for it did not leave
 
 
-# script and arguments, -n, -s, limit in s; flags of launch.py, which only `run_baryon` reads
-System = Callable[..., Run]
+System = Callable[[Sequence[str], int, int, float], Run]  # script and arguments, -n, -s, limit in s
 LINKS: Dict[str, List[str]] = {
     "shm": [],
     "tcp": ["--no-shared-memory"],
@@ -65,7 +65,6 @@ def run_native(
     workers: int,
     servers: int,
     timeout_s: float,
-    flags: Sequence[str] = (),
     root: native.Place = native.HERE,
     places: Sequence[native.Place] = (native.HERE,),
 ) -> Run:
@@ -84,7 +83,6 @@ def run_alone(
     workers: int,
     servers: int,
     timeout_s: float,
-    flags: Sequence[str] = (),
 ) -> Run:
     """One plain process of the script, whatever the number of workers and servers."""
     return run_copies(script_argv, 1, servers, timeout_s)
@@ -95,7 +93,6 @@ def run_copies(
     workers: int,
     servers: int,
     timeout_s: float,
-    flags: Sequence[str] = (),
 ) -> Run:
     """As many plain processes of the script as there would be workers, side by side."""
     command, environment = native.python_command(script_argv), native.clean_environment(ENVIRONMENT)
@@ -108,7 +105,6 @@ def run_torch(
     workers: int,
     servers: int,
     timeout_s: float,
-    flags: Sequence[str] = (),
 ) -> Run:
     """`workers` processes of a script that uses torch.distributed, in an interpreter with torch."""
     base = native.clean_environment(ENVIRONMENT)
@@ -141,6 +137,12 @@ SYSTEMS: Dict[str, System] = {
     "alone": run_alone,
     "copies": run_copies,
 }
+
+
+def over(link: str, systems: Mapping[str, System]) -> Dict[str, System]:
+    """The systems, ours by one of the `LINKS`; the others have no choice."""
+    ours = functools.partial(run_baryon, flags=LINKS[link])
+    return {name: ours if name == "baryon" else system for name, system in systems.items()}
 
 
 def report_line(**fields: Any) -> str:
