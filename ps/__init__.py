@@ -13,7 +13,7 @@ from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeo
 from .outbox import Outbox
 from .reactor import Reactor, Timer
 from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server, token_of
-from .wire import Codec, Message, Multipliers
+from .wire import Codec, Message, Multipliers, Open
 
 if TYPE_CHECKING:
     from .client import Client, StoreClient
@@ -36,6 +36,7 @@ __all__ = [
     "KeyPair",
     "Message",
     "Multipliers",
+    "Open",
     "Operation",
     "Outbox",
     "PeerError",

@@ -108,7 +108,7 @@ class Client:
         self._window = Window(reactor, window_nbytes, self._send_now)
         self._introduction: List[wire.Message] = []  # what each server must know, in order
         self._new: Deque[wire.Message] = deque()  # the same, not yet told
-        self._stores: List[WorkerStore] = []
+        self._stores: Dict[int, WorkerStore] = {}
         self._error: Optional[BaryonError] = None
         self._unfinished = 0
         self._accepting: Dict[Tuple[int, int], _Setting] = {}  # (store, serial)
@@ -117,19 +117,21 @@ class Client:
 
     # -- from any thread ----------------------------------------------------------------------
 
-    def open(self, kind: str, memory: Optional[Tuple[Memory, Memory]] = None) -> "StoreClient":
-        """Open a new store of ``kind`` ("sync"); workers open the same stores in one order.
+    def open(
+        self, message: wire.Open, memory: Optional[Tuple[Memory, Memory]] = None
+    ) -> "StoreClient":
+        """Open a new store; workers open the same stores under the same numbers.
 
         ``memory`` is where its gradients leave from and where its values arrive, if not the usual.
         """
-        number = len(self._stores)
+        number = message.store
         if memory is None:
             memory = staging(self._memory, number)
             if self._memory is None:  # a place is not filled again before its answer has come
                 memory = memory[0], memory[0]
-        store = WorkerStore(number, Plan(self._num_owners), *memory)
-        self._stores.append(store)
-        self._will_introduce(wire.Open(store.number, kind))
+        plan = Plan(self._num_owners, has_whole_keys=message.has_whole_keys)
+        store = self._stores[number] = WorkerStore(number, plan, *memory)
+        self._will_introduce(message)
         return StoreClient(self, store)
 
     def _will_introduce(self, message: wire.Message) -> None:
@@ -197,7 +199,7 @@ class Client:
         link = self._links[server]
         for message in [*self._introduction, *link.unaccepted.values()]:
             link.send(message)
-        for store in self._stores:
+        for store in self._stores.values():
             is_only = len(self._links) == 1
             for run in store.unanswered(None if is_only else server):
                 self._send(link, store, run)
@@ -317,7 +319,7 @@ class Client:
             self._fail(ProtocolError(f"server {server} sent what it must not: {error}"))
 
     def _on_answer(self, server: int, message: Any, payloads: List[zmq.Frame]) -> None:
-        if not isinstance(message, wire.Answer) or not 0 <= message.store < len(self._stores):
+        if not isinstance(message, wire.Answer) or message.store not in self._stores:
             raise ProtocolError(f"{message} is not for a worker")
         if len(payloads) != (message.has_value and not self._servers[server].is_shared):
             raise ProtocolError(f"{message} with {len(payloads)} payload frames")
@@ -344,7 +346,7 @@ class Client:
             self._when_failed(error)
         self.close()  # what is still queued lies in memory that is no longer ours to send
         operations = {op: None for _, _, run in self._window.clear() for op in run.operations}
-        for store in self._stores:
+        for store in self._stores.values():
             operations.update(dict.fromkeys(store.forget_all()))
         for operation in operations:
             self._finish(operation)
@@ -352,7 +354,7 @@ class Client:
 
     def _call_when_idle(self, idle: threading.Event) -> None:
         self._idle.append(idle)
-        for store in self._stores:
+        for store in self._stores.values():
             self._unfinished += store.take_announced()
         if not self._unfinished or self._error is not None:
             self._release_waiters()

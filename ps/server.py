@@ -17,18 +17,21 @@ import numpy as np
 import zmq
 
 from . import wire
+from .async_store import AsyncStore
 from .children import Child, Children
 from .client import Client
 from .endpoints import bind_to, endpoint_of
-from .errors import BaryonError, ProtocolError, UsageError
+from .errors import BaryonError, ProtocolError
 from .memory import HostMemory, Memory, staging
 from .optimizer import SliceUpdater, load_optimizer
 from .plan import Plan
 from .reactor import Reactor
 from .relay import Relay
+from .rising_store import RisingStore
 from .security import Authenticator, KeyPair, secure_server
 from .stalls import StallWatch
-from .store import Payload, Reply, SyncStore
+from .store import Payload, Reply, Store
+from .sync_store import SyncStore
 
 __all__ = ["Server"]
 
@@ -39,7 +42,7 @@ _PAYLOAD = (wire.Init, wire.Push)
 
 
 class Server:
-    """Server number ``index``, for ``children`` and nobody else.
+    """Server number ``index``, for ``children``, ``guests`` (children.py) and nobody else.
 
     ``num_owners`` servers share the parameters out; ``memory`` is that of the host, if its tasks
     share it. ``on_fault(text)`` is called when the job cannot go on. Nothing is read before
@@ -54,6 +57,7 @@ class Server:
         index: int,
         num_owners: int,
         children: Sequence[Child],
+        guests: Sequence[Child] = (),
         keys: KeyPair,
         address: str,
         timeout_s: float,
@@ -67,7 +71,7 @@ class Server:
         self._on_fault = on_fault
         self._memory = memory
         self._areas: Dict[Tuple[int, int], Memory] = {}  # (store, member) -> what it sends
-        self._stores: Dict[int, SyncStore] = {}
+        self._stores: Dict[int, Store[Any]] = {}
         self._relay: Optional[Relay] = None
         self._left: Set[int] = set()  # ranks of workers
         self._failure: Optional[str] = None
@@ -80,10 +84,11 @@ class Server:
         self._socket.rcvhwm = 0
         self._socket.maxmsgsize = wire.MAX_PAYLOAD_NBYTES
         if encrypts:
-            public_keys = {child.public_key: index for index, child in enumerate(children)}
+            everyone = enumerate((*children, *guests))
+            public_keys = {child.public_key: index for index, child in everyone}
             self._authenticator = Authenticator(context, public_keys)
             secure_server(self._socket, keys)
-        self._children = Children(children, self._authenticator)
+        self._children = Children(children, guests, self._authenticator)
         self.endpoint = bind_to(self._socket, endpoint_of(address))
         self._handlers: Dict[type, Callable[..., List[Reply]]] = {
             wire.Batch: self._batch,
@@ -111,7 +116,7 @@ class Server:
     def worker_left(self, rank: int) -> None:
         """Stop waiting for a worker that has ended well; what this completes is answered."""
         child = self._children.child_above(rank)
-        if child >= 0:
+        if child >= 0:  # an owner is above every worker
             self._guarded(child, self._leave, rank)
 
     def close(self) -> None:
@@ -205,26 +210,32 @@ class Server:
         return []
 
     def _open(self, child: int, message: wire.Open) -> List[Reply]:
-        if message.kind != "sync":
-            raise UsageError(f"servers know no store of the kind {message.kind!r}")
-        if message.store not in self._stores:
-            outgoing, values = staging(self._memory, message.store)
-            has_first = self._children.child_above(0) == 0
-            store = SyncStore(
-                self._index,
-                Plan(self._num_owners),
-                len(self._children),
-                values,
-                None if self._relay is None else outgoing,
-                [child.name for child in self._children.all],
-                has_first,
-            )
-            if self._relay is not None:
-                self._relay.open(message.store, message.kind, (outgoing, values))
-            self._stores[message.store] = store
+        number = message.store
+        if number not in self._stores:
+            self._stores[number] = self._new_store(message)
             for rank in self._left:
-                self._store_left(message.store, rank)
+                self._store_left(number, rank)
         return []
+
+    def _new_store(self, message: wire.Open) -> Store[Any]:
+        outgoing, values = staging(self._memory, message.store)
+        plan = Plan(self._num_owners, has_whole_keys=message.has_whole_keys)
+        names = [child.name for child in self._children.all]
+        if message.kind == "async" and self._relay is None:
+            workers = self._children.workers()
+            return AsyncStore(
+                self._index, plan, list(workers.values()), values, names, workers.get(0),
+                message.staleness,
+            )  # fmt: skip
+        if message.kind != "sync":
+            raise ProtocolError(f"this server has no store of the kind {message.kind!r}")
+        above_first = self._children.child_above(0)
+        first = None if above_first < 0 else above_first
+        children = list(self._children.in_tree)
+        if self._relay is None:
+            return SyncStore(self._index, plan, children, values, names, first)
+        self._relay.open(message, (outgoing, values))
+        return RisingStore(self._index, plan, children, values, outgoing, names, first)
 
     def _leave(self, rank: int) -> None:
         self._left.add(rank)
@@ -232,11 +243,14 @@ class Server:
             self._store_left(number, rank)
 
     def _store_left(self, number: int, rank: int) -> None:
-        child = self._children.child_above(rank)
-        if self._left.issuperset(self._children.all[child].ranks):
-            self._send(number, self._stores[number].leave(child))
+        store = self._stores[number]
+        child = self._children.workers().get(rank, -1)
+        if not isinstance(store, AsyncStore):
+            child = self._children.child_above(rank)
+        if child >= 0 and self._left.issuperset(self._children.all[child].ranks):
+            self._send(number, store.leave(child))
         if rank == 0:
-            self._stores[number].lose_first()
+            store.lose_first()
 
     def _declare(self, child: int, message: wire.Declare) -> List[Reply]:
         store = self._store(message)
@@ -264,11 +278,12 @@ class Server:
         if self._relay is not None:
             self._relay.set(message, store.is_new_setting(message.serial))
             return []
+        replies: List[Reply] = []
         if store.is_new_setting(message.serial):
             optimizer = load_optimizer(message.pickled, message.lr_mult, message.wd_mult)
-            store.update = SliceUpdater(optimizer)
+            replies = store.set_update(SliceUpdater(optimizer))
         self._reply(child, wire.Accepted(message.store, message.serial))
-        return []
+        return replies
 
     def _set_hyper(self, child: int, message: wire.SetHyper) -> List[Reply]:
         store = self._store(message)
@@ -286,12 +301,12 @@ class Server:
         self._reply(child, wire.Accepted(message.store, message.serial))
         return []
 
-    def _check_first(self, child: int, store: SyncStore, wrong: str) -> None:
+    def _check_first(self, child: int, store: Store[Any], wrong: str) -> None:
         """Raise ProtocolError unless worker 0 speaks, or is below the child that does."""
-        if child != 0 or not store.has_first:
+        if child != store.first:
             raise ProtocolError(f"{self._children.name(child)} {wrong}")
 
-    def _store(self, message: Any) -> SyncStore:
+    def _store(self, message: Any) -> Store[Any]:
         try:
             return self._stores[message.store]
         except KeyError:
@@ -311,11 +326,15 @@ class Server:
                 self._reply(r.child, answer, values)
         for child, answers in shared.items():
             self._reply(child, wire.Batch(tuple(answers)))
-        if self._relay is not None and number in self._stores:
-            self._relay.rise(number, self._stores[number])
+        store = self._stores.get(number)
+        if isinstance(store, RisingStore):
+            assert self._relay is not None
+            self._relay.rise(number, store)
 
     def _accepted_above(self, message: wire.Accepted) -> None:
-        self._reply(0, message)
+        first = self._stores[message.store].first
+        assert first is not None  # or nobody would have asked
+        self._reply(first, message)
 
     def _reply(
         self, child: int, message: wire.Message, payload: Optional[np.ndarray] = None

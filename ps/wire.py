@@ -14,7 +14,7 @@ named by (sender, store, slice, round), so that a repeat is recognised.
 Nothing in this module does I/O.
 """
 
-from typing import Any, Dict, List, Tuple, Type, Union
+from typing import Any, Dict, List, Optional, Tuple, Type, Union
 
 import msgspec
 
@@ -42,7 +42,7 @@ __all__ = [
     "DATA",
 ]
 
-VERSION = 3
+VERSION = 4
 # An optimizer travels in a header: a big one holds a table of multipliers, not weights.
 MAX_HEADER_NBYTES = 16 << 20
 # A payload is a run of slices of one bucket (about 1 MiB).
@@ -82,10 +82,16 @@ class Hello(Message, frozen=True, tag=True):
 
 
 class Open(Message, frozen=True, tag=True):
-    """Begin to use store number ``store`` (counted per worker, in order of creation)."""
+    """Begin to use store number ``store`` (counted per worker, in order of creation).
+
+    ``kind`` is "sync" or "async"; ``staleness`` is that of an asynchronous store (async_store.py),
+    and its plan is made with ``has_whole_keys`` (plan.py).
+    """
 
     store: int
     kind: str
+    has_whole_keys: bool = False
+    staleness: Optional[int] = None
 
 
 class Declare(Message, frozen=True, tag=True):

@@ -55,8 +55,10 @@ class Parent(msgspec.Struct, frozen=True):
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     """``member`` is the task's number in the memory that the tasks of its host share, 0 if they
-    share none. ``parents`` are the servers that it speaks to, ``children`` (for servers) the tasks
-    that speak to it; ``num_owners`` is the number of servers that share the parameters out."""
+    share none. ``parents`` are the servers that it speaks to; ``num_owners`` servers share the
+    parameters out. For workers, ``owners`` are these, for what is not added up on the way. For
+    servers, ``children`` are the tasks below it in the tree, ``guests`` the other workers that
+    speak to an owner. ``staleness`` is that of ``dist_ssp`` stores."""
 
     job: str
     slug: str
@@ -75,7 +77,10 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     member: int = 0
     encrypts_data: bool = True
     parents: Tuple[Parent, ...] = ()
+    owners: Tuple[Parent, ...] = ()
     children: Tuple[Child, ...] = ()
+    guests: Tuple[Child, ...] = ()
+    staleness: int = 0
 
 
 def read_credentials() -> Optional[Credentials]:

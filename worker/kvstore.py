@@ -38,6 +38,9 @@ def create(name: str) -> "KVStore":
 class KVStore(mx.kvstore.KVStore):
     """A synchronous store: every push waits for all workers' pushes of the same round.
 
+    With ``async`` or ``ssp`` in its type, the servers apply each push as it arrives, and with
+    ``ssp`` no worker gets further ahead of another than by the job's ``--staleness``.
+
     A subclass of MXNet's own, because Trainer and Module ask for one, that shares none of its
     code. Keys are ints or strings; an array argument may be a list with one array per device;
     lists of keys go with lists of such values. All workers create the same stores and initialise
@@ -47,8 +50,7 @@ class KVStore(mx.kvstore.KVStore):
     def __init__(self, name: str) -> None:
         self._type = name
         self._session = session()
-        self._client = self._session.client
-        self._store = self._client.open("sync")
+        self._open(has_whole_keys=False)
         self._places: Dict[KeyName, Place] = {}
         self._lock = threading.Lock()  # held while a key's steps are queued, which belong together
         self._optimizer: Any = None  # rank 0's, whose hyper-parameters are live
@@ -56,6 +58,16 @@ class KVStore(mx.kvstore.KVStore):
         self._first_pushed: Optional[KeyName] = None
         self._updater = None
         self._is_p3 = False
+
+    def _open(self, has_whole_keys: bool) -> None:
+        kind = "sync" if not self._is_async else "async"
+        staleness = self._session.credentials.staleness if "ssp" in self._type else None
+        self._client, self._store = self._session.open(kind, has_whole_keys, staleness)
+        self._has_whole_keys = has_whole_keys
+
+    @property
+    def _is_async(self) -> bool:
+        return "async" in self._type or "ssp" in self._type
 
     def __del__(self) -> None:
         pass  # there is no native handle to free

@@ -115,8 +115,8 @@ def test_a_link_that_is_silent_for_a_while_is_made_anew_and_goes_on(job, proxies
     workers = [made.worker(0), made.worker(1, [proxy.endpoint], silence_s=2.0)]
     for worker in workers:
         worker.key("weight", (50_000,))
-    (its_link,) = workers[1].client._links
     answered(*(worker.begin("push", "weight", 1.0, want_value=True) for worker in workers))
+    (its_link,) = workers[1].client._links
     for value in (2.0, 3.0):
         proxy.black_hole()
         begun = [worker.begin("push", "weight", value, want_value=True) for worker in workers]

@@ -19,6 +19,7 @@ from baryon.ps import (
     dump_optimizer,
     new_key_pair,
     token_of,
+    wire,
 )
 from baryon.ps.memory import HostMemory
 from tests.ps.conftest import LIMIT_S, LoopThread, Worker, answered
@@ -39,7 +40,7 @@ class TreeWorker(Worker):
         )  # fmt: skip
         self.loop.owned.append(self.client)
         self.loop.start()
-        self.store = self.client.open("sync")
+        self.store = self.client.open(wire.Open(0, "sync"))
         self.places, self.arrived = {}, {}
 
     def key(self, name, shape, dtype="float32"):
