@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .link import ServerAddress
     from .memory import HostMemory
     from .mxnet_compat import array_over, import_mxnet
-    from .optimizer import dump_optimizer
+    from .optimizer import dump_optimizer, needs_whole_keys
     from .plan import Key
     from .server import Server
 
@@ -54,6 +54,7 @@ __all__ = [
     "dump_optimizer",
     "endpoint_of",
     "import_mxnet",
+    "needs_whole_keys",
     "new_key_pair",
     "secure_client",
     "secure_server",
@@ -71,6 +72,7 @@ _LATER = {
     "array_over": "mxnet_compat",
     "dump_optimizer": "optimizer",
     "import_mxnet": "mxnet_compat",
+    "needs_whole_keys": "optimizer",
 }
 
 

@@ -404,10 +404,11 @@ class StoreClient:
         pickled: bytes,
         lr_mult: wire.Multipliers,
         wd_mult: wire.Multipliers,
+        has_code: bool = False,
         done: Callable[[], None] = _nothing,
     ) -> None:
         """Have all servers update by an optimizer; ``done()`` when they have accepted it."""
-        self._configure(wire.SetOptimizer, (pickled, lr_mult, wd_mult), done)
+        self._configure(wire.SetOptimizer, (pickled, lr_mult, wd_mult, has_code), done)
 
     def set_hyper(
         self,

@@ -83,7 +83,9 @@ class Relay:
             return
         above, done = self._above[number], self._when_accepted(number, serial)
         if isinstance(message, wire.SetOptimizer):
-            above.set_optimizer(message.pickled, message.lr_mult, message.wd_mult, done)
+            above.set_optimizer(
+                message.pickled, message.lr_mult, message.wd_mult, message.has_code, done
+            )
         else:
             above.set_hyper(message.scalars, message.lr_mult, message.wd_mult, done)
 

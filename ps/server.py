@@ -21,7 +21,7 @@ from .async_store import AsyncStore
 from .children import Child, Children
 from .client import Client
 from .endpoints import bind_to, endpoint_of
-from .errors import BaryonError, ProtocolError
+from .errors import BaryonError, ProtocolError, UsageError
 from .memory import HostMemory, Memory, staging
 from .optimizer import SliceUpdater, load_optimizer
 from .plan import Plan
@@ -280,7 +280,14 @@ class Server:
             return []
         replies: List[Reply] = []
         if store.is_new_setting(message.serial):
-            optimizer = load_optimizer(message.pickled, message.lr_mult, message.wd_mult)
+            if message.has_code and self._authenticator is None:
+                raise UsageError(
+                    "the optimizer is a class of the script's own, whose code servers take over "
+                    "encrypted connections only; leave out --no-encryption, or let the workers "
+                    "update: gluon.Trainer(..., update_on_kvstore=False)"
+                )
+            m = message
+            optimizer = load_optimizer(m.pickled, m.lr_mult, m.wd_mult, m.has_code)
             replies = store.set_update(SliceUpdater(optimizer))
         self._reply(child, wire.Accepted(message.store, message.serial))
         return replies

@@ -141,7 +141,8 @@ class SetOptimizer(Message, frozen=True, tag=True):
     """From rank 0: update the weights with this optimizer instead of replacing them.
 
     ``serial`` counts the SetOptimizer and SetHyper of a store from 1, so that a repeat is known.
-    ``pickled`` is read by an unpickler that admits MXNet's own optimizer classes only.
+    ``pickled`` is read by an unpickler that admits MXNet's own optimizer classes only, or, if it
+    ``has_code`` of the user's, by Python's own: then only over an encrypted link.
     ``lr_mult``/``wd_mult`` are per key: MXNet drops Gluon's own when it pickles an optimizer.
     """
 
@@ -150,6 +151,7 @@ class SetOptimizer(Message, frozen=True, tag=True):
     pickled: bytes
     lr_mult: Multipliers
     wd_mult: Multipliers
+    has_code: bool = False
 
 
 class SetHyper(Message, frozen=True, tag=True):

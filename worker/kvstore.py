@@ -16,6 +16,7 @@ from baryon.ps import (
     Multipliers,
     UsageError,
     dump_optimizer,
+    needs_whole_keys,
 )
 from baryon.scheduler import KVSTORE_TYPES
 
@@ -148,10 +149,30 @@ class KVStore(mx.kvstore.KVStore):
         self._client.raise_if_failed()
         if not isinstance(optimizer, mx.optimizer.Optimizer):
             raise UsageError(f"set_optimizer needs an optimizer, not a {type(optimizer).__name__}")
+        if needs_whole_keys(optimizer) and not self._has_whole_keys:
+            self._keep_keys_whole()
         if self.rank == 0:
             self._client.drain()
             self._optimizer, self._hyper = optimizer, _hyper_parameters(optimizer)
-            self._store.set_optimizer(dump_optimizer(optimizer), *self._hyper[1:])
+            pickled, has_code = dump_optimizer(optimizer)
+            _, lr_mult, wd_mult = self._hyper
+            self._store.set_optimizer(pickled, lr_mult, wd_mult, has_code)
+
+    def _keep_keys_whole(self) -> None:
+        """Move to a store that has every key on one server, for an optimizer that needs that.
+
+        All workers do so at the same point of the script; rank 0 takes the values along.
+        """
+        places = list(self._places.items())
+        values = [mx.nd.empty(place.key.shape, dtype=place.key.dtype) for _, place in places]
+        if self.rank == 0:
+            for (name, _), value in zip(places, values):
+                self.pull(name, out=value)
+        self._client.drain()
+        self._open(has_whole_keys=True)
+        self._places = {}
+        for (name, _), value in zip(places, values):
+            self.init(name, value)
 
     def _update_hyper(self, name: KeyName) -> None:
         """Tell the servers, once a step, what the script has changed in its optimizer.

@@ -59,7 +59,7 @@ def train(mx, workers, keys):
         workers[0].init(name, data.standard_normal(shape))
     store = workers[0].store
     optimizer = mx.optimizer.SGD(learning_rate=0.1, momentum=0.9)
-    store.set_optimizer(dump_optimizer(optimizer), [("w", 0.5)], [])
+    store.set_optimizer(dump_optimizer(optimizer)[0], [("w", 0.5)], [])
     for round_ in range(ROUNDS):
         if round_ == ROUNDS // 2:
             workers[0].client.drain(LIMIT_S)
@@ -248,7 +248,7 @@ def test_a_repeated_setting_is_accepted_and_changes_nothing(job, mx):
     peer.connect(made.servers[0].endpoint)
     assert ask(peer, hello(1)) == wire.Hello(wire.VERSION, 1)
     peer.send_multipart([wire.DATA.encode(wire.Open(0, "sync"))])
-    pickled = dump_optimizer(mx.optimizer.SGD(learning_rate=0.5, momentum=0.9))
+    pickled = dump_optimizer(mx.optimizer.SGD(learning_rate=0.5, momentum=0.9))[0]
     optimizer = [wire.DATA.encode(wire.SetOptimizer(0, 1, pickled, [], []))]
 
     def updater():

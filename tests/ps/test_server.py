@@ -129,7 +129,7 @@ def test_hyper_parameters_change_for_rounds_to_come(job, mx):
     for name in NAMES:
         workers[0].init(name, 1.0)
     store = workers[0].store
-    store.set_optimizer(dump_optimizer(mx.optimizer.SGD(learning_rate=0.5)), [], [])
+    store.set_optimizer(dump_optimizer(mx.optimizer.SGD(learning_rate=0.5))[0], [], [])
     for expected in (0.0, -0.5):
         outcomes = [
             worker.begin("push", n, 1.0, want_value=True) for worker in workers for n in NAMES
