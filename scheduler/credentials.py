@@ -54,7 +54,10 @@ class Parent(msgspec.Struct, frozen=True):
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """``member`` is the task's number in the memory that the tasks of its host share, 0 if they
+    """``host_rank`` is its host's number, in host-file order, and ``num_local_workers`` counts the
+    workers there.
+
+    ``member`` is the task's number in the memory that the tasks of its host share, 0 if they
     share none. ``parents`` are the servers that it speaks to, ``children`` (for servers) the tasks
     that speak to it; ``num_owners`` is the number of servers that share the parameters out."""
 
@@ -62,6 +65,8 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     slug: str
     rank: int
     local_rank: int
+    host_rank: int = 0
+    num_local_workers: int = 1
     num_workers: int
     num_owners: int
     address: str
