@@ -65,8 +65,8 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     slug: str
     rank: int
     local_rank: int
-    host_rank: int = 0
-    num_local_workers: int = 1
+    host_rank: int
+    num_local_workers: int
     num_workers: int
     num_owners: int
     address: str

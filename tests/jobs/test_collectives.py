@@ -44,9 +44,9 @@ def test_worker_that_never_comes_is_named(cluster: Cluster) -> None:
         "    time.sleep(600)\n"
         "kv.barrier('end of epoch 3')\n"
     )
-    run = cluster.run("-n", 3, "--timeout", 3, script, code=1)
+    run = cluster.run("-n", 3, "--timeout", 15, script, code=1)
     assert re.search(
-        r"worker 0, worker 2 waited 3 s for worker 1 \(localhost\) to reach "
+        r"worker 0, worker 2 waited 15 s for worker 1 \(localhost\) to reach "
         r"barrier 'end of epoch 3' \(call 2 of store 0\)",
         run.err,
     ), run.err
