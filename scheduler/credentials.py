@@ -54,7 +54,10 @@ class Parent(msgspec.Struct, frozen=True):
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """``member`` is the task's number in the memory that the tasks of its host share, 0 if they
+    """``host_rank`` is its host's number, in host-file order, and ``num_local_workers`` counts the
+    workers there.
+
+    ``member`` is the task's number in the memory that the tasks of its host share, 0 if they
     share none. ``parents`` are the servers that it speaks to; ``num_owners`` servers share the
     parameters out. For workers, ``owners`` are these, for what is not added up on the way. For
     servers, ``children`` are the tasks below it in the tree, ``guests`` the other workers that
@@ -64,6 +67,8 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     slug: str
     rank: int
     local_rank: int
+    host_rank: int
+    num_local_workers: int
     num_workers: int
     num_owners: int
     address: str

@@ -29,6 +29,8 @@ def start_tasks(
             slug=task.slug,
             rank=task.rank,
             local_rank=task.local_rank,
+            host_rank=host,
+            num_local_workers=sum(t.role == "worker" for t in here),
             num_workers=job.num_workers,
             num_owners=len(tree.owners),
             address=hello.address,

@@ -20,6 +20,7 @@ from baryon.ps import (
 )
 from baryon.scheduler import KVSTORE_TYPES
 
+from .collectives import Collectives
 from .exchange import Exchange, Place
 from .session import session
 
@@ -52,6 +53,9 @@ class KVStore(mx.kvstore.KVStore):
         self._type = name
         self._session = session()
         self._open(has_whole_keys=False)
+        self._collectives = Collectives(
+            self._session.control, self.rank, self.num_workers, self._store.number
+        )
         self._places: Dict[KeyName, Place] = {}
         self._lock = threading.Lock()  # held while a key's steps are queued, which belong together
         self._optimizer: Any = None  # rank 0's, whose hyper-parameters are live
@@ -89,6 +93,20 @@ class KVStore(mx.kvstore.KVStore):
     @property
     def num_workers(self) -> int:
         return self._session.credentials.num_workers
+
+    @property
+    def local_rank(self) -> int:
+        """This worker's number among those of its host."""
+        return self._session.credentials.local_rank
+
+    @property
+    def num_local_workers(self) -> int:
+        return self._session.credentials.num_local_workers
+
+    @property
+    def host_rank(self) -> int:
+        """The number of this worker's host, in host-file order."""
+        return self._session.credentials.host_rank
 
     # -- values -------------------------------------------------------------------------------
 
@@ -190,10 +208,43 @@ class KVStore(mx.kvstore.KVStore):
             self._hyper = hyper
             self._store.set_hyper(*hyper)
 
+    # -- the other workers --------------------------------------------------------------------
+    # These wait until all workers that have not ended make the same call. A value is None, a bool,
+    # number, str, bytes, list, tuple, dict or set, a dense array of NumPy or MXNet, or made of
+    # these; UsageError says what else is in it, and when it is too large.
+
+    def barrier(self, name: Optional[str] = None) -> None:
+        """Wait until every worker has called this; ``name`` is for messages."""
+        self._others().barrier(name)
+
     def _barrier(self) -> None:
-        """Wait until every worker has called this."""
+        self.barrier()
+
+    def allgather(self, value: Any) -> List[Any]:
+        """The values of all workers that have not ended, in rank order."""
+        return self._others().allgather(value)
+
+    def broadcast_object(self, value: Any, root: int = 0) -> Any:
+        """Worker ``root``'s value, for all workers; those of the others do not count.
+
+        Raises PeerError if worker ``root`` has ended.
+        """
+        return self._others().broadcast(value, root)
+
+    def allreduce(self, value: Any, op: str = "sum") -> Any:
+        """The "sum", "mean", "max" or "min" over all workers of a number or an array.
+
+        Also of all those in a list, tuple or dict. The result is of the kind of ``value``, taken in
+        rank order and, where floating, in float64, so that all get the same bits.
+
+        An `mx.metric.EvalMetric` is changed, and returned, to be that over all workers' samples;
+        reset it before it counts on.
+        """
+        return self._others().allreduce(value, op)
+
+    def _others(self) -> Collectives:
         self._client.raise_if_failed()
-        self._session.control.barrier(f"kvstore {self._store.number}")
+        return self._collectives
 
     # -- one key's steps ----------------------------------------------------------------------
 

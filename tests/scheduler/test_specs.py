@@ -153,6 +153,8 @@ def test_credentials_say_who_the_task_is_and_how_to_reach_the_scheduler(start):
         slug="worker-2",
         rank=2,
         local_rank=0,
+        host_rank=1,
+        num_local_workers=1,
         num_workers=3,
         num_owners=2,
         address="10.0.0.2",
@@ -168,6 +170,16 @@ def test_credentials_say_who_the_task_is_and_how_to_reach_the_scheduler(start):
         owners=(Parent(0, False), Parent(1, True)),
         staleness=2,
     )
+
+
+def test_a_worker_knows_its_place_among_those_of_its_host(start):
+    specs = {**start(0), **start(1)}
+    places = {
+        slug: (known.local_rank, known.num_local_workers, known.host_rank)
+        for slug, known in ((slug, credentials_of(spec)) for slug, spec in specs.items())
+        if slug.startswith("worker")
+    }
+    assert places == {"worker-0": (0, 2, 0), "worker-1": (1, 2, 0), "worker-2": (0, 1, 1)}
 
 
 def test_a_server_waits_longer_than_those_below_it(start):
