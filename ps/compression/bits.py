@@ -19,7 +19,7 @@ __all__ = ["OneBit", "TwoBit"]
 
 # Multiplies four bytes of 2 bits each, as a uint32, so that their bits meet in its highest byte.
 _GATHER = np.uint32(1 << 30 | 1 << 20 | 1 << 10 | 1)
-# For every byte what its bits stand for, the highest first: a bit that is set, for a negative value.
+# What the bits of every byte stand for, the highest first: one that is set, for a negative value.
 _SIGNS = 1 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(256, 8)
 
 
