@@ -28,6 +28,7 @@ from .link import Link, ServerAddress
 from .memory import HostMemory, Memory, staging
 from .plan import Key, Plan
 from .reactor import Reactor
+from .requests import Request, Requests
 from .security import KeyPair
 from .staging import WorkerStore
 from .window import Window
@@ -110,6 +111,7 @@ class Client:
         self._new: Deque[wire.Message] = deque()  # the same, not yet told
         self._stores: Dict[int, WorkerStore] = {}
         self._error: Optional[BaryonError] = None
+        self._requests = Requests()
         self._unfinished = 0
         self._accepting: Dict[Tuple[int, int], _Setting] = {}  # (store, serial)
         self._idle: List[threading.Event] = []
@@ -166,6 +168,21 @@ class Client:
             raise WaitTimeout(f"{count} operations were not answered in {limit_s:.0f} s")
         self.raise_if_failed()
 
+    def ask(
+        self,
+        owner: int,
+        message: Callable[[int], wire.Message],
+        payload: Optional[np.ndarray] = None,
+    ) -> Tuple[Any, np.ndarray]:
+        """Send ``message(serial)`` to an owner; waits for the answer and returns it and its payload
+        (uint8). For clients that speak to the owners. Raises as `drain`."""
+        request = Request(owner, message, payload)
+        self._reactor.post(self._ask, request)
+        if not request.done.wait(self._timeout_s):
+            raise WaitTimeout(f"server {owner} did not answer in {self._timeout_s:.0f} s")
+        self.raise_if_failed()
+        return request.answer, request.payload
+
     # -- in the reactor's thread --------------------------------------------------------------
 
     def when_failed(self, callback: Callable[[BaryonError], object]) -> None:
@@ -199,6 +216,8 @@ class Client:
         link = self._links[server]
         for message in [*self._introduction, *link.unaccepted.values()]:
             link.send(message)
+        for message, payload in self._requests.pending(server):
+            link.send(message, payload)
         for store in self._stores.values():
             is_only = len(self._links) == 1
             for run in store.unanswered(None if is_only else server):
@@ -221,6 +240,16 @@ class Client:
         what = f"lost {lost}: is the network between their hosts cut, or a firewall in the way?"
         self._fail(PeerError(f"{self._name} has {what}"))
         self._on_fault(what)
+
+    def _ask(self, request: Request) -> None:
+        self._introduce()
+        message = self._requests.add(request)
+        if self._error is not None:
+            self._requests.fail()
+            return
+        link = self._links[request.server]
+        link.send(message, request.sent_payload)
+        link.flush()
 
     def _introduce(self) -> None:
         while self._new:
@@ -309,6 +338,9 @@ class Client:
                     self._on_answer(server, answer, frames[1:])
             elif isinstance(message, wire.Answer):
                 self._on_answer(server, message, frames[1:])
+            elif isinstance(message, (wire.State, wire.Stored)):
+                payload = np.frombuffer(frames[1].buffer, np.uint8) if len(frames) > 1 else None
+                self._requests.answered(message.serial, message, payload)
             elif isinstance(message, wire.Accepted):
                 self._on_accepted(server, message)
             elif isinstance(message, wire.Fault):
@@ -350,6 +382,7 @@ class Client:
             operations.update(dict.fromkeys(store.forget_all()))
         for operation in operations:
             self._finish(operation)
+        self._requests.fail()
         self._release_waiters()
 
     def _call_when_idle(self, idle: threading.Event) -> None:
@@ -375,6 +408,11 @@ class StoreClient:
 
     def key(self, name: Union[int, str]) -> Key:
         return self._store.plan[name]
+
+    @property
+    def keys(self) -> List[Key]:
+        """All that are declared, in that order."""
+        return list(self._store.plan.keys)
 
     @property
     def num_keys(self) -> int:

@@ -9,14 +9,15 @@ import importlib
 import io
 import pickle
 import sys
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
 from .errors import UsageError
 from .mxnet_compat import array_over, import_mxnet
 from .plan import Slice
-from .wire import Multipliers
+from .states import SliceState, flatten, unflatten
+from .wire import Multipliers, StateSpec
 
 __all__ = ["SliceUpdater", "dump_optimizer", "load_optimizer", "needs_whole_keys"]
 
@@ -175,15 +176,43 @@ class SliceUpdater:
             )
         shape = key.shape if is_whole else value.shape
         if slice_ not in self._slices:
-            optimizer = self._copy()
             weight = array_over(value.reshape(shape))
-            state = optimizer.create_state_multi_precision(key.name, weight)
-            self._slices[slice_] = (optimizer, weight, state)
+            state = self._optimizer.create_state_multi_precision(key.name, weight)
+            self._slices[slice_] = (self._copy(), weight, state)
         optimizer, weight, state = self._slices[slice_]
         gradient = array_over(np.ascontiguousarray(merged).reshape(shape))
         optimizer.update_multi_precision(key.name, weight, gradient, state)
         # Raises what the operators raised, and keeps ``merged`` alive until they have read it.
         weight.wait_to_read()
+
+    def state(self, slice_: Slice) -> Optional[SliceState]:
+        """The state of a slice, or of the whole key that begins with it, if it has one yet."""
+        if slice_ not in self._slices:
+            return None
+        optimizer, _, state = self._slices[slice_]
+        layout, arrays = flatten(state)
+        count = optimizer._index_update_count.get(slice_.key.name, 0)
+        original = vars(self._optimizer)
+        scalars = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in vars(optimizer).items()
+            if isinstance(value, (bool, int, float, np.number))
+            and name != "num_update"
+            and value != original.get(name)
+        }
+        specs = tuple((array.dtype.name, array.shape) for array in arrays)
+        return SliceState(StateSpec(layout, specs, count, scalars), arrays)
+
+    def restore(self, slice_: Slice, value: np.ndarray, state: SliceState) -> None:
+        """Go on from ``state``, which `state` has given for the same elements, ``value`` (1-D)."""
+        key, spec = slice_.key, state.spec
+        optimizer = self._copy()
+        for name, scalar in spec.scalars.items():
+            setattr(optimizer, name, scalar)
+        optimizer._index_update_count[key.name] = spec.count
+        optimizer.num_update = max(optimizer.num_update, spec.count)
+        weight = array_over(value.reshape(key.shape if value.size == key.size else value.shape))
+        self._slices[slice_] = (optimizer, weight, unflatten(spec.layout, state.arrays))
 
     def _copy(self) -> Any:
         optimizer = copy.copy(self._optimizer)

@@ -24,12 +24,13 @@ from .endpoints import bind_to, endpoint_of
 from .errors import BaryonError, ProtocolError, UsageError
 from .memory import HostMemory, Memory, staging
 from .optimizer import SliceUpdater, load_optimizer
-from .plan import Plan
+from .plan import Plan, Slice
 from .reactor import Reactor
 from .relay import Relay
 from .rising_store import RisingStore
 from .security import Authenticator, KeyPair, secure_server
 from .stalls import StallWatch
+from .states import Arrivals, SliceState, piece_of
 from .store import Payload, Reply, Store
 from .sync_store import SyncStore
 
@@ -38,7 +39,7 @@ __all__ = ["Server"]
 log = logging.getLogger("baryon.server")
 
 _STALL_WARNING_S = 60.0
-_PAYLOAD = (wire.Init, wire.Push)
+_PAYLOAD = (wire.Init, wire.Push)  # in a frame, or in the memory of a host
 
 
 class Server:
@@ -72,6 +73,9 @@ class Server:
         self._memory = memory
         self._areas: Dict[Tuple[int, int], Memory] = {}  # (store, member) -> what it sends
         self._stores: Dict[int, Store[Any]] = {}
+        self._arrivals: Dict[int, Arrivals] = {}  # store -> states that have come in part
+        # child -> the state that it is getting, piece by piece
+        self._leaving: Dict[int, Tuple[Slice, Optional[SliceState]]] = {}
         self._relay: Optional[Relay] = None
         self._left: Set[int] = set()  # ranks of workers
         self._failure: Optional[str] = None
@@ -100,6 +104,8 @@ class Server:
             wire.Pull: self._pull,
             wire.SetOptimizer: self._set_optimizer,
             wire.SetHyper: self._set_hyper,
+            wire.GetState: self._get_state,
+            wire.PutState: self._put_state,
         }
 
     def __repr__(self) -> str:
@@ -161,8 +167,10 @@ class Server:
         handler = self._handlers.get(type(message))
         if handler is None:
             raise ProtocolError(f"{type(message).__name__} is not for a server")
-        if not isinstance(message, _PAYLOAD):
-            if len(frames) != 1:
+        if isinstance(message, wire.PutState) and len(frames) == 2:
+            replies = handler(child, message, np.frombuffer(frames[1].buffer, np.uint8))
+        elif not isinstance(message, _PAYLOAD):
+            if len(frames) != 1 or isinstance(message, wire.PutState):
                 raise ProtocolError(f"{type(message).__name__} came in {len(frames)} frames")
             replies = handler(child, message)
         else:
@@ -307,6 +315,37 @@ class Server:
             update.set({**message.scalars, **multipliers})
         self._reply(child, wire.Accepted(message.store, message.serial))
         return []
+
+    def _get_state(self, child: int, message: wire.GetState) -> List[Reply]:
+        m = message
+        store, updater = self._updated(child, m)
+        slice_, _ = store.unit(m.bucket, m.position)
+        if (m.array, m.start) == (0, 0) or self._leaving[child][0] is not slice_:
+            self._leaving[child] = slice_, updater.state(slice_)
+        state = self._leaving[child][1]
+        answer = wire.State(m.serial, None if state is None else state.spec)
+        self._reply(child, answer, None if state is None else piece_of(state, m.array, m.start))
+        return []
+
+    def _put_state(self, child: int, message: wire.PutState, payload: np.ndarray) -> List[Reply]:
+        m = message
+        store, updater = self._updated(child, m)
+        if child != self._children.workers().get(0):
+            raise ProtocolError(f"{self._children.name(child)} sent a state; only rank 0's counts")
+        slice_, value = store.unit(m.bucket, m.position)
+        arrivals = self._arrivals.setdefault(m.store, Arrivals())
+        state = arrivals.put(slice_, m.spec, m.array, m.start, payload)
+        if state is not None:
+            updater.restore(slice_, value, state)
+        self._reply(child, wire.Stored(m.serial))
+        return []
+
+    def _updated(self, child: int, message: Any) -> Tuple[Store[Any], SliceUpdater]:
+        """A store that this server updates by an optimizer, and what does it."""
+        store = self._store(message)
+        if not isinstance(store.update, SliceUpdater):
+            raise ProtocolError(f"{self._children.name(child)} asked for states of no optimizer")
+        return store, store.update
 
     def _check_first(self, child: int, store: Store[Any], wrong: str) -> None:
         """Raise ProtocolError unless worker 0 speaks, or is below the child that does."""

@@ -221,6 +221,16 @@ class Store(Generic[S]):
         """What is to be sent with an answer that has a value, as uint8; changes with the value."""
         return self._memory.run(self.plan.run(reply.bucket, reply.first, reply.num_slices))
 
+    def unit(self, bucket: int, position: int) -> Tuple[Slice, np.ndarray]:
+        """What is updated at once and begins with a slice: that slice, or its whole key; with its
+        value (1-D). Raises ProtocolError if nothing does."""
+        (slot,) = self._run(bucket, position, 1)
+        if not self.plan.has_whole_keys:
+            return slot.slice, slot.value
+        if slot.slice.index:
+            raise ProtocolError(f"{slot.slice} is not updated by itself")
+        return slot.slice, self._memory.key(slot.slice.key).reshape(-1)
+
     def waits(self) -> List[Wait]:
         """Who waits for whom, one entry per waiting worker: for messages, not for decisions."""
         raise NotImplementedError

@@ -30,6 +30,7 @@ __all__ = [
     "Codec",
     "Declare",
     "Fault",
+    "GetState",
     "Hello",
     "Init",
     "KeySpec",
@@ -37,8 +38,12 @@ __all__ = [
     "Open",
     "Pull",
     "Push",
+    "PutState",
     "SetHyper",
     "SetOptimizer",
+    "State",
+    "StateSpec",
+    "Stored",
     "DATA",
 ]
 
@@ -47,6 +52,7 @@ VERSION = 4
 MAX_HEADER_NBYTES = 16 << 20
 # A payload is a run of slices of one bucket (about 1 MiB).
 MAX_PAYLOAD_NBYTES = 64 << 20
+STATE_NBYTES = 4 << 20  # of one array of an optimizer's state, in one message
 
 Multipliers = List[Tuple[Union[int, str], float]]
 """Factors of the learning rate or the weight decay, by key."""
@@ -168,6 +174,62 @@ class SetHyper(Message, frozen=True, tag=True):
     wd_mult: Multipliers
 
 
+class StateSpec(msgspec.Struct, frozen=True, array_like=True):
+    """What an optimizer's state of a slice is, but for its arrays' elements (states.py).
+
+    ``layout`` is None, the number of an array, ``["tuple" or "list", *layouts]``, or
+    ``{"value": number}``; ``arrays`` are (dtype, shape); ``count`` is how many updates there were;
+    ``scalars`` are the attributes that the optimizer itself has changed.
+    """
+
+    layout: Any
+    arrays: Tuple[Tuple[str, Tuple[int, ...]], ...]
+    count: int
+    scalars: Dict[str, Any]
+
+
+class GetState(Message, frozen=True, tag=True):
+    """From a worker to an owner: the optimizer's state of a slice, or of the whole key that begins
+    with it; of array number ``array`` the bytes from ``start`` on. Answered by a State."""
+
+    store: int
+    serial: int
+    bucket: int
+    position: int
+    array: int
+    start: int
+
+
+class State(Message, frozen=True, tag=True):
+    """Answers GetState number ``serial``; ``spec`` is None if there is no state yet. Payload: the
+    bytes asked for, at most `STATE_NBYTES`."""
+
+    serial: int
+    spec: Optional[StateSpec]
+
+
+class PutState(Message, frozen=True, tag=True):
+    """From worker 0 to an owner: bytes of an array of a state, as GetState names it.
+
+    Once all bytes of all arrays are there the state replaces the one that was. Payload: the bytes,
+    perhaps none. Answered by a Stored.
+    """
+
+    store: int
+    serial: int
+    bucket: int
+    position: int
+    array: int
+    start: int
+    spec: StateSpec
+
+
+class Stored(Message, frozen=True, tag=True):
+    """Answers PutState number ``serial``."""
+
+    serial: int
+
+
 class Accepted(Message, frozen=True, tag=True):
     """The server has carried out the sender's SetOptimizer or SetHyper number ``serial``."""
 
@@ -233,6 +295,10 @@ DATA = Codec(
         Pull,
         SetOptimizer,
         SetHyper,
+        GetState,
+        State,
+        PutState,
+        Stored,
         Accepted,
         Answer,
         Batch,

@@ -23,6 +23,7 @@ from baryon.scheduler import KVSTORE_TYPES
 from .collectives import Collectives
 from .exchange import Exchange, Place
 from .session import session
+from .states import States, read_states, write_atomically
 
 __all__ = ["KVStore", "create"]
 
@@ -58,8 +59,8 @@ class KVStore(mx.kvstore.KVStore):
         )
         self._places: Dict[KeyName, Place] = {}
         self._lock = threading.Lock()  # held while a key's steps are queued, which belong together
-        self._optimizer: Any = None  # rank 0's, whose hyper-parameters are live
-        self._hyper: Any = None  # as the servers have them
+        self._optimizer: Any = None  # on rank 0 its hyper-parameters are live
+        self._hyper: Any = None  # as the servers have them; rank 0 knows
         self._first_pushed: Optional[KeyName] = None
         self._updater = None
         self._is_p3 = False
@@ -169,12 +170,49 @@ class KVStore(mx.kvstore.KVStore):
             raise UsageError(f"set_optimizer needs an optimizer, not a {type(optimizer).__name__}")
         if needs_whole_keys(optimizer) and not self._has_whole_keys:
             self._keep_keys_whole()
+        self._optimizer = optimizer
         if self.rank == 0:
             self._client.drain()
-            self._optimizer, self._hyper = optimizer, _hyper_parameters(optimizer)
+            self._hyper = _hyper_parameters(optimizer)
             pickled, has_code = dump_optimizer(optimizer)
             _, lr_mult, wd_mult = self._hyper
             self._store.set_optimizer(pickled, lr_mult, wd_mult, has_code)
+
+    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
+        """Write the servers' optimizer states to ``fname``, as MXNet does on one machine.
+
+        Of what this worker has pushed so far, and in a synchronous store of no later round. Every
+        worker that calls it writes a file of its own. Raises UsageError without an optimizer.
+        """
+        write_atomically(fname, self._states().dump(self._optimizer, dump_optimizer))
+
+    def load_optimizer_states(self, fname: str) -> None:
+        """Have the servers go on from the states in ``fname``; rank 0's count.
+
+        They may come from any number of servers and workers, or from MXNet on one machine. Raises
+        UsageError, and changes nothing, if the file is damaged or is of other keys or another
+        optimizer.
+        """
+        self._load_states(*read_states(fname))
+
+    def _load_states(self, given: Dict[Any, Any], optimizer: Any) -> None:
+        optimizer = self._optimizer if optimizer is None else optimizer
+        self._states().check(given, optimizer)
+        self.set_optimizer(optimizer)  # whose states are new
+        if self.rank == 0:
+            self._states().load(given, optimizer)
+        self._updater = mx.optimizer.get_updater(optimizer)  # as Trainer expects it
+
+    def _states(self) -> States:
+        if self._optimizer is None:
+            raise UsageError("the servers have no optimizer, whose states there could be")
+        self._client.raise_if_failed()
+        self._client.drain()
+        return States(self._session.direct_client(), self._store, self._has_whole_keys)
+
+    def _set_updater(self, updater: Any) -> None:
+        """Take note of it, as MXNet's dist stores do, whose servers have `set_optimizer`'s."""
+        self._updater = updater
 
     def _keep_keys_whole(self) -> None:
         """Move to a store that has every key on one server, for an optimizer that needs that.
@@ -200,13 +238,16 @@ class KVStore(mx.kvstore.KVStore):
         """
         if self._first_pushed is None:
             self._first_pushed = name
-        if self._optimizer is None or name != self._first_pushed:
+        if self._hyper is None or name != self._first_pushed:
             return
         hyper = _hyper_parameters(self._optimizer)
         if hyper != self._hyper:
             self._client.drain()
+            (scalars, lr_mult, wd_mult), before = hyper, self._hyper[0]
+            # And no others: some are changed by the optimizer itself, on the servers.
+            changed = {n: v for n, v in scalars.items() if n not in before or before[n] != v}
             self._hyper = hyper
-            self._store.set_hyper(*hyper)
+            self._store.set_hyper(changed, lr_mult, wd_mult)
 
     # -- the other workers --------------------------------------------------------------------
     # These wait until all workers that have not ended make the same call. A value is None, a bool,
@@ -292,15 +333,6 @@ class KVStore(mx.kvstore.KVStore):
 
     def set_gradient_compression(self, compression_params: Dict[str, Any]) -> None:
         raise _not_yet("set_gradient_compression")
-
-    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
-        raise _not_yet("save_optimizer_states")
-
-    def load_optimizer_states(self, fname: str) -> None:
-        raise _not_yet("load_optimizer_states")
-
-    def _set_updater(self, updater: Any) -> None:
-        raise _not_yet("_set_updater")
 
     def _send_command_to_servers(self, head: int, body: str) -> None:
         raise _not_yet("_send_command_to_servers")
