@@ -54,7 +54,7 @@ def test_a_damaged_checkpoint_is_named_and_changes_nothing(
     else:
         script = cluster.script(SCRIPT.read_text().replace("700", "600"))
     run = cluster.run("-n", 1, script, "restore", path, "sgd", code=1)
-    said = {"foreign": "is no checkpoint", "other net": "is of another network: net_dense0_weight"}
+    said = {"foreign": "is no checkpoint", "other net": "is of another network: net_dense0_bias"}
     assert said.get(damage, "is damaged or cut off") in run.out + run.err
     assert "LOSS" not in run.out
 
