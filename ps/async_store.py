@@ -89,7 +89,7 @@ class AsyncStore(Store[AsyncSlot]):
         for slot in self._all_slots():
             slot.askers.pop(child, None)
 
-    def leave(self, child: int) -> List[Reply]:
+    def _deactivate(self, child: int) -> List[Reply]:
         if child not in self._active:
             return []
         self._active.remove(child)
@@ -105,6 +105,10 @@ class AsyncStore(Store[AsyncSlot]):
                 first = () if self.first is None else (self.first,)
                 found.setdefault(child, Wait(child, name, round_, missing or first))
         return list(found.values())
+
+    def _reset_rounds(self) -> None:
+        for slot in self._all_slots():
+            slot.rounds = dict.fromkeys(slot.rounds, 0)
 
     # -- inside -------------------------------------------------------------------------------
 

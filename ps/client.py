@@ -183,6 +183,30 @@ class Client:
         self.raise_if_failed()
         return request.answer, request.payload
 
+    def join(self, store: WorkerStore, done: Callable[[], None]) -> List[Request]:
+        """Join the others at the end of an epoch; ``done()``, in the reactor's thread, when all
+        have. Nothing may be under way."""
+        epoch = store.next_epoch()
+        remaining = set(range(len(self._servers)))
+
+        def joined(server: int) -> None:
+            remaining.discard(server)
+            if not remaining:
+                store.forget_rounds()
+                done()
+
+        requests = [
+            Request(
+                server,
+                lambda serial: wire.Join(store.number, serial, epoch),
+                on_done=functools.partial(joined, server),
+            )
+            for server in remaining
+        ]
+        for request in requests:
+            self._reactor.post(self._ask, request)
+        return requests
+
     # -- in the reactor's thread --------------------------------------------------------------
 
     def when_failed(self, callback: Callable[[BaryonError], object]) -> None:
@@ -338,7 +362,7 @@ class Client:
                     self._on_answer(server, answer, frames[1:])
             elif isinstance(message, wire.Answer):
                 self._on_answer(server, message, frames[1:])
-            elif isinstance(message, (wire.State, wire.Stored)):
+            elif isinstance(message, (wire.State, wire.Stored, wire.Joined)):
                 payload = np.frombuffer(frames[1].buffer, np.uint8) if len(frames) > 1 else None
                 self._requests.answered(message.serial, message, payload)
             elif isinstance(message, wire.Accepted):
@@ -457,6 +481,24 @@ class StoreClient:
     ) -> None:
         """Change the optimizer's attributes; call when every push has been answered."""
         self._configure(wire.SetHyper, (scalars, lr_mult, wd_mult), done)
+
+    def join(self, done: Callable[[], None] = _nothing) -> None:
+        """As `wait_for_others`, for the reactor's thread: ``done()`` when all have joined."""
+        self._client.join(self._store, done)
+
+    def wait_for_others(self) -> None:
+        """Say that there is no more to push in this epoch, and wait until all have said so.
+
+        Others' rounds are complete without this worker meanwhile. Raises as `Client.drain`.
+        """
+        self._client.drain()
+        limit_s = self._client._timeout_s
+        for request in self._client.join(self._store, _nothing):
+            if not request.done.wait(limit_s):
+                raise WaitTimeout(
+                    f"waited {limit_s:.0f} s for other workers to join; see --timeout"
+                )
+        self._client.raise_if_failed()
 
     def announce(self, operation: Operation) -> None:
         """Say, in program order, that ``operation`` will become ready."""

@@ -74,6 +74,10 @@ class Relay:
         operation.answered = lambda: self._on_answers(number, store.answered_above(slice_))
         return operation
 
+    def join(self, number: int, done: Callable[[], None]) -> None:
+        """All children have joined in a store: join those above."""
+        self._above[number].join(done)
+
     def set(self, message: Union[wire.SetOptimizer, wire.SetHyper], is_new: bool) -> None:
         """Pass on a setting of worker 0; a repeat is accepted if the first one has been."""
         number, serial = message.store, message.serial

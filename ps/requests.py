@@ -17,15 +17,21 @@ __all__ = ["Request", "Requests"]
 
 
 class Request:
-    """``message(serial)`` to a server; ``answer`` and its ``payload`` are there once it is done."""
+    """``message(serial)`` to a server; ``answer`` and its ``payload`` are there once it is done, or
+    it is done without them since everything has failed."""
 
     def __init__(
-        self, server: int, message: Callable[[int], wire.Message], payload: Optional[np.ndarray]
+        self,
+        server: int,
+        message: Callable[[int], wire.Message],
+        payload: Optional[np.ndarray] = None,
+        on_done: Callable[[], object] = lambda: None,
     ) -> None:
         self.server = server
         self.make = message
         self.sent_payload = payload
         self.done = threading.Event()
+        self.on_done = on_done  # called in the reactor's thread, if it is answered
         self.answer: Any = None
         self.payload = np.empty(0, np.uint8)
 
@@ -56,6 +62,7 @@ class Requests:
         request.answer = answer
         if payload is not None:
             request.payload = payload
+        request.on_done()
         request.done.set()
 
     def fail(self) -> None:

@@ -4,7 +4,7 @@ It takes all slices and owns none: what it has merged *rises* to the servers abo
 the round ends when their answer has come (`answered_above`).
 """
 
-from typing import List, NamedTuple, Optional, Sequence
+from typing import List, NamedTuple, Optional, Sequence, Set
 
 import numpy as np
 
@@ -40,11 +40,15 @@ class RisingStore(SyncStore):
         super().__init__(server, plan, children, memory, names, first)
         self.rising: List[Rise] = []  # to be taken by whoever sends them
         self._outgoing = outgoing
+        # Their values are those of the last round that this server took part in; those above may
+        # have gone on while all children had joined.
+        self._stale: Set[SyncSlot] = set()
 
     def answered_above(self, slice_: Slice) -> List[Reply]:
         """The servers above have answered what has risen of a slice; its value is there."""
         slot = self._slots[slice_.bucket.index][slice_.position]
         kind, slot.above = slot.above, ""
+        self._stale.discard(slot)
         if kind == "push":
             return self._end_round([slot])
         slot.initialised = True
@@ -73,11 +77,18 @@ class RisingStore(SyncStore):
         return []
 
     def _await_first(self, slot: SyncSlot) -> None:
-        if self.first is None and not slot.above:
+        if (self.first is None or slot in self._stale) and not slot.above:
             self._rise("pull", slot)
 
     def _is_for_first(self, slot: SyncSlot) -> bool:
-        return not slot.above
+        return not slot.above and slot not in self._stale
+
+    def _reset_rounds(self) -> None:
+        super()._reset_rounds()
+        for slot in self._all_slots():
+            if slot.initialised:
+                slot.initialised = False
+                self._stale.add(slot)
 
     def _place(self, slot: SyncSlot) -> Optional[np.ndarray]:
         return None

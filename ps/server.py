@@ -8,6 +8,7 @@ A server with servers above it does the same, except that it owns nothing: relay
 it has merged, and passes down what they answer.
 """
 
+import functools
 import logging
 import time
 import traceback
@@ -73,6 +74,8 @@ class Server:
         self._memory = memory
         self._areas: Dict[Tuple[int, int], Memory] = {}  # (store, member) -> what it sends
         self._stores: Dict[int, Store[Any]] = {}
+        self._joining: Dict[int, Dict[int, int]] = {}  # store -> child -> its Join's serial number
+        self._joining_above: Set[int] = set()  # stores
         self._arrivals: Dict[int, Arrivals] = {}  # store -> states that have come in part
         # child -> the state that it is getting, piece by piece
         self._leaving: Dict[int, Tuple[Slice, Optional[SliceState]]] = {}
@@ -104,6 +107,7 @@ class Server:
             wire.Pull: self._pull,
             wire.SetOptimizer: self._set_optimizer,
             wire.SetHyper: self._set_hyper,
+            wire.Join: self._join,
             wire.GetState: self._get_state,
             wire.PutState: self._put_state,
         }
@@ -257,8 +261,35 @@ class Server:
             child = self._children.child_above(rank)
         if child >= 0 and self._left.issuperset(self._children.all[child].ranks):
             self._send(number, store.leave(child))
+            self._look_for_end_of_epoch(number)
         if rank == 0:
             store.lose_first()
+
+    def _join(self, child: int, message: wire.Join) -> List[Reply]:
+        store = self._store(message)
+        if message.epoch == store.epoch:  # a repeat whose answer was lost
+            self._reply(child, wire.Joined(message.serial))
+            return []
+        self._send(message.store, store.join(child, message.epoch))
+        self._joining.setdefault(message.store, {})[child] = message.serial
+        self._look_for_end_of_epoch(message.store)
+        return []
+
+    def _look_for_end_of_epoch(self, number: int) -> None:
+        if not self._stores[number].have_all_joined:
+            return
+        if self._relay is None:
+            self._end_epoch(number)
+        elif number not in self._joining_above:
+            self._joining_above.add(number)
+            self._relay.join(number, functools.partial(self._end_epoch, number))
+
+    def _end_epoch(self, number: int) -> None:
+        self._joining_above.discard(number)
+        self._stores[number].begin_epoch()
+        for child, serial in self._joining.pop(number, {}).items():
+            if not self._left.issuperset(self._children.all[child].ranks):
+                self._reply(child, wire.Joined(serial))
 
     def _declare(self, child: int, message: wire.Declare) -> List[Reply]:
         store = self._store(message)

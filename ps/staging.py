@@ -40,6 +40,7 @@ class WorkerStore:
         self.is_flush_posted = False
         self._rounds: Dict[Key, int] = {}
         self._settings = 0
+        self._epochs = 0
 
     def add(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> Key:
         """Add a key and its memory: in its user's thread, who is told if there is none left."""
@@ -52,6 +53,15 @@ class WorkerStore:
     def next_round(self, key: Key) -> int:
         self._rounds[key] = self._rounds.get(key, 0) + 1
         return self._rounds[key]
+
+    def forget_rounds(self) -> None:
+        """Begin with round 1 again."""
+        self._rounds.clear()
+
+    def next_epoch(self) -> int:
+        """The number of the epoch that ends."""
+        self._epochs += 1
+        return self._epochs
 
     def next_setting(self) -> int:
         """The serial number of the next SetOptimizer or SetHyper."""

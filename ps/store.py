@@ -24,6 +24,7 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
+    Set,
     Tuple,
     TypeVar,
     Union,
@@ -104,6 +105,8 @@ class Store(Generic[S]):
         self._settings = 0  # the serial number of the last one
         self._server = server
         self._active = sorted(children)
+        self._joined: Set[int] = set()  # of those that have not left
+        self.epoch = 0  # how often all have joined
         self._declared: Dict[int, int] = dict.fromkeys(children, 0)  # child -> number of keys
         self._author: Dict[int, int] = {}  # key number -> the child that declared it first
         self._memory = memory or Memory()  # of the values
@@ -184,9 +187,10 @@ class Store(Generic[S]):
         slots = self._run(bucket, first, count)
         if all(slot.initialised for slot in slots):
             return [Reply(child, bucket, first, count, True)]
-        if self.first is not None and self._first_has_left:
-            name = next(slot.slice.key.name for slot in slots if not slot.initialised)
-            raise UsageError(f"worker 0 has ended without initialising key {name!r}")
+        for slot in slots if self.first is not None and self._first_has_left else ():
+            if not slot.initialised and self._is_for_first(slot):
+                name = slot.slice.key.name
+                raise UsageError(f"worker 0 has ended without initialising key {name!r}")
         replies = []
         for slot in slots:
             if slot.initialised:
@@ -207,7 +211,25 @@ class Store(Generic[S]):
 
     def leave(self, child: int) -> List[Reply]:
         """The child will push no more; answers what waited only for it."""
-        raise NotImplementedError
+        self._joined.discard(child)
+        return self._deactivate(child)
+
+    def join(self, child: int, epoch: int) -> List[Reply]:
+        """The child will push no more in this epoch, which is number ``epoch``; as `leave`."""
+        if epoch != self.epoch + 1 or not (child in self._active or child in self._joined):
+            raise ProtocolError(f"{self._names[child]} joined epoch {epoch} after {self.epoch}")
+        self._joined.add(child)
+        return self._deactivate(child)
+
+    @property
+    def have_all_joined(self) -> bool:
+        return bool(self._joined) and not self._active
+
+    def begin_epoch(self) -> None:
+        """All have joined: all take part again, and rounds are counted from 1."""
+        self._active, self._joined = sorted(self._joined), set()
+        self.epoch += 1
+        self._reset_rounds()
 
     def lose_first(self) -> None:
         """Worker 0 has ended: what it has not initialised never will be. Raises UsageError."""
@@ -237,6 +259,14 @@ class Store(Generic[S]):
 
     # -- what kinds may do in their own way ---------------------------------------------------
 
+    def _deactivate(self, child: int) -> List[Reply]:
+        """Wait for the child no more; answers what waited only for it."""
+        raise NotImplementedError
+
+    def _reset_rounds(self) -> None:
+        """Nothing is under way: begin with round 1 again."""
+        raise NotImplementedError
+
     def _takes(self, slice_: Slice) -> bool:
         """Whether a slice passes through this server."""
         return slice_.bucket.server == self._server
@@ -255,7 +285,7 @@ class Store(Generic[S]):
         return replies
 
     def _await_first(self, slot: S) -> None:
-        """Somebody waits for a first value that is not there."""
+        """Somebody waits for a value that is not there."""
 
     def _is_for_first(self, slot: S) -> bool:
         """Whether a slot's pullers wait for worker 0."""

@@ -124,8 +124,8 @@ class SyncStore(Store[SyncSlot]):
             if child == self.first:
                 slot.asked_init = False
 
-    def leave(self, child: int) -> List[Reply]:
-        """The child will push no more; rounds that waited only for it are complete."""
+    def _deactivate(self, child: int) -> List[Reply]:
+        """Rounds that waited only for the child are complete."""
         if child not in self._active:
             return []
         successor = self._after[child]
@@ -154,6 +154,12 @@ class SyncStore(Store[SyncSlot]):
                 first = () if self.first is None else (self.first,)
                 found.setdefault(child, Wait(child, name, 0, first))
         return list(found.values())
+
+    def _reset_rounds(self) -> None:
+        self._after = _successors(self._active)
+        for slot in self._all_slots():
+            slot.round = 0
+            slot.turn = self._after[_START]
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ __all__ = [
     "GetState",
     "Hello",
     "Init",
+    "Join",
+    "Joined",
     "KeySpec",
     "Multipliers",
     "Open",
@@ -188,6 +190,24 @@ class StateSpec(msgspec.Struct, frozen=True, array_like=True):
     scalars: Dict[str, Any]
 
 
+class Join(Message, frozen=True, tag=True):
+    """The sender has no more data in this epoch of a store, the ``epoch``-th from 1.
+
+    Rounds end without it until all have joined, which is answered by Joined; then rounds are
+    counted from 1 again.
+    """
+
+    store: int
+    serial: int
+    epoch: int
+
+
+class Joined(Message, frozen=True, tag=True):
+    """Answers Join number ``serial``."""
+
+    serial: int
+
+
 class GetState(Message, frozen=True, tag=True):
     """From a worker to an owner: the optimizer's state of a slice, or of the whole key that begins
     with it; of array number ``array`` the bytes from ``start`` on. Answered by a State."""
@@ -295,6 +315,8 @@ DATA = Codec(
         Pull,
         SetOptimizer,
         SetHyper,
+        Join,
+        Joined,
         GetState,
         State,
         PutState,

@@ -38,6 +38,7 @@ class Place:
         self.store = store
         self.key = key
         self.exchange: Optional[Exchange] = None  # the last one, likely to be the next
+        self.outs: List[Any] = []  # what the last value was written to
         outgoing, incoming = store.outgoing(key), store.incoming(key)
         # To the engine, too, they must be one if they are one.
         self.outgoing = self.incoming = array_over(outgoing)

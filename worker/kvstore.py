@@ -158,6 +158,25 @@ class KVStore(mx.kvstore.KVStore):
 
     # -- the servers --------------------------------------------------------------------------
 
+    def join(self) -> None:
+        """Say that this worker has no more data in this epoch, and wait until all have said so.
+
+        Meanwhile rounds are complete without it. Then it takes the values of the others' last
+        rounds: the arrays that each key was pulled to last are written again. All workers call it,
+        once an epoch. Raises UsageError if it is not the servers that update the weights, since
+        those of this worker would stay behind.
+        """
+        if self._optimizer is None:
+            raise UsageError(
+                "join needs an optimizer on the servers: gluon.Trainer(..., kvstore='dist_sync') "
+                "without update_on_kvstore=False, or set_optimizer"
+            )
+        self._client.raise_if_failed()
+        self._store.wait_for_others()
+        for name, place in self._places.items():
+            if place.outs:
+                self._exchange("pull", name, None, place.outs, 0)
+
     def set_optimizer(self, optimizer: Any) -> None:
         """Have the servers update the values with ``optimizer``; rank 0's counts.
 
@@ -305,6 +324,8 @@ class KVStore(mx.kvstore.KVStore):
         if exchange is None or not exchange.is_for(kind, arrays, outs):
             arrays, outs = self._checked(place.key, arrays), self._checked(place.key, outs)
             exchange = place.exchange = Exchange(kind, place, arrays, outs)
+        if outs is not None:
+            place.outs = outs
         if kind == "push":
             self._update_hyper(name)
         with self._lock:

@@ -1,6 +1,7 @@
 """The store's promises, kept by real jobs of several shapes (scripts/kvstore_cases.py)."""
 
 import re
+from typing import Tuple
 
 import pytest
 
@@ -69,6 +70,53 @@ def test_nobody_gets_further_ahead_than_the_staleness(cluster: Cluster) -> None:
     run = cluster.run("-n", 2, "--staleness", 2, script)
     ahead = [int(line.split()[-1]) for line in run.out.splitlines() if "AHEAD" in line]
     assert len(ahead) == 16 and min(ahead) >= -3 and max(ahead) <= 3
+
+
+@pytest.mark.parametrize("kind", ["dist_sync", "dist_ssp"])
+@pytest.mark.parametrize("shape", [("-n", 3, "-s", 2), ("-n", 3, "--workers-per-host", 2)])
+def test_workers_with_fewer_batches_join(
+    cluster: Cluster, kind: str, shape: Tuple[object, ...]
+) -> None:
+    """7, 5 and 3 batches, three epochs: every sample is counted once, and all have the values."""
+    script = cluster.script(
+        "import sys\n"
+        "import mxnet as mx\n"
+        "kv = mx.kv.create(sys.argv[1])\n"
+        "kv.set_optimizer(mx.optimizer.SGD(learning_rate=1.0))\n"
+        "kv.init(['w', 'b'], [mx.nd.zeros(600000), mx.nd.zeros(3)])\n"
+        "outs = [mx.nd.zeros(600000), mx.nd.zeros(3)]\n"
+        "for epoch in range(3):\n"
+        "    for batch in range((7, 5, 3)[(kv.rank + epoch) % 3]):\n"
+        "        kv.pushpull(['w', 'b'], [mx.nd.ones(600000), mx.nd.ones(3)], out=outs)\n"
+        "    kv.join()\n"
+        "    print('EPOCH', epoch, [set(out.asnumpy().tolist()) for out in outs])\n"
+    )
+    run = cluster.run(*shape, "--staleness", 1, script, kind)
+    for epoch, total in enumerate((-15.0, -30.0, -45.0)):
+        assert run.out.count(f"EPOCH {epoch} [{{{total}}}, {{{total}}}]") == 3
+
+
+def test_workers_that_join_have_fewer_rounds_and_not_smaller_ones(cluster: Cluster) -> None:
+    """What Trainer does at each step stays as it is; an ended worker does not hold an epoch up."""
+    script = cluster.script(
+        "import mxnet as mx\n"
+        "from mxnet import autograd, gluon\n"
+        "net = gluon.nn.Dense(1, in_units=2, use_bias=False)\n"
+        "net.initialize(mx.init.Zero())\n"
+        "kv = mx.kv.create('dist_sync')\n"
+        "trainer = gluon.Trainer(net.collect_params(), 'sgd', {'learning_rate': 1.0}, kvstore=kv)\n"
+        "for epoch in range(2 if kv.rank else 1):\n"
+        "    for batch in range(2 + kv.rank):\n"
+        "        with autograd.record():\n"
+        "            loss = net(mx.nd.ones((1, 2))).sum()\n"
+        "        loss.backward()\n"
+        "        trainer.step(1)\n"
+        "    kv.join()\n"
+        "    print('EPOCH', epoch, net.weight.data().asnumpy().tolist())\n"
+    )
+    run = cluster.run("-n", 3, script)  # 2, 3 and 4 batches; then 3 and 4
+    assert run.out.count("EPOCH 0 [[-9.0, -9.0]]") == 3
+    assert run.out.count("EPOCH 1 [[-16.0, -16.0]]") == 2
 
 
 def test_worker_that_ends_early_is_not_waited_for(cluster: Cluster) -> None:

@@ -341,3 +341,39 @@ def test_a_pull_before_the_first_value_waits_for_rank_0():
     store = store_of(2)
     store.pull(1, 0, 2, 1)
     assert store.waits() == [Wait(1, "c", 0, (0,))]
+
+
+# -- epochs -------------------------------------------------------------------------------------
+
+
+def test_a_child_that_has_joined_is_not_waited_for_until_all_have():
+    store = store_of(3)
+    assert push(store, 0, 1.0) == push(store, 1, 10.0) == []
+    assert seen(store, store.join(2, 1)) == [(0, 0, 11.0), (1, 0, 11.0)]
+    assert store.join(0, 1) == [] and not store.have_all_joined
+    assert seen(store, push(store, 1, 5.0, 2)) == [(1, 0, 5.0)]
+    assert store.join(1, 1) == [] and store.have_all_joined
+    store.begin_epoch()
+    assert push(store, 2, 1.0) == push(store, 0, 2.0) == []
+    assert seen(store, push(store, 1, 3.0)) == [(0, 0, 6.0), (1, 0, 6.0), (2, 0, 6.0)]
+
+
+def test_a_child_that_has_left_does_not_hold_the_epoch_up():
+    store = store_of(3)
+    store.join(0, 1)
+    store.join(1, 1)
+    store.leave(0)
+    assert not store.have_all_joined
+    store.leave(2)
+    assert store.have_all_joined
+    store.begin_epoch()
+    assert seen(store, push(store, 1, 3.0)) == [(1, 0, 3.0)]
+
+
+def test_joining_twice_or_another_epoch_is_refused():
+    store = store_of(2)
+    with pytest.raises(ProtocolError, match="joined epoch 2 after 0"):
+        store.join(0, 2)
+    store.leave(0)
+    with pytest.raises(ProtocolError, match="joined epoch 1"):
+        store.join(0, 1)

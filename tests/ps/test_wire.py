@@ -15,9 +15,31 @@ NAME = st.one_of(NUMBER, TEXT)
 WHERE = dict.fromkeys(("store", "bucket", "first", "count"), NUMBER)
 MULTIPLIERS = st.lists(st.tuples(NAME, st.floats(allow_nan=False)), max_size=3)
 SPECS = st.builds(wire.KeySpec, NAME, st.lists(NUMBER, max_size=4).map(tuple), TEXT)
+SCALARS = st.dictionaries(TEXT, st.none() | st.booleans() | st.floats(allow_nan=False))
+STATES = st.builds(
+    wire.StateSpec,
+    st.recursive(st.none() | NUMBER, lambda inner: st.lists(inner, max_size=3), max_leaves=5),
+    st.lists(st.tuples(TEXT, st.lists(NUMBER, max_size=3).map(tuple)), max_size=2).map(tuple),
+    NUMBER,
+    SCALARS,
+)
+PLACE = dict.fromkeys(("store", "serial", "bucket", "position", "array", "start"), NUMBER)
+SPEC = wire.StateSpec(["tuple", 0, None], (("float32", (2, 3)),), 4, {"m_schedule": 0.5})
 STRATEGIES = [
     st.builds(wire.Hello, version=NUMBER, connection=NUMBER),
-    st.builds(wire.Open, store=NUMBER, kind=TEXT),
+    st.builds(
+        wire.Open,
+        store=NUMBER,
+        kind=TEXT,
+        has_whole_keys=st.booleans(),
+        staleness=st.none() | NUMBER,
+    ),
+    st.builds(wire.Join, store=NUMBER, serial=NUMBER, epoch=NUMBER),
+    st.builds(wire.Joined, serial=NUMBER),
+    st.builds(wire.GetState, **PLACE),
+    st.builds(wire.State, NUMBER, st.none() | STATES),
+    st.builds(wire.PutState, spec=STATES, **PLACE),
+    st.builds(wire.Stored, NUMBER),
     st.builds(
         wire.Declare, store=NUMBER, first=NUMBER, keys=st.lists(SPECS, max_size=3).map(tuple)
     ),
@@ -31,6 +53,7 @@ STRATEGIES = [
         pickled=st.binary(max_size=20),
         lr_mult=MULTIPLIERS,
         wd_mult=MULTIPLIERS,
+        has_code=st.booleans(),
     ),
     st.builds(
         wire.SetHyper,
@@ -55,6 +78,14 @@ SAMPLES = [
     wire.Hello(1, 2),
     wire.Batch((wire.Pull(0, 1, 2, 3), wire.Answer(0, 1, 2, 3, True))),
     wire.Open(0, "sync"),
+    wire.Open(1, "async", True, 3),
+    wire.Join(0, 5, 1),
+    wire.Joined(5),
+    wire.GetState(0, 1, 2, 3, 0, 4096),
+    wire.State(1, None),
+    wire.State(1, SPEC),
+    wire.PutState(0, 1, 2, 3, 1, 0, SPEC),
+    wire.Stored(1),
     wire.Declare(0, 3, (wire.KeySpec("w", (2, 3), "float32"), wire.KeySpec(7, (), "int8"))),
     wire.Init(0, 1, 2, 3),
     wire.Push(0, 1, 2, 3, 4, True),
