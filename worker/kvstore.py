@@ -4,6 +4,7 @@ It checks what the script gives and turns it into exchanges (exchange.py), one f
 MXNet's engine runs when the arrays are ready. Nothing blocks, and gradients are only read.
 """
 
+import pickle
 import threading
 from typing import Any, Dict, List, Optional, Tuple, Union
 
@@ -24,6 +25,7 @@ from .collectives import Collectives
 from .exchange import Exchange, Place
 from .session import session
 from .states import States, read_states, write_atomically
+from .trainer import adapt
 
 __all__ = ["KVStore", "create"]
 
@@ -35,6 +37,7 @@ def create(name: str) -> "KVStore":
     if name not in KVSTORE_TYPES:
         known = ", ".join(KVSTORE_TYPES)
         raise UsageError(f"the kvstore type {name!r} is not served; there are {known}")
+    adapt(KVStore)
     return KVStore(name)
 
 
@@ -356,7 +359,26 @@ class KVStore(mx.kvstore.KVStore):
         raise _not_yet("set_gradient_compression")
 
     def _send_command_to_servers(self, head: int, body: str) -> None:
-        raise _not_yet("_send_command_to_servers")
+        """MXNet's own: 0, an optimizer as pickled by the script, is `set_optimizer`; 1 and 3 say
+        what our servers know (multiple precision, synchronous mode). UsageError for others.
+        """
+        if head == 0:
+            self.set_optimizer(pickle.loads(body.encode("latin-1")))
+        elif head not in (1, 3):
+            raise UsageError(f"servers know no command {head}; there are 0 (an optimizer), 1 and 3")
+
+    def get_num_dead_node(self, node_id: int = 0, timeout: int = 60) -> int:
+        """0: a job does not go on without one of its tasks."""
+        self._client.raise_if_failed()
+        return 0
+
+    @property
+    def handle(self) -> Any:
+        """MXNet's profiler asks for it, to profile its own servers; raises UsageError."""
+        raise UsageError(
+            "MXNet's profiler cannot look into servers of ours, which are Python processes; "
+            "py-spy record --pid shows what they do"
+        )
 
 
 def _hyper_parameters(optimizer: Any) -> Tuple[Dict[str, Any], Multipliers, Multipliers]:

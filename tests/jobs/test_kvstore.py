@@ -1,6 +1,7 @@
 """The store's promises, kept by real jobs of several shapes (scripts/kvstore_cases.py)."""
 
 import re
+from pathlib import Path
 from typing import Tuple
 
 import pytest
@@ -117,6 +118,39 @@ def test_workers_that_join_have_fewer_rounds_and_not_smaller_ones(cluster: Clust
     run = cluster.run("-n", 3, script)  # 2, 3 and 4 batches; then 3 and 4
     assert run.out.count("EPOCH 0 [[-9.0, -9.0]]") == 3
     assert run.out.count("EPOCH 1 [[-16.0, -16.0]]") == 2
+
+
+def test_a_trainer_may_change_its_batch_size_and_load_parameters(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """MXNet's Trainer refuses both on a dist store, for what its servers cannot do."""
+    script = cluster.script(
+        "import sys\n"
+        "import mxnet as mx\n"
+        "from mxnet import autograd, gluon\n"
+        "net = gluon.nn.Dense(1, in_units=1, use_bias=False)\n"
+        "net.initialize(mx.init.Zero())\n"
+        "kvstore = mx.kv.create('dist_sync') if sys.argv[2] == 'object' else 'dist_sync'\n"
+        "options = {'learning_rate': 1.0}\n"
+        "trainer = gluon.Trainer(net.collect_params(), 'sgd', options, kvstore=kvstore)\n"
+        "def step(batch_size):\n"
+        "    with autograd.record():\n"
+        "        loss = net(mx.nd.ones((1, 1))).sum()\n"
+        "    loss.backward()\n"
+        "    trainer.step(batch_size)\n"
+        "    print('WEIGHT', net.weight.data().asnumpy().item())\n"
+        "step(1)\n"
+        "step(2)\n"
+        "trainer._kvstore._barrier()\n"
+        "net.save_parameters(sys.argv[1] + str(trainer._kvstore.rank))\n"
+        "step(4)\n"
+        "net.load_parameters(sys.argv[1] + str(trainer._kvstore.rank))\n"
+        "step(4)\n"
+    )
+    for kind in ("name", "object"):
+        run = cluster.run("-n", 2, script, tmp_path / kind, kind)
+        seen = [float(w.split()[-1]) for w in run.out.splitlines() if "worker 1 | WEIGHT" in w]
+        assert seen == [-2.0, -3.0, -3.5, -3.5]
 
 
 def test_worker_that_ends_early_is_not_waited_for(cluster: Cluster) -> None:
