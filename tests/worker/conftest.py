@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -17,9 +17,20 @@ settings.register_profile("worker", deadline=None)
 settings.load_profile("worker")
 
 
+class S3Server(NamedTuple):
+    """``endpoint`` is its URL; ``log`` has a line for each request."""
+
+    endpoint: str
+    log: Path
+
+    def count(self, request: str) -> int:
+        """How often it got ``request``, as ``GET /bucket/key``."""
+        return self.log.read_text().count(f"{request} HTTP")
+
+
 @pytest.fixture(scope="session")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of moto's server, a process of its own: data loaders fork this one."""
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """moto's server, in a process of its own: data loaders fork this one."""
     log = tmp_path_factory.mktemp("s3") / "log"
     with log.open("wb") as output:
         server = subprocess.Popen(
@@ -35,14 +46,14 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
         found = listening.search(log.read_text())
         assert found, log.read_text()
-        yield found[1]
+        yield S3Server(found[1], log)
     finally:
         server.kill()
         server.wait()
 
 
 @pytest.fixture
-def s3_options(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Dict[str, Any]:
+def s3_options(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Dict[str, Any]:
     """fsspec's options for it; nothing of this machine's own settings gets in."""
     for name in list(os.environ):
         if name.startswith("AWS_") or name.lower().endswith("_proxy"):
@@ -50,12 +61,8 @@ def s3_options(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Dict[str, A
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, os.devnull)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    return {
-        "endpoint_url": s3_endpoint,
-        "key": "none",
-        "secret": "none",
-        "client_kwargs": {"region_name": "us-east-1"},
-    }
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    return {"endpoint_url": s3_server.endpoint, "key": "none", "secret": "none"}
 
 
 @pytest.fixture
