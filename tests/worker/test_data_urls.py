@@ -220,7 +220,7 @@ def test_what_is_missing_is_named(
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_fsspec)
-    with pytest.raises(UsageError, match="pip install 'baryon\\[data\\]'"):
+    with pytest.raises(UsageError, match="run: pip install fsspec"):
         open_url(str(rec))
 
 

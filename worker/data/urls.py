@@ -24,7 +24,7 @@ def _fsspec() -> Any:
     except ImportError:
         raise UsageError(
             "files are opened by URL through fsspec, which is not installed; "
-            "run: pip install 'baryon[data]' (with S3: 'baryon[data,s3]')"
+            "run: pip install fsspec (for S3: pip install s3fs)"
         ) from None
     return fsspec
 
