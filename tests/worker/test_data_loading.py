@@ -223,7 +223,7 @@ def test_image_record_iter_refuses_parts_with_nothing_in_them(
     write_records: WriteRecords,
 ) -> None:
     rec = images(write_records, 5)
-    for num_workers, last in ((4, "pad"), (3, "drop")):  # 2, 2, 1, 0 records; batches of 6
+    for num_workers, last in ((4, "pad"), (3, "drop")):  # 2, 2, 1, 0 records; 2, 2, 1
         with pytest.raises(UsageError, match=f"5 records are too few for {num_workers} workers"):
             labels(rec, 0, num_workers, last)
     with pytest.raises(UsageError, match="pad or drop"):

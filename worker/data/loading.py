@@ -69,7 +69,7 @@ class ShardSampler(mx.gluon.data.Sampler):
         return self._length
 
 
-def joining(batches: Iterable[Any], store: Any) -> "Iterable[Any]":
+def joining(batches: Iterable[Any], store: Any) -> Iterable[Any]:
     """``batches``, after whose last one this worker joins: ``store.join()`` waits for the others.
 
     For workers that have not all equally many batches (``last='join'``): a worker that has joined
@@ -203,8 +203,9 @@ def image_record_iter(
 
     MXNet gives each worker a run of the file's records (``num_parts`` and ``part_index``), the
     same in every epoch, the last of which may be shorter. ``last`` is ``pad`` (every record is
-    seen; a worker that runs out begins anew) or ``drop``. ``options`` are ImageRecordIter's, as
-    ``data_shape`` and ``shuffle``. For files elsewhere see `local_copy`.
+    seen, and a worker that runs out begins anew) or ``drop`` (as many full batches as the shortest
+    run has). ``options`` are ImageRecordIter's, as ``data_shape`` and ``shuffle``. For files
+    elsewhere see `local_copy`.
 
     Raises UsageError if there are too few records, and OSError if the index cannot be read.
     """
@@ -231,9 +232,10 @@ def _batches_of_parts(length: int, num_workers: int, batch_size: int, last: str)
     """
     if last not in ("pad", "drop"):
         raise UsageError(f"last is pad or drop for ImageRecordIter, not {last!r}")
-    run = -(-length // num_workers)
-    batches = -(-run // batch_size) if last == "pad" else length // (num_workers * batch_size)
-    if not batches or run * (num_workers - 1) >= length:
+    longest = -(-length // num_workers)
+    shortest = length - longest * (num_workers - 1)
+    batches = -(-longest // batch_size) if last == "pad" else shortest // batch_size
+    if batches < 1 or shortest < 1:
         raise UsageError(
             f"{length} records are too few for {num_workers} workers with batches of "
             f"{batch_size} each; use fewer workers or smaller batches"
