@@ -22,6 +22,7 @@ from baryon.worker.data import (
     iter_records,
     local_copy,
     open_url,
+    urls,
 )
 from baryon.worker.data.urls import ReadAhead
 
@@ -220,6 +221,7 @@ def test_what_is_missing_is_named(
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_fsspec)
+    urls._fsspec.cache_clear()
     with pytest.raises(UsageError, match="run: pip install fsspec"):
         open_url(str(rec))
 

@@ -6,6 +6,7 @@ needed; it comes with the extra ``data``, and what it needs for S3 with ``s3``.
 """
 
 import fcntl
+import functools
 import hashlib
 import os
 import posixpath
@@ -18,14 +19,19 @@ from .recordio import RecordError
 __all__ = ["ReadAhead", "RemoteFile", "local_copy", "open_url"]
 
 
+@functools.lru_cache(maxsize=None)
 def _fsspec() -> Any:
     try:
         import fsspec
+        import fsspec.asyn
     except ImportError:
         raise UsageError(
             "files are opened by URL through fsspec, which is not installed; "
             "run: pip install fsspec (for S3: pip install s3fs)"
         ) from None
+    # A forked process would wait for ever for fsspec's thread, which it does not have. Newer
+    # versions do this themselves; those for Python 3.8 do not.
+    os.register_at_fork(after_in_child=fsspec.asyn.reset_lock)
     return fsspec
 
 
