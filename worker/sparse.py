@@ -131,7 +131,8 @@ class RowPull:
             rows = mx.nd.sparse.row_sparse_array((values, ids), shape=shape, dtype=dtype)
         else:
             rows = mx.nd.sparse.zeros("row_sparse", shape, dtype=dtype)
-        rows.copyto(out)
+        with mx.autograd.pause():  # a script pulls what its forward pass, being recorded, needs
+            rows.copyto(out)
 
 
 class _Step(RowOperation):
