@@ -237,7 +237,7 @@ def _row_sparse(rows: Rows, shape: Tuple[int, ...]) -> Any:
     mx = import_mxnet()
     if not rows.ids.size:
         return mx.nd.sparse.zeros("row_sparse", shape, dtype=rows.values.dtype)
-    values = rows.values.reshape(-1, *shape[1:])
+    values = rows.values.reshape(rows.ids.size, *shape[1:])
     return mx.nd.sparse.row_sparse_array((values, rows.ids), shape=shape, dtype=values.dtype)
 
 
@@ -258,7 +258,7 @@ def _update_rows(optimizer: Any, name: Any, weight: Any, rows: Rows, state: Any)
         taken.append((node, mx.nd.take(node, ids)))
         return taken[-1][1]
 
-    values = rows.values.reshape(-1, *weight.shape[1:])
+    values = rows.values.reshape(rows.ids.size, *weight.shape[1:])
     gradient = mx.nd.array(values, dtype=values.dtype)
     optimizer.update_multi_precision(name, take(weight), gradient, take(state))
     for whole, part in taken:
