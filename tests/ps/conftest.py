@@ -101,8 +101,8 @@ class RecordingServer(Server):
 class Outcome(Operation):
     """An operation that remembers how it ended, once it has."""
 
-    def __init__(self, kind: str, key: Key, *args: Any) -> None:
-        super().__init__(kind, key, *args)
+    def __init__(self, kind: str, key: Key, *args: Any, **options: Any) -> None:
+        super().__init__(kind, key, *args, **options)
         self.ends: queue.Queue[Optional[str]] = queue.Queue()
 
     def done(self, error: Optional[str]) -> None:
