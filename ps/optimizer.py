@@ -185,7 +185,12 @@ class SliceUpdater:
             self._slices[slice_] = (self._copy(), weight, state)
         optimizer, weight, state = self._slices[slice_]
         if isinstance(merged, Rows):
-            if _is_mxnets(type(optimizer)) and type(optimizer).__name__ in _BY_ROWS:
+            is_by_rows = _is_mxnets(type(optimizer)) and type(optimizer).__name__ in _BY_ROWS
+            is_lazy = is_by_rows or getattr(optimizer, "lazy_update", False)
+            if is_lazy and not merged.ids.size and not self._needs_whole_keys:
+                optimizer._update_count(key.name)  # most slices of a big table, at most steps
+                return
+            if is_by_rows:
                 _update_rows(optimizer, key.name, weight, merged, state)
                 return
             gradient = _row_sparse(merged, shape)
@@ -243,9 +248,6 @@ def _row_sparse(rows: Rows, shape: Tuple[int, ...]) -> Any:
 
 def _update_rows(optimizer: Any, name: Any, weight: Any, rows: Rows, state: Any) -> None:
     """Update these rows of weight and state by a dense gradient of theirs."""
-    if not rows.ids.size:
-        optimizer._update_count(name)
-        return
     mx = import_mxnet()
     ids = mx.nd.array(rows.ids, dtype="int64")
     taken: List[Tuple[Any, Any]] = []
