@@ -114,6 +114,8 @@ class StoreMachine(RuleBasedStateMachine):
         owes = any(slot.value is None for slot in self.slots())
         if self.active | self.joined == {rank} or (rank == 0 and owes):
             return
+        if self.is_whole and any(rank in slot.parts for slot in self.slots()):
+            return  # it may have sent a part of a key only, which a worker that ends well has not
         self.joined.discard(rank)
         self.check(self.store.leave(rank), self.without(rank))
         self.begin_epoch()
