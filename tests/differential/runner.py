@@ -1,0 +1,134 @@
+"""Runs cases on MXNet's own store and on ours, and says what became of each.
+
+A case may hang, or end a process. So cases.py tells when a case starts and ends, and ends itself
+when a case takes too long; whatever came after that case is then run in a new job.
+"""
+
+import json
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+
+from benchmarks import native
+from tests.cluster import Cluster
+
+from .case import Case
+from .cases import DONE
+
+__all__ = ["Outcome", "run_native", "run_ours"]
+
+SCRIPT = Path(__file__).resolve().parent / "cases.py"
+SERVERS = 2
+NATIVE_LIMIT_S = 8.0  # for a case; a whole job without a case takes three
+OUR_LIMIT_S = 30.0
+START_LIMIT_S = 30.0
+GRACE_S = 0.5  # for a native job in which a process has failed, or all workers are done
+
+Record = Dict[str, Any]
+
+
+class Outcome(NamedTuple):
+    """What became of a case: one record of each worker, or what happened to the job instead."""
+
+    records: Tuple[Record, ...]  # by rank: "got" and "right", or "raised" and "text"
+    failure: str = ""
+
+    @property
+    def is_refused(self) -> bool:
+        return any("raised" in record for record in self.records)
+
+
+# Runs cases in one job; returns what workers recorded, and why the first unfinished one was not.
+Job = Callable[[Sequence[Case]], Tuple[List[Record], str]]
+
+
+def run_native(cases: Iterable[Case], at_once: int = 2) -> Dict[str, Outcome]:
+    """MXNet's own store. Cases that need a job of their own run ``at_once`` side by side."""
+    groups: Dict[Any, List[Case]] = {}
+    for number, case in enumerate(cases):
+        mark = number if case.group is None else case.group
+        groups.setdefault((mark, case.workers), []).append(case)
+    with ThreadPoolExecutor(at_once) as pool:
+        found = pool.map(lambda group: _run(group, _native_job), groups.values())
+        return dict(chain.from_iterable(one.items() for one in found))
+
+
+def run_ours(cases: Iterable[Case]) -> Dict[str, Outcome]:
+    """Baryon, with as many cases in a job as there can be."""
+    groups: Dict[Any, List[Case]] = {}
+    for number, case in enumerate(cases):
+        groups.setdefault((number if case.ends_job else -1, case.workers), []).append(case)
+    return dict(chain.from_iterable(_run(group, _our_job).items() for group in groups.values()))
+
+
+def _run(cases: Sequence[Case], job: Job) -> Dict[str, Outcome]:
+    """Run ``cases``, which have the same number of workers, in as few jobs as it takes."""
+    found: Dict[str, Outcome] = {}
+    rest = list(cases)
+    while rest:
+        records, why = job(rest)
+        for case in list(rest):
+            own = [r for r in records if r["case"] == case.name and "started" not in r]
+            own.sort(key=lambda record: record["rank"])
+            is_complete = len(own) == case.workers
+            found[case.name] = Outcome(tuple(own), "" if is_complete else why)
+            rest.remove(case)
+            if not is_complete:
+                break  # it has taken the job with it
+    return found
+
+
+def _native_job(cases: Sequence[Case]) -> Tuple[List[Record], str]:
+    with tempfile.TemporaryDirectory(prefix="differential-") as folder:
+        workers = cases[0].workers
+        results = native.run(
+            [*_arguments(cases, folder, NATIVE_LIMIT_S), "--native"],
+            workers,
+            SERVERS,
+            env={"OMP_NUM_THREADS": "1"},
+            timeout_s=START_LIMIT_S + NATIVE_LIMIT_S * len(cases),
+            grace_s=GRACE_S,
+            done_mark=DONE,
+        )
+        killed = [code for code in (result.returncode for result in results) if code and code < 0]
+        why = f"worker ended by signal {-killed[0]}" if killed else "hangs"
+        return _read(folder), why
+
+
+def _our_job(cases: Sequence[Case]) -> Tuple[List[Record], str]:
+    with tempfile.TemporaryDirectory(prefix="differential-") as folder:
+        flags: List[object] = ["-n", cases[0].workers, "-s", SERVERS, "--launcher", "local"]
+        run = Cluster(Path(folder)).start(*flags, *_arguments(cases, folder, OUR_LIMIT_S))
+        try:
+            code = run.end(START_LIMIT_S + OUR_LIMIT_S * len(cases))
+            run.wait_until_gone()
+        finally:
+            run.kill()
+        told = [line for line in run.err.splitlines() if line.startswith("baryon")]
+        is_hung = "Timeout (" in run.err + run.out
+        why = "hangs" if is_hung else f"the job ends with {code}: {' '.join(told[:1])}"
+        return _read(folder), why
+
+
+def _arguments(cases: Sequence[Case], folder: str, limit_s: float) -> List[str]:
+    return [
+        str(SCRIPT),
+        *("--workers", str(cases[0].workers)),
+        *("--results", folder),
+        *("--limit", str(limit_s)),
+        *("--cases", *(case.name for case in cases)),
+    ]
+
+
+def _read(folder: str) -> List[Record]:
+    """All complete lines that the workers have written."""
+    records = []
+    for path in sorted(Path(folder).glob("worker-*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                pass  # the process was ended in the middle of a line
+    return records
