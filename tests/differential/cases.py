@@ -32,7 +32,9 @@ def record_of(case: Case, job: Job) -> Dict[str, Any]:
         return {"raised": type(error).__name__, "text": lines[-1 if ":" in lines[-1] else 0][:300]}
 
 
-def run(names: List[str], job: Job, limit_s: float, write: Callable[[Dict[str, Any]], None]) -> None:
+def run(
+    names: List[str], job: Job, limit_s: float, write: Callable[[Dict[str, Any]], None]
+) -> None:
     for name in names:
         write({"case": name, "started": True})
         # A thread of its own ends the process, also one that waits inside MXNet.

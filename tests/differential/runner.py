@@ -69,14 +69,25 @@ def _run(cases: Sequence[Case], job: Job) -> Dict[str, Outcome]:
     rest = list(cases)
     while rest:
         records, why = job(rest)
+        begun = {record["case"] for record in records}
+        unfinished = []
         for case in list(rest):
             own = [r for r in records if r["case"] == case.name and "started" not in r]
-            own.sort(key=lambda record: record["rank"])
-            is_complete = len(own) == case.workers
-            found[case.name] = Outcome(tuple(own), "" if is_complete else why)
+            if len(own) == case.workers:
+                found[case.name] = Outcome(tuple(sorted(own, key=lambda r: r["rank"])))
+                rest.remove(case)
+            elif case.name in begun or len(rest) == 1:
+                unfinished.append(case)
+        # One of these has ended the job. Workers go on to the next case without each other, so it
+        # need not be the first.
+        for case in unfinished:
             rest.remove(case)
-            if not is_complete:
-                break  # it has taken the job with it
+            if len(unfinished) == 1:
+                found[case.name] = Outcome((), why)
+            else:
+                found.update(_run([case], job))
+        if not begun:
+            raise RuntimeError(f"a job of {len(cases)} cases did not begin: {why}")
     return found
 
 

@@ -26,10 +26,13 @@ def summed(job: Job, shape, dtype: str = "float32") -> Answer:
     return Answer(outs, [right, right])
 
 
+WHOLE = ("uint8", "int8", "int32", "int64")
 for dtype_ in DTYPES:
-    case("ints", name=f"dtype_{dtype_}", what=f"{dtype_}: init, pushpull, pull")(
-        lambda job, dtype_=dtype_: summed(job, (3, 5), dtype_)
-    )
+    case(
+        None if dtype_ in WHOLE else "ints",
+        name=f"dtype_{dtype_}",
+        what=f"{dtype_}: init, pushpull, pull",
+    )(lambda job, dtype_=dtype_: summed(job, (3, 5), dtype_))
 
 
 @case()

@@ -133,10 +133,13 @@ def case_string_keys_of_any_kind(job: Job) -> Answer:
     return Answer(outs, [full(n) for n in range(5)])
 
 
-@case(refused=True)
+@case()
 def case_both_kinds_of_keys_in_a_list(job: Job) -> Answer:
-    """`init([3, 'w'], [v, v])`"""
-    return Answer(job.kv().init([3, "w"], [full(0)] * 2), "refused")
+    """`init([3, 'w'], [v1, v2])` and `pull` so"""
+    kv, outs = job.kv(), [full(0), full(0)]
+    kv.init([3, "w"], [full(1), full(2)])
+    kv.pull([3, "w"], out=outs)
+    return Answer(outs, [full(1), full(2)])
 
 
 @case()
@@ -153,7 +156,17 @@ def case_both_kinds_of_keys_in_a_store(job: Job) -> Answer:
 
 @case("ints")
 def case_many_keys(job: Job) -> Answer:
-    """200 keys of 1 to 200 elements, three rounds, nothing waited for"""
+    """200 keys of 1 to 200 elements, three rounds"""
+    return many(job, is_patient=True)
+
+
+@case("ints")
+def case_many_keys_ahead(job: Job) -> Answer:
+    """The same with nothing waited for between the rounds"""
+    return many(job, is_patient=False)
+
+
+def many(job: Job, is_patient: bool) -> Answer:
     kv, keys = job.kv(), job.keys(200)
     sizes = [1 + n for n in range(200)]
     for key, size in zip(keys, sizes):
@@ -162,6 +175,8 @@ def case_many_keys(job: Job) -> Answer:
     for step in range(1, 4):
         for number, (key, out) in enumerate(zip(keys, outs)):
             kv.pushpull(key, full(step + number, out.shape), out=out, priority=-number)
+        if is_patient:
+            mx.nd.waitall()
     got = np.array([out.asnumpy().sum() for out in outs])
     return Answer(
         got, np.array([size * (3 + n) * job.num_workers for n, size in enumerate(sizes)], "f")

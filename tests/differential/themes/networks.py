@@ -47,13 +47,6 @@ def case_trainer_convolution(job: Job) -> Answer:
 
 
 @case()
-def case_trainer_half_precision(job: Job) -> Answer:
-    """A float16 net with `multi_precision`"""
-    parameters = {"learning_rate": 0.125, "multi_precision": True}
-    return compared(job, Plan(dtype="float16", parameters=parameters))
-
-
-@case()
 def case_trainer_grad_add(job: Job) -> Answer:
     """`grad_req='add'`, gradients set to zero every other step"""
 

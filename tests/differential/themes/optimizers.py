@@ -127,7 +127,7 @@ def case_half_precision_sgd(job: Job) -> Answer:
 
 @case()
 def case_half_precision_master_copy(job: Job) -> Answer:
-    """SGD on float16 with `multi_precision`: 64 steps of 1/8 from 1024, which float16 rounds away"""
+    """SGD on float16 with `multi_precision`: 64 steps of 1/8 from 1024, which is too fine for it"""
     kv, key = job.kv(create("sgd", learning_rate=1.0, multi_precision=True)), job.key()
     kv.init(key, mx.nd.full(4, 1024, dtype="float16"))
     weight = mx.nd.zeros(4, dtype="float16")

@@ -123,8 +123,8 @@ def case_trainer_allreduce_on_kvstore(job: Job) -> Answer:
     """`update_on_kvstore=True`: `allreduce_grads` is refused"""
 
     def step(trainer: Any, size: int, number: int) -> None:
-        assert raised(trainer.allreduce_grads)
         trainer.step(size)
+        assert raised(trainer.allreduce_grads)
 
     plan = Plan(arguments={"update_on_kvstore": True}, step=step)
     kv = job.kv()

@@ -37,7 +37,6 @@ class Plan(NamedTuple):
     before: Optional[Callable[[int, Any, Any], None]] = None  # step, Trainer, net
     step: Callable[[Any, int, int], None] = lambda trainer, size, step: trainer.step(size)
     steps: int = STEPS
-    dtype: str = "float32"
 
 
 def train(plan: Plan, kvstore: Any, ranks: Sequence[int], workers: int, devices: int) -> List[Any]:
@@ -45,7 +44,6 @@ def train(plan: Plan, kvstore: Any, ranks: Sequence[int], workers: int, devices:
     mx.random.seed(7)
     contexts = [mx.cpu(device) for device in range(devices)]
     net = plan.make_net()
-    net.cast(plan.dtype)
     net.initialize(mx.init.Xavier(), ctx=contexts)
     if plan.prepare:
         plan.prepare(net)
@@ -58,8 +56,8 @@ def train(plan: Plan, kvstore: Any, ranks: Sequence[int], workers: int, devices:
     for step in range(plan.steps):
         if plan.before:
             plan.before(step, trainer, net)
-        batch = np.concatenate([plan.data(step, rank) for rank in ranks]).astype(plan.dtype)
-        parts = gluon.utils.split_and_load(mx.nd.array(batch, dtype=plan.dtype), contexts)
+        batch = np.concatenate([plan.data(step, rank) for rank in ranks])
+        parts = gluon.utils.split_and_load(mx.nd.array(batch), contexts)
         with autograd.record():
             losses = [(net(part) ** 2).sum() for part in parts]
         autograd.backward(losses)

@@ -72,11 +72,23 @@ def case_devices(job: Job) -> Answer:
 @case("ints")
 def case_pushpull(job: Job) -> Answer:
     """`pushpull(k, v, out=o)`, twice"""
+    return pushpulled(job, is_patient=True)
+
+
+@case("ints")
+def case_pushpull_ahead(job: Job) -> Answer:
+    """`pushpull` twice with nothing waited for: each out has its own round's sum"""
+    return pushpulled(job, is_patient=False)
+
+
+def pushpulled(job: Job, is_patient: bool) -> Answer:
     kv, key = job.kv(), job.key()
     kv.init(key, full(0))
     outs = [full(0), full(0)]
     for step, out in enumerate(outs):
         kv.pushpull(key, full(step + 1), out=out)
+        if is_patient:
+            out.wait_to_read()
     return Answer(outs, [full(n * job.num_workers) for n in (1, 2)])
 
 
