@@ -1,5 +1,7 @@
 """The script that both stores run: ``cases.py --workers N --results FOLDER --cases NAME...``.
 
+launch.py runs it on ours, native_job.py on MXNet's own.
+
 Each worker appends to a file of its own in FOLDER: a JSON line when a case starts and one when it
 has ended, so that a case that hangs or ends the process is known. The same is on standard output.
 """
@@ -9,15 +11,12 @@ import faulthandler
 import json
 import os
 import sys
-import time
 from typing import Any, Callable, Dict, List
 
 import mxnet as mx
 
 from tests.differential.case import CASES, Case, Job, plain
 from tests.differential.themes import load
-
-DONE = "ALL CASES DONE"
 
 
 def record_of(case: Case, job: Job) -> Dict[str, Any]:
@@ -44,17 +43,19 @@ def run(
         write({"case": name, "rank": job.rank, **found})
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--results", required=True, metavar="FOLDER")
     parser.add_argument("--cases", nargs="+", required=True, metavar="NAME")
     parser.add_argument("--limit", type=float, default=10.0, metavar="SECONDS", help="for a case")
-    parser.add_argument("--native", action="store_true", help="one store, and no end by itself")
-    options = parser.parse_args()
+    parser.add_argument("--servers", type=int, default=0, help="of a job on MXNet's own store")
+    return parser.parse_args()
 
-    load()
-    job = Job(options.workers, options.native, options.results)
+
+def work(options: argparse.Namespace) -> None:
+    """Run the cases as one worker of a job."""
+    job = Job(options.workers, bool(options.servers), options.results)
     with open(os.path.join(options.results, f"worker-{os.getpid()}.jsonl"), "w") as file:
 
         def write(record: Dict[str, Any]) -> None:
@@ -64,11 +65,8 @@ def main() -> None:
                 stream.flush()
 
         run(options.cases, job, options.limit, write)
-    sys.stdout.write(DONE + "\n")
-    sys.stdout.flush()
-    if options.native:
-        time.sleep(60)  # MXNet's own store may abort or hang when Python ends; the runner ends us
 
 
 if __name__ == "__main__":
-    main()
+    load()
+    work(arguments())

@@ -5,6 +5,7 @@ when a case takes too long; whatever came after that case is then run in a new j
 """
 
 import json
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -12,19 +13,18 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
 from benchmarks import native
+from benchmarks.processes import Processes
 from tests.cluster import Cluster
 
 from .case import Case
-from .cases import DONE
 
 __all__ = ["Outcome", "run_native", "run_ours"]
 
 SCRIPT = Path(__file__).resolve().parent / "cases.py"
 SERVERS = 2
-NATIVE_LIMIT_S = 8.0  # for a case; a whole job without a case takes three
+NATIVE_LIMIT_S = 8.0  # for a case, most of which take milliseconds
 OUR_LIMIT_S = 30.0
 START_LIMIT_S = 30.0
-GRACE_S = 0.5  # for a native job in which a process has failed, or all workers are done
 
 Record = Dict[str, Any]
 
@@ -92,26 +92,23 @@ def _run(cases: Sequence[Case], job: Job) -> Dict[str, Outcome]:
 
 
 def _native_job(cases: Sequence[Case]) -> Tuple[List[Record], str]:
-    with tempfile.TemporaryDirectory(prefix="differential-") as folder:
-        workers = cases[0].workers
-        results = native.run(
-            [*_arguments(cases, folder, NATIVE_LIMIT_S), "--native"],
-            workers,
-            SERVERS,
-            env={"OMP_NUM_THREADS": "1"},
-            timeout_s=START_LIMIT_S + NATIVE_LIMIT_S * len(cases),
-            grace_s=GRACE_S,
-            done_mark=DONE,
-        )
-        killed = [code for code in (result.returncode for result in results) if code and code < 0]
-        why = f"worker ended by signal {-killed[0]}" if killed else "hangs"
+    with tempfile.TemporaryDirectory(prefix="differential-") as folder, Processes() as processes:
+        module = [sys.executable, "-m", "tests.differential.native_job"]
+        flags = ["--servers", str(SERVERS), *_arguments(cases, folder, NATIVE_LIMIT_S)]
+        environment = native.clean_environment({"OMP_NUM_THREADS": "1"})
+        child = processes.start([*module, *flags], environment)
+        limit_s = START_LIMIT_S + NATIVE_LIMIT_S * len(cases)
+        processes.wait([child], limit_s, grace_s=0.0, is_done=lambda child: False)
+        codes = Path(folder, "codes")
+        killed = [code for code in json.loads(codes.read_text()) if code and code < 0]
+        why = f"a worker ends by signal {-killed[0]}" if killed else "hangs"
         return _read(folder), why
 
 
 def _our_job(cases: Sequence[Case]) -> Tuple[List[Record], str]:
     with tempfile.TemporaryDirectory(prefix="differential-") as folder:
         flags: List[object] = ["-n", cases[0].workers, "-s", SERVERS, "--launcher", "local"]
-        run = Cluster(Path(folder)).start(*flags, *_arguments(cases, folder, OUR_LIMIT_S))
+        run = Cluster(Path(folder)).start(*flags, SCRIPT, *_arguments(cases, folder, OUR_LIMIT_S))
         try:
             code = run.end(START_LIMIT_S + OUR_LIMIT_S * len(cases))
             run.wait_until_gone()
@@ -125,7 +122,6 @@ def _our_job(cases: Sequence[Case]) -> Tuple[List[Record], str]:
 
 def _arguments(cases: Sequence[Case], folder: str, limit_s: float) -> List[str]:
     return [
-        str(SCRIPT),
         *("--workers", str(cases[0].workers)),
         *("--results", folder),
         *("--limit", str(limit_s)),

@@ -1,4 +1,4 @@
-"""set_optimizer with every optimizer of MXNet, against one local updater on the summed gradients."""
+"""set_optimizer with every optimizer of MXNet, against a local updater on the summed gradients."""
 
 from typing import Any, Callable, Dict, Optional, Tuple
 
