@@ -18,6 +18,8 @@ import mxnet as mx
 from tests.differential.case import CASES, Case, Job, plain
 from tests.differential.themes import load
 
+START_LIMIT_S = 20.0
+
 
 def record_of(case: Case, job: Job) -> Dict[str, Any]:
     """What became of a case on this worker: ``got`` and ``right``, or ``raised``."""
@@ -55,6 +57,7 @@ def arguments() -> argparse.Namespace:
 
 def work(options: argparse.Namespace) -> None:
     """Run the cases as one worker of a job."""
+    faulthandler.dump_traceback_later(START_LIMIT_S, exit=True)
     job = Job(options.workers, bool(options.servers), options.results)
     with open(os.path.join(options.results, f"worker-{os.getpid()}.jsonl"), "w") as file:
 

@@ -32,19 +32,19 @@ def judge(case: Case, native: Outcome, ours: Outcome) -> Verdict:
 
 def is_right(case: Case, outcome: Outcome) -> bool:
     """Whether every worker got the right answer, or was told no where that is the answer."""
-    if outcome.failure:
-        return False
     if case.is_refused:
         return outcome.is_refused
-    return all("got" in r and is_close(r["got"], r["right"]) for r in outcome.records)
+    return not outcome.failure and all(
+        "got" in r and is_close(r["got"], r["right"]) for r in outcome.records
+    )
 
 
 def agree(one: Outcome, other: Outcome) -> bool:
     """Whether both stores did the same: the same values, or both said no."""
-    if one.failure or other.failure:
-        return bool(one.failure and other.failure)
     if one.is_refused or other.is_refused:
         return one.is_refused and other.is_refused
+    if one.failure or other.failure:
+        return bool(one.failure and other.failure)
     return all(is_close(a["got"], b["got"]) for a, b in zip(one.records, other.records))
 
 

@@ -38,6 +38,7 @@ def main() -> None:
         DMLC_NUM_WORKER=str(options.workers),
         DMLC_NUM_SERVER=str(options.servers),
     )
+    os.chdir(options.results)  # where a server writes its profile
     done, tell = os.pipe()
 
     def work() -> None:

@@ -18,6 +18,7 @@ def got(*values: Any, right: Any = 3.0) -> Outcome:
 
 RAISED = Outcome(({"raised": "MXNetError", "text": "no"},) * 2)
 HANGS = Outcome((), "hangs")
+JOB_ENDS = Outcome((), "the job ends with 1: baryon: server 0 failed")
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,8 @@ HANGS = Outcome((), "hangs")
         (REFUSED, RAISED, RAISED, "both", True),
         (REFUSED, got(3.0, 3.0), RAISED, "ours", False),
         (REFUSED, HANGS, RAISED, "ours", False),
+        (REFUSED, RAISED, JOB_ENDS, "both", True),
+        (CASE, got(3.0, 3.0), JOB_ENDS, "native", False),
     ],
 )
 def test_verdict(case: Case, native: Outcome, ours: Outcome, who: str, same: bool) -> None:
