@@ -133,6 +133,11 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
         help="override the kvstore type that the script asks for: " + ", ".join(KVSTORE_TYPES),
     )  # fmt: skip
     add(
+        "--staleness", type=int, default=3, metavar="N",
+        help="rounds by which a worker may be ahead of another in a dist_ssp store (default: "
+        "%(default)s)",
+    )  # fmt: skip
+    add(
         "--log-dir", metavar="DIR",
         help="where each task's output is kept (default: baryon-logs/JOB)",
     )  # fmt: skip

@@ -107,6 +107,7 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         is_terminal=sys.stdout.isatty(),
         shares_memory=not options.no_shared_memory,
         encrypts_data=not options.no_encryption,
+        staleness=options.staleness,
     )
     return job, options
 
@@ -129,6 +130,8 @@ def _check_numbers(options: Options, faults: List[str]) -> None:
             faults.append(f"{flag} must be a number of seconds above 0, not {seconds:g}")
     if 0 < options.heartbeat_timeout < 1:
         faults.append("--heartbeat-timeout must be at least 1 second; less is shorter than a pause")
+    if options.staleness < 0:
+        faults.append(f"--staleness must be 0 or more rounds, not {options.staleness}")
     if not 0 <= options.port < 65536:
         faults.append(f"--port must be between 1 and 65535, not {options.port}")
 

@@ -33,9 +33,14 @@ _LOW_TMP = 100 * _MIB
 _FEW_FILES = 1024
 _SKEW_S = 2.0
 _NAMED_AT_MOST = 5
-_LOWEST = {"zmq": "25", "msgspec": "0.18", "psutil": "5.9"}  # as in setup.cfg
+_LOWEST = {"zmq": "25", "msgspec": "0.18", "psutil": "5.9", "cloudpickle": "2"}  # as in setup.cfg
 
-DISTRIBUTIONS = {"zmq": "pyzmq", "msgspec": "msgspec", "psutil": "psutil"}
+DISTRIBUTIONS = {
+    "zmq": "pyzmq",
+    "msgspec": "msgspec",
+    "psutil": "psutil",
+    "cloudpickle": "cloudpickle",
+}
 """What agents and tasks need beside NumPy, by the names of modules."""
 
 

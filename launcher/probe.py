@@ -37,7 +37,7 @@ __all__ = ["MARK", "fingerprint_of", "main", "report", "source"]
 
 MARK = b"BARYON-PROBE "
 _PACKAGES = ("scheduler", "ps", "worker")  # of baryon: what agents and tasks need
-_MODULES = ("zmq", "msgspec", "psutil")
+_MODULES = ("zmq", "msgspec", "psutil", "cloudpickle")
 
 
 def fingerprint_of(home):

@@ -13,7 +13,7 @@ from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeo
 from .outbox import Outbox
 from .reactor import Reactor, Timer
 from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server, token_of
-from .wire import Codec, Message, Multipliers
+from .wire import STATE_NBYTES, Codec, GetState, Message, Multipliers, Open, PutState, StateSpec
 
 if TYPE_CHECKING:
     from .client import Client, StoreClient
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from .link import ServerAddress
     from .memory import HostMemory
     from .mxnet_compat import array_over, import_mxnet
-    from .optimizer import dump_optimizer
-    from .plan import Key
+    from .optimizer import dump_optimizer, needs_whole_keys
+    from .plan import Key, Slice
     from .server import Server
+    from .states import SliceState, flatten, layout_of, pieces, unflatten
 
 __all__ = [
     "Authenticator",
@@ -31,18 +32,25 @@ __all__ = [
     "Child",
     "Client",
     "Codec",
+    "GetState",
     "HostMemory",
     "Key",
     "KeyPair",
     "Message",
     "Multipliers",
+    "Open",
     "Operation",
     "Outbox",
     "PeerError",
     "ProtocolError",
+    "PutState",
     "Reactor",
+    "STATE_NBYTES",
     "Server",
     "ServerAddress",
+    "Slice",
+    "SliceState",
+    "StateSpec",
     "StoreClient",
     "Timer",
     "UsageError",
@@ -52,17 +60,28 @@ __all__ = [
     "connect_to",
     "dump_optimizer",
     "endpoint_of",
+    "flatten",
     "import_mxnet",
+    "layout_of",
+    "needs_whole_keys",
     "new_key_pair",
+    "pieces",
     "secure_client",
     "secure_server",
     "token_of",
+    "unflatten",
 ]
 
 _LATER = {
     "Client": "client",
     "HostMemory": "memory",
     "Key": "plan",
+    "Slice": "plan",
+    "SliceState": "states",
+    "flatten": "states",
+    "layout_of": "states",
+    "pieces": "states",
+    "unflatten": "states",
     "Operation": "departures",
     "Server": "server",
     "ServerAddress": "link",
@@ -70,6 +89,7 @@ _LATER = {
     "array_over": "mxnet_compat",
     "dump_optimizer": "optimizer",
     "import_mxnet": "mxnet_compat",
+    "needs_whole_keys": "optimizer",
 }
 
 

@@ -31,6 +31,7 @@ class Child(msgspec.Struct, frozen=True):
     name: str
     ranks: Tuple[int, ...]
     token: str = ""
+    is_worker: bool = False
 
 
 class Connection(NamedTuple):
@@ -40,14 +41,22 @@ class Connection(NamedTuple):
 
 
 class Children:
-    """Those of one server, counted from 0; ``authenticator`` is None if nothing is encrypted."""
+    """Those of one server, counted from 0; ``authenticator`` is None if nothing is encrypted.
+
+    ``children`` are those in the tree of servers, and ``guests`` the workers below these, who speak
+    to an owner themselves where nothing is added up on the way.
+    """
 
     def __init__(
-        self, children: Sequence[Child], authenticator: Optional["Authenticator[int]"]
+        self,
+        children: Sequence[Child],
+        guests: Sequence[Child],
+        authenticator: Optional["Authenticator[int]"],
     ) -> None:
-        self.all = children
+        self.all = (*children, *guests)
+        self.in_tree = range(len(children))
         self._authenticator = authenticator
-        self._by_token = {child.token: index for index, child in enumerate(children)}
+        self._by_token = {child.token: index for index, child in enumerate(self.all)}
         self._by_route: Dict[bytes, int] = {}  # without encryption
         self._latest: Dict[int, Connection] = {}
 
@@ -65,11 +74,15 @@ class Children:
         return self.all[child].name
 
     def child_above(self, rank: int) -> int:
-        """The child that sends the gradients of worker ``rank``; -1 if none does."""
-        for index, child in enumerate(self.all):
-            if rank in child.ranks:
+        """The child in the tree that sends the gradients of worker ``rank``; -1 if none does."""
+        for index in self.in_tree:
+            if rank in self.all[index].ranks:
                 return index
         return -1
+
+    def workers(self) -> Dict[int, int]:
+        """rank -> child, of all workers that can speak to this server themselves."""
+        return {c.ranks[0]: index for index, c in enumerate(self.all) if c.is_worker}
 
     def sender(self, frames: List[zmq.Frame]) -> Optional[int]:
         """Whose message ``[route, header, ...]`` is; None if it is nobody's."""

@@ -28,6 +28,7 @@ from .link import Link, ServerAddress
 from .memory import HostMemory, Memory, staging
 from .plan import Key, Plan
 from .reactor import Reactor
+from .requests import Request, Requests
 from .security import KeyPair
 from .staging import WorkerStore
 from .window import Window
@@ -108,8 +109,9 @@ class Client:
         self._window = Window(reactor, window_nbytes, self._send_now)
         self._introduction: List[wire.Message] = []  # what each server must know, in order
         self._new: Deque[wire.Message] = deque()  # the same, not yet told
-        self._stores: List[WorkerStore] = []
+        self._stores: Dict[int, WorkerStore] = {}
         self._error: Optional[BaryonError] = None
+        self._requests = Requests()
         self._unfinished = 0
         self._accepting: Dict[Tuple[int, int], _Setting] = {}  # (store, serial)
         self._idle: List[threading.Event] = []
@@ -117,19 +119,21 @@ class Client:
 
     # -- from any thread ----------------------------------------------------------------------
 
-    def open(self, kind: str, memory: Optional[Tuple[Memory, Memory]] = None) -> "StoreClient":
-        """Open a new store of ``kind`` ("sync"); workers open the same stores in one order.
+    def open(
+        self, message: wire.Open, memory: Optional[Tuple[Memory, Memory]] = None
+    ) -> "StoreClient":
+        """Open a new store; workers open the same stores under the same numbers.
 
         ``memory`` is where its gradients leave from and where its values arrive, if not the usual.
         """
-        number = len(self._stores)
+        number = message.store
         if memory is None:
             memory = staging(self._memory, number)
             if self._memory is None:  # a place is not filled again before its answer has come
                 memory = memory[0], memory[0]
-        store = WorkerStore(number, Plan(self._num_owners), *memory)
-        self._stores.append(store)
-        self._will_introduce(wire.Open(store.number, kind))
+        plan = Plan(self._num_owners, has_whole_keys=message.has_whole_keys)
+        store = self._stores[number] = WorkerStore(number, plan, *memory)
+        self._will_introduce(message)
         return StoreClient(self, store)
 
     def _will_introduce(self, message: wire.Message) -> None:
@@ -164,6 +168,21 @@ class Client:
             raise WaitTimeout(f"{count} operations were not answered in {limit_s:.0f} s")
         self.raise_if_failed()
 
+    def ask(
+        self,
+        owner: int,
+        message: Callable[[int], wire.Message],
+        payload: Optional[np.ndarray] = None,
+    ) -> Tuple[Any, np.ndarray]:
+        """Send ``message(serial)`` to an owner; waits for the answer and returns it and its payload
+        (uint8). For clients that speak to the owners. Raises as `drain`."""
+        request = Request(owner, message, payload)
+        self._reactor.post(self._ask, request)
+        if not request.done.wait(self._timeout_s):
+            raise WaitTimeout(f"server {owner} did not answer in {self._timeout_s:.0f} s")
+        self.raise_if_failed()
+        return request.answer, request.payload
+
     # -- in the reactor's thread --------------------------------------------------------------
 
     def when_failed(self, callback: Callable[[BaryonError], object]) -> None:
@@ -197,7 +216,9 @@ class Client:
         link = self._links[server]
         for message in [*self._introduction, *link.unaccepted.values()]:
             link.send(message)
-        for store in self._stores:
+        for message, payload in self._requests.pending(server):
+            link.send(message, payload)
+        for store in self._stores.values():
             is_only = len(self._links) == 1
             for run in store.unanswered(None if is_only else server):
                 self._send(link, store, run)
@@ -219,6 +240,16 @@ class Client:
         what = f"lost {lost}: is the network between their hosts cut, or a firewall in the way?"
         self._fail(PeerError(f"{self._name} has {what}"))
         self._on_fault(what)
+
+    def _ask(self, request: Request) -> None:
+        self._introduce()
+        message = self._requests.add(request)
+        if self._error is not None:
+            self._requests.fail()
+            return
+        link = self._links[request.server]
+        link.send(message, request.sent_payload)
+        link.flush()
 
     def _introduce(self) -> None:
         while self._new:
@@ -307,6 +338,9 @@ class Client:
                     self._on_answer(server, answer, frames[1:])
             elif isinstance(message, wire.Answer):
                 self._on_answer(server, message, frames[1:])
+            elif isinstance(message, (wire.State, wire.Stored)):
+                payload = np.frombuffer(frames[1].buffer, np.uint8) if len(frames) > 1 else None
+                self._requests.answered(message.serial, message, payload)
             elif isinstance(message, wire.Accepted):
                 self._on_accepted(server, message)
             elif isinstance(message, wire.Fault):
@@ -317,7 +351,7 @@ class Client:
             self._fail(ProtocolError(f"server {server} sent what it must not: {error}"))
 
     def _on_answer(self, server: int, message: Any, payloads: List[zmq.Frame]) -> None:
-        if not isinstance(message, wire.Answer) or not 0 <= message.store < len(self._stores):
+        if not isinstance(message, wire.Answer) or message.store not in self._stores:
             raise ProtocolError(f"{message} is not for a worker")
         if len(payloads) != (message.has_value and not self._servers[server].is_shared):
             raise ProtocolError(f"{message} with {len(payloads)} payload frames")
@@ -344,15 +378,16 @@ class Client:
             self._when_failed(error)
         self.close()  # what is still queued lies in memory that is no longer ours to send
         operations = {op: None for _, _, run in self._window.clear() for op in run.operations}
-        for store in self._stores:
+        for store in self._stores.values():
             operations.update(dict.fromkeys(store.forget_all()))
         for operation in operations:
             self._finish(operation)
+        self._requests.fail()
         self._release_waiters()
 
     def _call_when_idle(self, idle: threading.Event) -> None:
         self._idle.append(idle)
-        for store in self._stores:
+        for store in self._stores.values():
             self._unfinished += store.take_announced()
         if not self._unfinished or self._error is not None:
             self._release_waiters()
@@ -373,6 +408,11 @@ class StoreClient:
 
     def key(self, name: Union[int, str]) -> Key:
         return self._store.plan[name]
+
+    @property
+    def keys(self) -> List[Key]:
+        """All that are declared, in that order."""
+        return list(self._store.plan.keys)
 
     @property
     def num_keys(self) -> int:
@@ -402,10 +442,11 @@ class StoreClient:
         pickled: bytes,
         lr_mult: wire.Multipliers,
         wd_mult: wire.Multipliers,
+        has_code: bool = False,
         done: Callable[[], None] = _nothing,
     ) -> None:
         """Have all servers update by an optimizer; ``done()`` when they have accepted it."""
-        self._configure(wire.SetOptimizer, (pickled, lr_mult, wd_mult), done)
+        self._configure(wire.SetOptimizer, (pickled, lr_mult, wd_mult, has_code), done)
 
     def set_hyper(
         self,

@@ -8,16 +8,18 @@ import copy
 import importlib
 import io
 import pickle
-from typing import Any, Dict, Tuple
+import sys
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
 from .errors import UsageError
 from .mxnet_compat import array_over, import_mxnet
 from .plan import Slice
-from .wire import Multipliers
+from .states import SliceState, flatten, unflatten
+from .wire import Multipliers, StateSpec
 
-__all__ = ["SliceUpdater", "dump_optimizer", "load_optimizer"]
+__all__ = ["SliceUpdater", "dump_optimizer", "load_optimizer", "needs_whole_keys"]
 
 # What a pickled optimizer consists of besides MXNet's own classes. NumPy is left out on purpose: a
 # made-up array of objects is a pointer of the sender's choice. `dump_optimizer` sends its scalars
@@ -33,9 +35,24 @@ _PLAIN = {
     ("collections", "OrderedDict"),
     ("copyreg", "_reconstructor"),
 }
-# Norms over a parameter or its rows, of which a slice is only a part.
-_NEEDS_WHOLE_ARRAYS = ("LARS", "LBSGD", "LAMB", "GroupAdaGrad")
+# What they do to an element depends on that element and its own state alone, so that a slice can be
+# updated without the rest of its key. All others get whole keys: MXNet's that use norms, and users'
+# own, of which nothing is known.
+_ELEMENTWISE = (
+    *("AdaDelta", "AdaGrad", "Adam", "Adamax", "ccSGD", "DCASGD", "FTML", "Ftrl"),
+    *("NAG", "Nadam", "RMSProp", "SGD", "SGLD", "Signum", "Test"),
+)
 _MXNET_MODULES = ("mxnet.optimizer", "mxnet.lr_scheduler")
+
+
+def needs_whole_keys(optimizer: Any) -> bool:
+    """Whether an optimizer must see whole parameters to be right."""
+    cls = type(optimizer)
+    return not (_is_mxnets(cls) and cls.__name__ in _ELEMENTWISE)
+
+
+def _is_mxnets(cls: type) -> bool:
+    return cls.__module__.split(".")[0] == "mxnet"
 
 
 class _Pickler(pickle.Pickler):
@@ -46,11 +63,40 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def dump_optimizer(optimizer: Any) -> bytes:
-    """``optimizer`` as `load_optimizer` takes it."""
-    file = io.BytesIO()
-    _Pickler(file, protocol=4).dump(optimizer)
-    return file.getvalue()
+def dump_optimizer(optimizer: Any) -> Tuple[bytes, bool]:
+    """``optimizer`` as `load_optimizer` takes it, and whether it has code of the user's in it.
+
+    Such code, of a class defined in the script or in its modules, travels by value.
+    """
+    try:
+        file = io.BytesIO()
+        _Pickler(file, protocol=4).dump(optimizer)
+        _AllowListUnpickler(io.BytesIO(file.getvalue())).load()
+        return file.getvalue(), False
+    except Exception:
+        return _dump_with_code(optimizer), True
+
+
+def _dump_with_code(optimizer: Any) -> bytes:
+    import cloudpickle  # type: ignore[import-untyped]  # a tenth of a second that few scripts need
+
+    parts = (optimizer, optimizer.lr_scheduler)
+    classes = {cls for part in parts for cls in type(part).__mro__}
+    modules = {sys.modules[cls.__module__] for cls in classes if not _is_mxnets(cls)}
+    own = [module for module in modules if module.__name__ not in ("builtins", "__main__")]
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return cloudpickle.dumps(optimizer, protocol=4)
+    except Exception as error:
+        raise UsageError(
+            f"the optimizer {type(optimizer).__name__} cannot be sent to the servers: {error}; "
+            "keep files, locks and the like out of it, or let the workers update: "
+            "gluon.Trainer(..., update_on_kvstore=False)"
+        ) from error
+    finally:
+        for module in own:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 class _AllowListUnpickler(pickle.Unpickler):
@@ -71,17 +117,23 @@ class _AllowListUnpickler(pickle.Unpickler):
         )
 
 
-def load_optimizer(pickled: bytes, lr_mult: Multipliers, wd_mult: Multipliers) -> Any:
+def load_optimizer(
+    pickled: bytes, lr_mult: Multipliers, wd_mult: Multipliers, has_code: bool = False
+) -> Any:
     """The ``mx.optimizer.Optimizer`` in ``pickled``, with per-key multipliers put back.
 
-    Raises UsageError if it is not an optimizer or names a class outside the allow-list.
+    With ``has_code`` whatever it asks for is loaded and run: only from a sender who has proven to
+    be worker 0 of this job. Otherwise it may consist of MXNet's classes and plain values.
+
+    Raises UsageError if it is not an optimizer, cannot be loaded, or names another class.
     """
     mx = import_mxnet()
     try:
-        optimizer = _AllowListUnpickler(io.BytesIO(pickled)).load()
+        loads = pickle.loads if has_code else lambda p: _AllowListUnpickler(io.BytesIO(p)).load()
+        optimizer = loads(pickled)
     except UsageError:
         raise
-    except Exception as error:  # whatever a damaged pickle makes pickle raise
+    except Exception as error:  # whatever a damaged pickle, or a user's class, makes pickle raise
         raise UsageError(f"the optimizer cannot be read: {error}") from error
     if not isinstance(optimizer, mx.optimizer.Optimizer):
         raise UsageError(f"set_optimizer got a {type(optimizer).__name__}, not an optimizer")
@@ -100,6 +152,7 @@ class SliceUpdater:
 
     def __init__(self, optimizer: Any) -> None:
         self._optimizer = optimizer
+        self._needs_whole_keys = needs_whole_keys(optimizer)
         self._slices: Dict[Slice, Tuple[Any, Any, Any]] = {}  # optimizer, weight, state
 
     def set(self, attributes: Dict[str, Any]) -> None:
@@ -109,31 +162,59 @@ class SliceUpdater:
                 setattr(optimizer, name, value)
 
     def __call__(self, slice_: Slice, merged: np.ndarray, value: np.ndarray) -> None:
-        """Update ``value`` in place by the gradient ``merged``; both are 1-D.
+        """Update ``value`` in place by the gradient ``merged``; both are 1-D, of the slice or of
+        the whole key that begins with it.
 
         Raises UsageError if the optimizer needs more than a slice, and what it raises itself.
         """
         key = slice_.key
-        shape = key.shape if len(key.slices) == 1 else value.shape
+        is_whole = value.size == key.size
+        if not is_whole and self._needs_whole_keys:
+            raise UsageError(
+                f"{type(self._optimizer).__name__} needs whole parameters, and key {key.name!r} is "
+                "in pieces; call set_optimizer on every worker, not on rank 0 alone"
+            )
+        shape = key.shape if is_whole else value.shape
         if slice_ not in self._slices:
-            optimizer = self._copy_for(slice_)
             weight = array_over(value.reshape(shape))
-            state = optimizer.create_state_multi_precision(key.name, weight)
-            self._slices[slice_] = (optimizer, weight, state)
+            state = self._optimizer.create_state_multi_precision(key.name, weight)
+            self._slices[slice_] = (self._copy(), weight, state)
         optimizer, weight, state = self._slices[slice_]
         gradient = array_over(np.ascontiguousarray(merged).reshape(shape))
         optimizer.update_multi_precision(key.name, weight, gradient, state)
         # Raises what the operators raised, and keeps ``merged`` alive until they have read it.
         weight.wait_to_read()
 
-    def _copy_for(self, slice_: Slice) -> Any:
-        name = type(self._optimizer).__name__
-        if len(slice_.key.slices) > 1 and name in _NEEDS_WHOLE_ARRAYS:
-            raise UsageError(
-                f"{name} needs whole arrays, and key {slice_.key.name!r} is split over servers "
-                f"because of its {slice_.key.nbytes} bytes; let the workers update: "
-                "gluon.Trainer(..., update_on_kvstore=False)"
-            )
+    def state(self, slice_: Slice) -> Optional[SliceState]:
+        """The state of a slice, or of the whole key that begins with it, if it has one yet."""
+        if slice_ not in self._slices:
+            return None
+        optimizer, _, state = self._slices[slice_]
+        layout, arrays = flatten(state)
+        count = optimizer._index_update_count.get(slice_.key.name, 0)
+        original = vars(self._optimizer)
+        scalars = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in vars(optimizer).items()
+            if isinstance(value, (bool, int, float, np.number))
+            and name != "num_update"
+            and value != original.get(name)
+        }
+        specs = tuple((array.dtype.name, array.shape) for array in arrays)
+        return SliceState(StateSpec(layout, specs, count, scalars), arrays)
+
+    def restore(self, slice_: Slice, value: np.ndarray, state: SliceState) -> None:
+        """Go on from ``state``, which `state` has given for the same elements, ``value`` (1-D)."""
+        key, spec = slice_.key, state.spec
+        optimizer = self._copy()
+        for name, scalar in spec.scalars.items():
+            setattr(optimizer, name, scalar)
+        optimizer._index_update_count[key.name] = spec.count
+        optimizer.num_update = max(optimizer.num_update, spec.count)
+        weight = array_over(value.reshape(key.shape if value.size == key.size else value.shape))
+        self._slices[slice_] = (optimizer, weight, unflatten(spec.layout, state.arrays))
+
+    def _copy(self) -> Any:
         optimizer = copy.copy(self._optimizer)
         optimizer._all_index_update_counts = {0: {}}
         optimizer._index_update_count = optimizer._all_index_update_counts[0]

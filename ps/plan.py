@@ -11,7 +11,7 @@ servers as MXNet does, which loads one server with 7 times the bytes of another 
 a plan sent out by one coordinator, which costs every `init` a round trip.
 """
 
-from typing import Dict, List, NamedTuple, Tuple, Union
+from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
@@ -118,10 +118,17 @@ class Key:
 
 
 class Plan:
-    """The keys, slices and buckets of one store over ``num_servers`` servers."""
+    """The keys, slices and buckets of one store over ``num_servers`` servers.
 
-    def __init__(self, num_servers: int, bucket_nbytes: int = BUCKET_NBYTES) -> None:
+    With ``has_whole_keys`` all slices of a key lie on one server: for optimizers that need more of
+    a parameter than a slice of it.
+    """
+
+    def __init__(
+        self, num_servers: int, bucket_nbytes: int = BUCKET_NBYTES, has_whole_keys: bool = False
+    ) -> None:
         self.num_servers = num_servers
+        self.has_whole_keys = has_whole_keys
         self.bucket_nbytes = bucket_nbytes
         self.keys: List[Key] = []
         self.buckets: List[Bucket] = []
@@ -158,11 +165,13 @@ class Plan:
         else:
             step = self.bucket_nbytes // key.dtype.itemsize
             region = self._new_region(key.nbytes)
+            server = self._emptiest() if self.has_whole_keys else None
             for start in range(0, key.size, step):
                 stop = min(start + step, key.size)
                 nbytes = (stop - start) * key.dtype.itemsize
                 at = region.start + start * key.dtype.itemsize
-                self._place(key, start, stop, self._new_bucket(key.dtype, nbytes, region, at))
+                bucket = self._new_bucket(key.dtype, nbytes, region, at, server)
+                self._place(key, start, stop, bucket)
         return key
 
     def run(self, bucket: int, first: int, count: int) -> List[Slice]:
@@ -187,8 +196,18 @@ class Plan:
         self._extent += -(-nbytes // PAGE_NBYTES) * PAGE_NBYTES
         return region
 
-    def _new_bucket(self, dtype: np.dtype, capacity: int, region: Region, start: int) -> Bucket:
-        server = min(range(self.num_servers), key=self.server_nbytes.__getitem__)
+    def _emptiest(self) -> int:
+        return min(range(self.num_servers), key=self.server_nbytes.__getitem__)
+
+    def _new_bucket(
+        self,
+        dtype: np.dtype,
+        capacity: int,
+        region: Region,
+        start: int,
+        server: Optional[int] = None,
+    ) -> Bucket:
+        server = self._emptiest() if server is None else server
         bucket = Bucket(len(self.buckets), server, dtype, capacity, region, start)
         self.buckets.append(bucket)
         return bucket

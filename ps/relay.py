@@ -11,10 +11,10 @@ from typing import Callable, Dict, List, Optional, Tuple, Union
 from . import wire
 from .client import Client, StoreClient
 from .departures import Operation
-from .errors import ProtocolError
 from .memory import Memory
 from .plan import Plan
-from .store import Reply, Rise, SyncStore
+from .rising_store import Rise, RisingStore
+from .store import Reply
 
 __all__ = ["Relay"]
 
@@ -45,13 +45,10 @@ class Relay:
         self._above: Dict[int, StoreClient] = {}
         self._accepted: Dict[int, int] = {}  # store -> serial number of the last setting
 
-    def open(self, number: int, kind: str, memory: Tuple[Memory, Memory]) -> None:
+    def open(self, message: wire.Open, memory: Tuple[Memory, Memory]) -> None:
         """``memory``: of the store below, where its sums lie and where its values are read."""
-        store = self._client.open(kind, memory)
-        if store.number != number:
-            raise ProtocolError(f"store {number} was opened before store {store.number}")
-        self._above[number] = store
-        self._accepted[number] = 0
+        self._above[message.store] = self._client.open(message, memory)
+        self._accepted[message.store] = 0
 
     def declare(self, number: int, plan: Plan) -> None:
         """Declare to those above what ``plan`` has and they do not know."""
@@ -59,7 +56,7 @@ class Relay:
         for key in plan.keys[above.num_keys :]:
             above.declare(key.name, key.shape, key.dtype.name)
 
-    def rise(self, number: int, store: SyncStore) -> None:
+    def rise(self, number: int, store: RisingStore) -> None:
         """Send up what has been merged."""
         above = self._above[number]
         rising, store.rising = store.rising, []
@@ -68,7 +65,7 @@ class Relay:
             above.announce(operation)
             above.ready(operation)
 
-    def _operation(self, number: int, store: SyncStore, rise: Rise) -> Operation:
+    def _operation(self, number: int, store: RisingStore, rise: Rise) -> Operation:
         above, slice_ = self._above[number], rise.slice
         key = above.key(slice_.key.name)
         # Front layers are declared first, and needed first.
@@ -86,7 +83,9 @@ class Relay:
             return
         above, done = self._above[number], self._when_accepted(number, serial)
         if isinstance(message, wire.SetOptimizer):
-            above.set_optimizer(message.pickled, message.lr_mult, message.wd_mult, done)
+            above.set_optimizer(
+                message.pickled, message.lr_mult, message.wd_mult, message.has_code, done
+            )
         else:
             above.set_hyper(message.scalars, message.lr_mult, message.wd_mult, done)
 

@@ -17,29 +17,33 @@ import numpy as np
 import zmq
 
 from . import wire
+from .async_store import AsyncStore
 from .children import Child, Children
 from .client import Client
 from .endpoints import bind_to, endpoint_of
 from .errors import BaryonError, ProtocolError, UsageError
 from .memory import HostMemory, Memory, staging
 from .optimizer import SliceUpdater, load_optimizer
-from .plan import Plan
+from .plan import Plan, Slice
 from .reactor import Reactor
 from .relay import Relay
+from .rising_store import RisingStore
 from .security import Authenticator, KeyPair, secure_server
 from .stalls import StallWatch
-from .store import Payload, Reply, SyncStore
+from .states import Arrivals, SliceState, piece_of
+from .store import Payload, Reply, Store
+from .sync_store import SyncStore
 
 __all__ = ["Server"]
 
 log = logging.getLogger("baryon.server")
 
 _STALL_WARNING_S = 60.0
-_PAYLOAD = (wire.Init, wire.Push)
+_PAYLOAD = (wire.Init, wire.Push)  # in a frame, or in the memory of a host
 
 
 class Server:
-    """Server number ``index``, for ``children`` and nobody else.
+    """Server number ``index``, for ``children``, ``guests`` (children.py) and nobody else.
 
     ``num_owners`` servers share the parameters out; ``memory`` is that of the host, if its tasks
     share it. ``on_fault(text)`` is called when the job cannot go on. Nothing is read before
@@ -54,6 +58,7 @@ class Server:
         index: int,
         num_owners: int,
         children: Sequence[Child],
+        guests: Sequence[Child] = (),
         keys: KeyPair,
         address: str,
         timeout_s: float,
@@ -67,7 +72,10 @@ class Server:
         self._on_fault = on_fault
         self._memory = memory
         self._areas: Dict[Tuple[int, int], Memory] = {}  # (store, member) -> what it sends
-        self._stores: Dict[int, SyncStore] = {}
+        self._stores: Dict[int, Store[Any]] = {}
+        self._arrivals: Dict[int, Arrivals] = {}  # store -> states that have come in part
+        # child -> the state that it is getting, piece by piece
+        self._leaving: Dict[int, Tuple[Slice, Optional[SliceState]]] = {}
         self._relay: Optional[Relay] = None
         self._left: Set[int] = set()  # ranks of workers
         self._failure: Optional[str] = None
@@ -80,10 +88,11 @@ class Server:
         self._socket.rcvhwm = 0
         self._socket.maxmsgsize = wire.MAX_PAYLOAD_NBYTES
         if encrypts:
-            public_keys = {child.public_key: index for index, child in enumerate(children)}
+            everyone = enumerate((*children, *guests))
+            public_keys = {child.public_key: index for index, child in everyone}
             self._authenticator = Authenticator(context, public_keys)
             secure_server(self._socket, keys)
-        self._children = Children(children, self._authenticator)
+        self._children = Children(children, guests, self._authenticator)
         self.endpoint = bind_to(self._socket, endpoint_of(address))
         self._handlers: Dict[type, Callable[..., List[Reply]]] = {
             wire.Batch: self._batch,
@@ -95,6 +104,8 @@ class Server:
             wire.Pull: self._pull,
             wire.SetOptimizer: self._set_optimizer,
             wire.SetHyper: self._set_hyper,
+            wire.GetState: self._get_state,
+            wire.PutState: self._put_state,
         }
 
     def __repr__(self) -> str:
@@ -111,7 +122,7 @@ class Server:
     def worker_left(self, rank: int) -> None:
         """Stop waiting for a worker that has ended well; what this completes is answered."""
         child = self._children.child_above(rank)
-        if child >= 0:
+        if child >= 0:  # an owner is above every worker
             self._guarded(child, self._leave, rank)
 
     def close(self) -> None:
@@ -156,8 +167,10 @@ class Server:
         handler = self._handlers.get(type(message))
         if handler is None:
             raise ProtocolError(f"{type(message).__name__} is not for a server")
-        if not isinstance(message, _PAYLOAD):
-            if len(frames) != 1:
+        if isinstance(message, wire.PutState) and len(frames) == 2:
+            replies = handler(child, message, np.frombuffer(frames[1].buffer, np.uint8))
+        elif not isinstance(message, _PAYLOAD):
+            if len(frames) != 1 or isinstance(message, wire.PutState):
                 raise ProtocolError(f"{type(message).__name__} came in {len(frames)} frames")
             replies = handler(child, message)
         else:
@@ -205,26 +218,32 @@ class Server:
         return []
 
     def _open(self, child: int, message: wire.Open) -> List[Reply]:
-        if message.kind != "sync":
-            raise UsageError(f"servers know no store of the kind {message.kind!r}")
-        if message.store not in self._stores:
-            outgoing, values = staging(self._memory, message.store)
-            has_first = self._children.child_above(0) == 0
-            store = SyncStore(
-                self._index,
-                Plan(self._num_owners),
-                len(self._children),
-                values,
-                None if self._relay is None else outgoing,
-                [child.name for child in self._children.all],
-                has_first,
-            )
-            if self._relay is not None:
-                self._relay.open(message.store, message.kind, (outgoing, values))
-            self._stores[message.store] = store
+        number = message.store
+        if number not in self._stores:
+            self._stores[number] = self._new_store(message)
             for rank in self._left:
-                self._store_left(message.store, rank)
+                self._store_left(number, rank)
         return []
+
+    def _new_store(self, message: wire.Open) -> Store[Any]:
+        outgoing, values = staging(self._memory, message.store)
+        plan = Plan(self._num_owners, has_whole_keys=message.has_whole_keys)
+        names = [child.name for child in self._children.all]
+        if message.kind == "async" and self._relay is None:
+            workers = self._children.workers()
+            return AsyncStore(
+                self._index, plan, list(workers.values()), values, names, workers.get(0),
+                message.staleness,
+            )  # fmt: skip
+        if message.kind != "sync":
+            raise ProtocolError(f"this server has no store of the kind {message.kind!r}")
+        above_first = self._children.child_above(0)
+        first = None if above_first < 0 else above_first
+        children = list(self._children.in_tree)
+        if self._relay is None:
+            return SyncStore(self._index, plan, children, values, names, first)
+        self._relay.open(message, (outgoing, values))
+        return RisingStore(self._index, plan, children, values, outgoing, names, first)
 
     def _leave(self, rank: int) -> None:
         self._left.add(rank)
@@ -232,11 +251,14 @@ class Server:
             self._store_left(number, rank)
 
     def _store_left(self, number: int, rank: int) -> None:
-        child = self._children.child_above(rank)
-        if self._left.issuperset(self._children.all[child].ranks):
-            self._send(number, self._stores[number].leave(child))
+        store = self._stores[number]
+        child = self._children.workers().get(rank, -1)
+        if not isinstance(store, AsyncStore):
+            child = self._children.child_above(rank)
+        if child >= 0 and self._left.issuperset(self._children.all[child].ranks):
+            self._send(number, store.leave(child))
         if rank == 0:
-            self._stores[number].lose_first()
+            store.lose_first()
 
     def _declare(self, child: int, message: wire.Declare) -> List[Reply]:
         store = self._store(message)
@@ -264,11 +286,19 @@ class Server:
         if self._relay is not None:
             self._relay.set(message, store.is_new_setting(message.serial))
             return []
+        replies: List[Reply] = []
         if store.is_new_setting(message.serial):
-            optimizer = load_optimizer(message.pickled, message.lr_mult, message.wd_mult)
-            store.update = SliceUpdater(optimizer)
+            if message.has_code and self._authenticator is None:
+                raise UsageError(
+                    "the optimizer is a class of the script's own, whose code servers take over "
+                    "encrypted connections only; leave out --no-encryption, or let the workers "
+                    "update: gluon.Trainer(..., update_on_kvstore=False)"
+                )
+            m = message
+            optimizer = load_optimizer(m.pickled, m.lr_mult, m.wd_mult, m.has_code)
+            replies = store.set_update(SliceUpdater(optimizer))
         self._reply(child, wire.Accepted(message.store, message.serial))
-        return []
+        return replies
 
     def _set_hyper(self, child: int, message: wire.SetHyper) -> List[Reply]:
         store = self._store(message)
@@ -286,12 +316,43 @@ class Server:
         self._reply(child, wire.Accepted(message.store, message.serial))
         return []
 
-    def _check_first(self, child: int, store: SyncStore, wrong: str) -> None:
+    def _get_state(self, child: int, message: wire.GetState) -> List[Reply]:
+        m = message
+        store, updater = self._updated(child, m)
+        slice_, _ = store.unit(m.bucket, m.position)
+        if (m.array, m.start) == (0, 0) or self._leaving[child][0] is not slice_:
+            self._leaving[child] = slice_, updater.state(slice_)
+        state = self._leaving[child][1]
+        answer = wire.State(m.serial, None if state is None else state.spec)
+        self._reply(child, answer, None if state is None else piece_of(state, m.array, m.start))
+        return []
+
+    def _put_state(self, child: int, message: wire.PutState, payload: np.ndarray) -> List[Reply]:
+        m = message
+        store, updater = self._updated(child, m)
+        if child != self._children.workers().get(0):
+            raise ProtocolError(f"{self._children.name(child)} sent a state; only rank 0's counts")
+        slice_, value = store.unit(m.bucket, m.position)
+        arrivals = self._arrivals.setdefault(m.store, Arrivals())
+        state = arrivals.put(slice_, m.spec, m.array, m.start, payload)
+        if state is not None:
+            updater.restore(slice_, value, state)
+        self._reply(child, wire.Stored(m.serial))
+        return []
+
+    def _updated(self, child: int, message: Any) -> Tuple[Store[Any], SliceUpdater]:
+        """A store that this server updates by an optimizer, and what does it."""
+        store = self._store(message)
+        if not isinstance(store.update, SliceUpdater):
+            raise ProtocolError(f"{self._children.name(child)} asked for states of no optimizer")
+        return store, store.update
+
+    def _check_first(self, child: int, store: Store[Any], wrong: str) -> None:
         """Raise ProtocolError unless worker 0 speaks, or is below the child that does."""
-        if child != 0 or not store.has_first:
+        if child != store.first:
             raise ProtocolError(f"{self._children.name(child)} {wrong}")
 
-    def _store(self, message: Any) -> SyncStore:
+    def _store(self, message: Any) -> Store[Any]:
         try:
             return self._stores[message.store]
         except KeyError:
@@ -311,11 +372,15 @@ class Server:
                 self._reply(r.child, answer, values)
         for child, answers in shared.items():
             self._reply(child, wire.Batch(tuple(answers)))
-        if self._relay is not None and number in self._stores:
-            self._relay.rise(number, self._stores[number])
+        store = self._stores.get(number)
+        if isinstance(store, RisingStore):
+            assert self._relay is not None
+            self._relay.rise(number, store)
 
     def _accepted_above(self, message: wire.Accepted) -> None:
-        self._reply(0, message)
+        first = self._stores[message.store].first
+        assert first is not None  # or nobody would have asked
+        self._reply(first, message)
 
     def _reply(
         self, child: int, message: wire.Message, payload: Optional[np.ndarray] = None

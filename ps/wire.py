@@ -14,7 +14,7 @@ named by (sender, store, slice, round), so that a repeat is recognised.
 Nothing in this module does I/O.
 """
 
-from typing import Any, Dict, List, Tuple, Type, Union
+from typing import Any, Dict, List, Optional, Tuple, Type, Union
 
 import msgspec
 
@@ -30,6 +30,7 @@ __all__ = [
     "Codec",
     "Declare",
     "Fault",
+    "GetState",
     "Hello",
     "Init",
     "KeySpec",
@@ -37,16 +38,21 @@ __all__ = [
     "Open",
     "Pull",
     "Push",
+    "PutState",
     "SetHyper",
     "SetOptimizer",
+    "State",
+    "StateSpec",
+    "Stored",
     "DATA",
 ]
 
-VERSION = 3
+VERSION = 4
 # An optimizer travels in a header: a big one holds a table of multipliers, not weights.
 MAX_HEADER_NBYTES = 16 << 20
 # A payload is a run of slices of one bucket (about 1 MiB).
 MAX_PAYLOAD_NBYTES = 64 << 20
+STATE_NBYTES = 4 << 20  # of one array of an optimizer's state, in one message
 
 Multipliers = List[Tuple[Union[int, str], float]]
 """Factors of the learning rate or the weight decay, by key."""
@@ -82,10 +88,16 @@ class Hello(Message, frozen=True, tag=True):
 
 
 class Open(Message, frozen=True, tag=True):
-    """Begin to use store number ``store`` (counted per worker, in order of creation)."""
+    """Begin to use store number ``store`` (counted per worker, in order of creation).
+
+    ``kind`` is "sync" or "async"; ``staleness`` is that of an asynchronous store (async_store.py),
+    and its plan is made with ``has_whole_keys`` (plan.py).
+    """
 
     store: int
     kind: str
+    has_whole_keys: bool = False
+    staleness: Optional[int] = None
 
 
 class Declare(Message, frozen=True, tag=True):
@@ -135,7 +147,8 @@ class SetOptimizer(Message, frozen=True, tag=True):
     """From rank 0: update the weights with this optimizer instead of replacing them.
 
     ``serial`` counts the SetOptimizer and SetHyper of a store from 1, so that a repeat is known.
-    ``pickled`` is read by an unpickler that admits MXNet's own optimizer classes only.
+    ``pickled`` is read by an unpickler that admits MXNet's own optimizer classes only, or, if it
+    ``has_code`` of the user's, by Python's own: then only over an encrypted link.
     ``lr_mult``/``wd_mult`` are per key: MXNet drops Gluon's own when it pickles an optimizer.
     """
 
@@ -144,6 +157,7 @@ class SetOptimizer(Message, frozen=True, tag=True):
     pickled: bytes
     lr_mult: Multipliers
     wd_mult: Multipliers
+    has_code: bool = False
 
 
 class SetHyper(Message, frozen=True, tag=True):
@@ -158,6 +172,62 @@ class SetHyper(Message, frozen=True, tag=True):
     scalars: Dict[str, Union[bool, int, float, None]]
     lr_mult: Multipliers
     wd_mult: Multipliers
+
+
+class StateSpec(msgspec.Struct, frozen=True, array_like=True):
+    """What an optimizer's state of a slice is, but for its arrays' elements (states.py).
+
+    ``layout`` is None, the number of an array, ``["tuple" or "list", *layouts]``, or
+    ``{"value": number}``; ``arrays`` are (dtype, shape); ``count`` is how many updates there were;
+    ``scalars`` are the attributes that the optimizer itself has changed.
+    """
+
+    layout: Any
+    arrays: Tuple[Tuple[str, Tuple[int, ...]], ...]
+    count: int
+    scalars: Dict[str, Any]
+
+
+class GetState(Message, frozen=True, tag=True):
+    """From a worker to an owner: the optimizer's state of a slice, or of the whole key that begins
+    with it; of array number ``array`` the bytes from ``start`` on. Answered by a State."""
+
+    store: int
+    serial: int
+    bucket: int
+    position: int
+    array: int
+    start: int
+
+
+class State(Message, frozen=True, tag=True):
+    """Answers GetState number ``serial``; ``spec`` is None if there is no state yet. Payload: the
+    bytes asked for, at most `STATE_NBYTES`."""
+
+    serial: int
+    spec: Optional[StateSpec]
+
+
+class PutState(Message, frozen=True, tag=True):
+    """From worker 0 to an owner: bytes of an array of a state, as GetState names it.
+
+    Once all bytes of all arrays are there the state replaces the one that was. Payload: the bytes,
+    perhaps none. Answered by a Stored.
+    """
+
+    store: int
+    serial: int
+    bucket: int
+    position: int
+    array: int
+    start: int
+    spec: StateSpec
+
+
+class Stored(Message, frozen=True, tag=True):
+    """Answers PutState number ``serial``."""
+
+    serial: int
 
 
 class Accepted(Message, frozen=True, tag=True):
@@ -225,6 +295,10 @@ DATA = Codec(
         Pull,
         SetOptimizer,
         SetHyper,
+        GetState,
+        State,
+        PutState,
+        Stored,
         Accepted,
         Answer,
         Batch,

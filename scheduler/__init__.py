@@ -14,12 +14,14 @@ from .cluster import Cluster
 from .credentials import TASK_VARIABLE, AgentConfig, Credentials, read_credentials
 from .job import KVSTORE_TYPES, Group, Host, Job, Task, place
 from .loop import run
+from .messages import MAX_VALUE_NBYTES
 
 if TYPE_CHECKING:
     from .data_plane import client_of
 
 __all__ = [
     "KVSTORE_TYPES",
+    "MAX_VALUE_NBYTES",
     "TASK_VARIABLE",
     "AgentConfig",
     "Cluster",

@@ -8,7 +8,7 @@ whose tasks wait too long, and names whom they waited for.
 import os
 import threading
 import time
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Tuple
 
 import zmq
 
@@ -20,6 +20,7 @@ from baryon.ps import (
     PeerError,
     ProtocolError,
     Reactor,
+    UsageError,
     WaitTimeout,
     connect_to,
     secure_client,
@@ -31,6 +32,16 @@ from .credentials import Credentials
 __all__ = ["ControlClient"]
 
 _BACKSTOP_S = 60.0  # more than the scheduler's own limit
+
+
+class _Gathering:
+    """What a thread waits for in `ControlClient.gather`."""
+
+    __slots__ = ("done", "values")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.values: Tuple[Tuple[int, bytes], ...] = ()
 
 
 class ControlClient:
@@ -57,7 +68,7 @@ class ControlClient:
         self._on_roster = on_roster
         self._on_abort = on_abort
         self._error: Optional[BaryonError] = None
-        self._barriers: Dict[str, threading.Event] = {}
+        self._gatherings: Dict[str, _Gathering] = {}
         self._roster: Optional[messages.Roster] = None
         self._has_roster = threading.Event()
         reactor.post(self._connect)
@@ -84,11 +95,25 @@ class ControlClient:
         assert self._roster is not None  # or the wait would have raised
         return self._roster
 
-    def barrier(self, name: str) -> None:
-        """Wait until every worker has called this with the same name, or has ended well."""
-        done = self._barriers[name] = threading.Event()
-        self._reactor.post(self._send, messages.Barrier(name))
-        self._wait(done, f"barrier {name!r}")
+    def gather(self, name: str, call: str, value: bytes) -> Tuple[Tuple[int, bytes], ...]:
+        """Give ``value`` to all workers; returns those of all, with their ranks, in their order.
+
+        Waits until every worker has done the same under this name, or has ended well. ``call`` says
+        to people what this is, and must be the same everywhere. A value has at most
+        `messages.MAX_VALUE_NBYTES`.
+
+        Raises UsageError if another thread is at it under the same name.
+        """
+        assert len(value) <= messages.MAX_VALUE_NBYTES  # the scheduler would hang up
+        gathering = _Gathering()
+        if self._gatherings.setdefault(name, gathering) is not gathering:
+            raise UsageError(f"{call} ({name}) while another thread is there; one must do it")
+        try:
+            self._reactor.post(self._send, messages.Gather(name, call, value))
+            self._wait(gathering.done, f"all workers to reach {call} ({name})")
+        finally:
+            del self._gatherings[name]
+        return gathering.values
 
     def _wait(self, event: threading.Event, what: str) -> None:
         limit_s = self._credentials.timeout_s + _BACKSTOP_S
@@ -145,10 +170,11 @@ class ControlClient:
             self._roster = message
             self._has_roster.set()
             self._on_roster(message)
-        elif isinstance(message, messages.BarrierDone):
-            done = self._barriers.pop(message.name, None)
-            if done is not None:
-                done.set()
+        elif isinstance(message, messages.Gathered):
+            gathering = self._gatherings.get(message.name)
+            if gathering is not None:
+                gathering.values = message.values
+                gathering.done.set()
         elif isinstance(message, messages.Left):
             self._on_left(message.rank)
         elif isinstance(message, messages.Abort):
@@ -158,5 +184,5 @@ class ControlClient:
         self._error = error
         self._on_abort(error)
         self._has_roster.set()
-        for barrier in list(self._barriers.values()):
-            barrier.set()
+        for gathering in list(self._gatherings.values()):
+            gathering.done.set()

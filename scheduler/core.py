@@ -4,7 +4,7 @@ Life of a job::
 
     STARTING   agents say hello, start their tasks; tasks join
        │  all servers and workers have joined: everyone gets the roster
-    RUNNING    barriers, heartbeats, workers ending well one by one
+    RUNNING    meetings, heartbeats, workers ending well one by one
        │  all workers have ended well, or something failed, or the user wants to stop
     STOPPING   workers are told to end, then servers, then agents
        │  every agent has ended (or the time for it is over)
@@ -23,6 +23,7 @@ from baryon.ps import Message
 from . import messages
 from .actions import Action, Finish, Kill, ReleaseAgent, Say, Send, Show
 from .job import Job
+from .meetings import Meetings, Wait
 from .tasks import TaskState, describe_exit, exit_code_of
 
 __all__ = ["SchedulerCore"]
@@ -30,17 +31,6 @@ __all__ = ["SchedulerCore"]
 STALL_WARNING_S = 60.0
 
 STARTING, RUNNING, STOPPING, OVER = "starting", "running", "stopping", "over"
-
-
-class _Wait:
-    """Workers waiting for others, at a barrier or to begin."""
-
-    __slots__ = ("arrived", "since", "warned")
-
-    def __init__(self, now: float) -> None:
-        self.arrived: Set[int] = set()
-        self.since = now
-        self.warned = False
 
 
 class SchedulerCore:
@@ -66,8 +56,8 @@ class SchedulerCore:
         self._agents: Dict[int, Optional[float]] = dict.fromkeys(hosts)  # when last heard
         self._agents_ended: Set[int] = set()
         self._lost: Set[int] = set()  # hosts whose agents are silent
-        self._gathering: Optional[_Wait] = None
-        self._barriers: Dict[str, _Wait] = {}
+        self._joining: Optional[Wait] = None  # workers, from the first one on
+        self._meetings = Meetings()
         self._exit_code = 0
         self._stopping_role = ""
         self._stop_signal = int(signal.SIGTERM)
@@ -100,8 +90,8 @@ class SchedulerCore:
             state.is_gone = True
         if isinstance(message, messages.Join):
             return self._on_join(state, message, now)
-        if isinstance(message, messages.Barrier) and state.task.role == "worker":
-            return self._on_barrier(state, message.name, now)
+        if isinstance(message, messages.Gather) and state.task.role == "worker":
+            return self._on_gather(state, message, now)
         if isinstance(message, messages.Failed):
             return self._fail(f"{state.where}: {message.text}{self._also_silent(now)}", 1, now)
         return []
@@ -166,8 +156,7 @@ class SchedulerCore:
                 silent_s = now - state.last_heard
                 what = f"joined as process {state.pid}, last heard {silent_s:.1f} s ago"
             lines.append(f"  {state.where} {what}")
-        for name, wait in self._barriers.items():
-            lines.append(f"  barrier {name!r}: {len(wait.arrived)} of {self.job.num_workers}")
+        lines += [f"  {line}" for line in self._meetings.status(self.job.num_workers)]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -192,17 +181,16 @@ class SchedulerCore:
         state.joined = now
         state.pid = message.pid
         state.endpoint = message.endpoint
-        if state.task.role == "worker" and self._gathering is None:
-            self._gathering = _Wait(now)
-        return self._gather(now)
+        if state.task.role == "worker" and self._joining is None:
+            self._joining = Wait("create a dist kvstore", now)
+        return self._begin_if_complete(now)
 
-    def _gather(self, now: float) -> List[Action]:
-        """If everyone is there, begin."""
+    def _begin_if_complete(self, now: float) -> List[Action]:
         if self.phase != STARTING:
             return []
         workers = self._of_role("worker")
         gone = [s for s in workers if s.ended and s.joined is None]
-        if gone and self._gathering is not None:
+        if gone and self._joining is not None:
             text = (
                 f"{gone[0].where} ended without creating a dist kvstore, which other "
                 "workers wait for; all workers must run the same script"
@@ -239,7 +227,7 @@ class SchedulerCore:
     def _on_worker_done(self, state: TaskState, now: float) -> List[Action]:
         if all(s.ended for s in self._of_role("worker")):
             say: List[Action] = []
-            if self._gathering is None and self._of_role("server"):
+            if self._joining is None and self._of_role("server"):
                 say.append(
                     Say(
                         "no worker created a dist kvstore, so nothing was kept in step; "
@@ -248,27 +236,26 @@ class SchedulerCore:
                 )
             return say + self._stop(signal.SIGTERM, now)
         actions = self._say_left(state) if self.phase == RUNNING else []
-        for name in list(self._barriers):
-            actions += self._check_barrier(name)
-        return actions + self._gather(now)
+        return actions + self._end_meetings() + self._begin_if_complete(now)
 
     def _say_left(self, state: TaskState) -> List[Action]:
         left = messages.Left(state.task.rank)
         return [Send(s.task.slug, left) for s in self._of_role("server")]
 
-    def _on_barrier(self, state: TaskState, name: str, now: float) -> List[Action]:
-        wait = self._barriers.setdefault(name, _Wait(now))
-        wait.arrived.add(state.task.rank)
-        return self._check_barrier(name)
+    def _on_gather(self, state: TaskState, message: messages.Gather, now: float) -> List[Action]:
+        wrong = self._meetings.arrive(state.task.rank, message, now)
+        if wrong:
+            return self._fail(f"{state.where} {wrong}", 1, now)
+        return self._end_meetings()
 
-    def _check_barrier(self, name: str) -> List[Action]:
-        """A worker that has ended well counts as having arrived."""
-        arrived = self._barriers[name].arrived
-        waited_for = [s for s in self._of_role("worker") if not s.ended]
-        if any(s.task.rank not in arrived for s in waited_for):
-            return []
-        del self._barriers[name]
-        return [Send(s.task.slug, messages.BarrierDone(name)) for s in waited_for]
+    def _end_meetings(self) -> List[Action]:
+        """Those at which all are; a worker that has ended well is not waited for."""
+        active = [s for s in self._of_role("worker") if not s.ended]
+        return [
+            Send(s.task.slug, gathered)
+            for gathered in self._meetings.end({s.task.rank for s in active})
+            for s in active
+        ]
 
     def _keep_in_touch(self, now: float) -> List[Action]:
         """Agents and tasks end if they do not hear from the scheduler."""
@@ -369,14 +356,13 @@ class SchedulerCore:
         return say + self._finish()
 
     def _look_for_late_arrivals(self, now: float) -> List[Action]:
-        waits = [(f"barrier {name!r}", wait) for name, wait in self._barriers.items()]
-        if self.phase == STARTING and self._gathering is not None:
-            self._gathering.arrived = {
-                s.task.rank for s in self._of_role("worker") if s.joined is not None
-            }
-            waits.append(("a dist kvstore", self._gathering))
+        waits = self._meetings.waits()
+        if self.phase == STARTING and self._joining is not None:
+            joined = [s.task.rank for s in self._of_role("worker") if s.joined is not None]
+            self._joining.arrived = dict.fromkeys(joined, b"")
+            waits.append(self._joining)
         actions: List[Action] = []
-        for what, wait in waits:
+        for wait in waits:
             seconds = now - wait.since
             missing = ", ".join(
                 s.where
@@ -384,13 +370,12 @@ class SchedulerCore:
                 if s.task.rank not in wait.arrived and not s.ended
             )
             waiting = ", ".join(f"worker {rank}" for rank in sorted(wait.arrived))
-            text = f"{waiting} waited {seconds:.0f} s for {missing} to "
-            text += f"create {what}" if wait is self._gathering else f"reach {what}"
+            text = f"{waiting} waited {seconds:.0f} s for {missing} to {wait.what}"
             if seconds >= self.job.timeout_s:
                 hint = "; see its log, or raise --timeout if it only needs longer"
                 return self._fail(text + hint, 1, now)
-            if seconds >= STALL_WARNING_S and not wait.warned:
-                wait.warned = True
+            if seconds >= STALL_WARNING_S and not wait.was_told:
+                wait.was_told = True
                 actions.append(Say(text))
         return actions
 

@@ -54,14 +54,21 @@ class Parent(msgspec.Struct, frozen=True):
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """``member`` is the task's number in the memory that the tasks of its host share, 0 if they
-    share none. ``parents`` are the servers that it speaks to, ``children`` (for servers) the tasks
-    that speak to it; ``num_owners`` is the number of servers that share the parameters out."""
+    """``host_rank`` is its host's number, in host-file order, and ``num_local_workers`` counts the
+    workers there.
+
+    ``member`` is the task's number in the memory that the tasks of its host share, 0 if they
+    share none. ``parents`` are the servers that it speaks to; ``num_owners`` servers share the
+    parameters out. For workers, ``owners`` are these, for what is not added up on the way. For
+    servers, ``children`` are the tasks below it in the tree, ``guests`` the other workers that
+    speak to an owner. ``staleness`` is that of ``dist_ssp`` stores."""
 
     job: str
     slug: str
     rank: int
     local_rank: int
+    host_rank: int
+    num_local_workers: int
     num_workers: int
     num_owners: int
     address: str
@@ -75,7 +82,10 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     member: int = 0
     encrypts_data: bool = True
     parents: Tuple[Parent, ...] = ()
+    owners: Tuple[Parent, ...] = ()
     children: Tuple[Child, ...] = ()
+    guests: Tuple[Child, ...] = ()
+    staleness: int = 0
 
 
 def read_credentials() -> Optional[Credentials]:

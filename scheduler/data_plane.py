@@ -33,9 +33,16 @@ def client_of(
     credentials: Credentials,
     roster: Roster,
     on_fault: Callable[[str], object],
+    is_direct: bool = False,
 ) -> Client:
-    """A client of the servers that this task reports to."""
-    peers = [(roster.servers[p.rank], p.is_shared) for p in credentials.parents]
+    """A client of the servers that this task reports to, or of all owners if it ``is_direct``."""
+    parents = credentials.owners if is_direct else credentials.parents
+    peers = [(roster.servers[p.rank], p.is_shared) for p in parents]
+    # What a host has received has one writer, or as many as there are servers on the host: else
+    # workers that go on by themselves would write it for each other.
+    has_memory = not is_direct or all(parent.is_shared for parent in parents)
+    if not has_memory:
+        peers = [(server, False) for server, _ in peers]
     return Client(
         reactor,
         context,
@@ -46,6 +53,6 @@ def client_of(
         silence_s=credentials.silence_s,
         on_fault=on_fault,
         name=credentials.slug.replace("-", " "),
-        memory=host_memory_of(credentials),
+        memory=host_memory_of(credentials) if has_memory else None,
         encrypts=credentials.encrypts_data,
     )

@@ -12,8 +12,12 @@ from baryon.ps import UsageError
 
 __all__ = ["KVSTORE_TYPES", "Group", "Host", "Job", "Task", "place"]
 
-KVSTORE_TYPES = ("dist", "dist_sync", "dist_device_sync", "dist_sync_device")
-"""MXNet's type strings that are served; all of them are synchronous."""
+KVSTORE_TYPES = (
+    *("dist", "dist_sync", "dist_device_sync", "dist_sync_device"),
+    *("dist_async", "dist_device_async", "dist_async_device"),
+    *("dist_ssp", "dist_device_ssp", "dist_ssp_device"),
+)
+"""The type strings that are served: MXNet's, and those of bounded staleness."""
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -66,6 +70,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     how long tasks have to end on their own when they are told to;
     ``is_terminal`` says that somebody looks on. ``shares_memory`` lets the tasks of a host exchange
     gradients and values through its memory; ``encrypts_data`` hides them from the network.
+    ``staleness`` is by how many rounds a worker may be ahead of another in a ``dist_ssp`` store.
     """
 
     id: str
@@ -91,6 +96,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     is_terminal: bool = False
     shares_memory: bool = True
     encrypts_data: bool = True
+    staleness: int = 3
 
     def of_role(self, role: str) -> List[Task]:
         return [task for task in self.tasks if task.role == role]

@@ -7,13 +7,14 @@ its actions into what they say. Everything runs in the thread that calls `run`.
 import os
 import signal
 import time
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 import zmq
 
 from baryon.ps import (
     Authenticator,
     KeyPair,
+    Message,
     ProtocolError,
     Reactor,
     UsageError,
@@ -37,7 +38,7 @@ __all__ = ["run"]
 
 _TICK_S = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-_MAX_MESSAGE_NBYTES = 16 << 20
+_MAX_MESSAGE_NBYTES = messages.MAX_VALUE_NBYTES + (64 << 10)
 
 
 def run(job: Job, cluster: Cluster) -> int:
@@ -62,6 +63,8 @@ class _Loop:
         public_keys = {peer: keys.public for peer, keys in self._keys.items()}
         self._core = SchedulerCore(job, self._specs, public_keys, _now())
         self._routes: Dict[str, bytes] = {}  # peer -> the ROUTER's name of its last connection
+        self._encoded: Optional[Message] = None
+        self._frame = zmq.Frame()  # of that message
         self._exit_code = 0
         self._reactor = Reactor()
         self._console = Console(job, self._nobody_reads)
@@ -185,10 +188,17 @@ class _Loop:
 
     def _send(self, action: actions.Send) -> None:
         try:
-            header = messages.CONTROL.encode(action.message)
-            self._socket.send_multipart([self._routes[action.peer], header])
+            route, frame = self._routes[action.peer], self._encode(action.message)
+            self._socket.send_multipart((route, frame), copy=False)
         except (KeyError, zmq.ZMQError):
             pass  # it has gone; its agent, or its silence, will tell
+
+    def _encode(self, message: Message) -> zmq.Frame:
+        """Its frame; what goes to many is encoded, and lies in memory, once."""
+        if message is not self._encoded:
+            self._encoded = message
+            self._frame = zmq.Frame(messages.CONTROL.encode(message), copy=True)
+        return self._frame
 
 
 def _now() -> float:

@@ -13,13 +13,14 @@ __all__ = [
     "Abort",
     "AgentHello",
     "Alive",
-    "Barrier",
-    "BarrierDone",
     "Exited",
     "Failed",
+    "Gather",
+    "Gathered",
     "Gone",
     "Join",
     "Left",
+    "MAX_VALUE_NBYTES",
     "Output",
     "Peer",
     "Roster",
@@ -27,6 +28,10 @@ __all__ = [
     "StopTasks",
     "TaskSpec",
 ]
+
+
+MAX_VALUE_NBYTES = 16 << 20
+"""Of one worker's value in a `Gather`."""
 
 
 class TaskSpec(Message, frozen=True):
@@ -119,10 +124,15 @@ class Join(Message, frozen=True, tag=True):
     endpoint: str
 
 
-class Barrier(Message, frozen=True, tag=True):
-    """The task has reached barrier ``name``."""
+class Gather(Message, frozen=True, tag=True):
+    """A worker gives ``value`` to all others that do the same under this ``name``.
+
+    ``call`` is what the script has called, for people. All that meet must have called the same.
+    """
 
     name: str
+    call: str
+    value: bytes
 
 
 class Gone(Message, frozen=True, tag=True):
@@ -159,8 +169,11 @@ class Roster(Message, frozen=True, tag=True):
     servers: Tuple[Peer, ...]
 
 
-class BarrierDone(Message, frozen=True, tag=True):
+class Gathered(Message, frozen=True, tag=True):
+    """What every worker that has not ended well has given under ``name``, by rank."""
+
     name: str
+    values: Tuple[Tuple[int, bytes], ...]
 
 
 class Abort(Message, frozen=True, tag=True):
@@ -183,13 +196,13 @@ CONTROL = Codec(
         Exited,
         Alive,
         Join,
-        Barrier,
+        Gather,
         Failed,
         Gone,
         StartTasks,
         StopTasks,
         Roster,
-        BarrierDone,
+        Gathered,
         Left,
     )
 )

@@ -48,6 +48,7 @@ def main() -> int:
         index=credentials.rank,
         num_owners=credentials.num_owners,
         children=credentials.children,
+        guests=credentials.guests,
         keys=keys_of(credentials),
         address=credentials.address,
         timeout_s=credentials.timeout_s,

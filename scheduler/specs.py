@@ -1,6 +1,6 @@
 """What each task of a job is started with: argv, environment, credentials. Pure."""
 
-from typing import Dict, Tuple
+from typing import Dict, Iterable, Tuple
 
 import msgspec
 
@@ -29,6 +29,8 @@ def start_tasks(
             slug=task.slug,
             rank=task.rank,
             local_rank=task.local_rank,
+            host_rank=host,
+            num_local_workers=sum(t.role == "worker" for t in here),
             num_workers=job.num_workers,
             num_owners=len(tree.owners),
             address=hello.address,
@@ -41,11 +43,11 @@ def start_tasks(
             kvstore=job.kvstore,
             member=number if job.shares_memory else 0,
             encrypts_data=job.encrypts_data,
-            parents=tuple(
-                Parent(parent.rank, job.shares_memory and parent.host == host)
-                for parent in tree.parents(task)
-            ),
-            children=() if is_worker else _children(tree, task, keys),
+            parents=_parents(job, tree.parents(task), host),
+            owners=_parents(job, tree.owners, host) if is_worker else (),
+            children=() if is_worker else _children(tree, tree.children(task), keys),
+            guests=() if is_worker else _children(tree, tree.guests(task), keys),
+            staleness=job.staleness,
         )
         specs.append(
             TaskSpec(
@@ -60,15 +62,22 @@ def start_tasks(
     return StartTasks(tuple(specs))
 
 
-def _children(tree: Tree, server: Task, keys: Dict[str, KeyPair]) -> Tuple[Child, ...]:
+def _parents(job: Job, servers: Iterable[Task], host: int) -> Tuple[Parent, ...]:
+    return tuple(
+        Parent(server.rank, job.shares_memory and server.host == host) for server in servers
+    )
+
+
+def _children(tree: Tree, tasks: Iterable[Task], keys: Dict[str, KeyPair]) -> Tuple[Child, ...]:
     return tuple(
         Child(
-            keys[child.slug].public,
-            child.name,
-            tree.workers_below(child),
-            token_of(keys[child.slug].secret),
+            keys[task.slug].public,
+            task.name,
+            tree.workers_below(task),
+            token_of(keys[task.slug].secret),
+            task.role == "worker",
         )
-        for child in tree.children(server)
+        for task in tasks
     )
 
 

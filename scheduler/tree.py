@@ -18,6 +18,7 @@ class Tree:
         self.owners = [task for task in servers.values() if not task.parents]
         self._parents: Dict[str, List[Task]] = {}
         self._children: Dict[str, List[Task]] = {server.slug: [] for server in servers.values()}
+        self._workers = [task for task in tasks if task.role == "worker"]
         self._below: Dict[str, Tuple[int, ...]] = {}
         for task in tasks:
             parents = [servers[rank] for rank in task.parents]
@@ -36,6 +37,16 @@ class Tree:
     def children(self, server: Task) -> List[Task]:
         """The tasks that speak to a server, in the order in which it adds what they send."""
         return self._children[server.slug]
+
+    def guests(self, server: Task) -> List[Task]:
+        """The workers that are no children of an owner, and yet may speak to it; for others none.
+
+        They do for what is not added up on the way: asynchronous stores, optimizer states.
+        """
+        if server.parents:
+            return []
+        children = {child.slug for child in self.children(server)}
+        return [worker for worker in self._workers if worker.slug not in children]
 
     def height(self, task: Task) -> int:
         """How many levels of tasks are below one: none below a worker."""

@@ -16,11 +16,14 @@ from baryon.ps import (
     Multipliers,
     UsageError,
     dump_optimizer,
+    needs_whole_keys,
 )
 from baryon.scheduler import KVSTORE_TYPES
 
+from .collectives import Collectives
 from .exchange import Exchange, Place
 from .session import session
+from .states import States, read_states, write_atomically
 
 __all__ = ["KVStore", "create"]
 
@@ -38,6 +41,9 @@ def create(name: str) -> "KVStore":
 class KVStore(mx.kvstore.KVStore):
     """A synchronous store: every push waits for all workers' pushes of the same round.
 
+    With ``async`` or ``ssp`` in its type, the servers apply each push as it arrives, and with
+    ``ssp`` no worker gets further ahead of another than by the job's ``--staleness``.
+
     A subclass of MXNet's own, because Trainer and Module ask for one, that shares none of its
     code. Keys are ints or strings; an array argument may be a list with one array per device;
     lists of keys go with lists of such values. All workers create the same stores and initialise
@@ -47,15 +53,27 @@ class KVStore(mx.kvstore.KVStore):
     def __init__(self, name: str) -> None:
         self._type = name
         self._session = session()
-        self._client = self._session.client
-        self._store = self._client.open("sync")
+        self._open(has_whole_keys=False)
+        self._collectives = Collectives(
+            self._session.control, self.rank, self.num_workers, self._store.number
+        )
         self._places: Dict[KeyName, Place] = {}
         self._lock = threading.Lock()  # held while a key's steps are queued, which belong together
-        self._optimizer: Any = None  # rank 0's, whose hyper-parameters are live
-        self._hyper: Any = None  # as the servers have them
+        self._optimizer: Any = None  # on rank 0 its hyper-parameters are live
+        self._hyper: Any = None  # as the servers have them; rank 0 knows
         self._first_pushed: Optional[KeyName] = None
         self._updater = None
         self._is_p3 = False
+
+    def _open(self, has_whole_keys: bool) -> None:
+        kind = "sync" if not self._is_async else "async"
+        staleness = self._session.credentials.staleness if "ssp" in self._type else None
+        self._client, self._store = self._session.open(kind, has_whole_keys, staleness)
+        self._has_whole_keys = has_whole_keys
+
+    @property
+    def _is_async(self) -> bool:
+        return "async" in self._type or "ssp" in self._type
 
     def __del__(self) -> None:
         pass  # there is no native handle to free
@@ -76,6 +94,20 @@ class KVStore(mx.kvstore.KVStore):
     @property
     def num_workers(self) -> int:
         return self._session.credentials.num_workers
+
+    @property
+    def local_rank(self) -> int:
+        """This worker's number among those of its host."""
+        return self._session.credentials.local_rank
+
+    @property
+    def num_local_workers(self) -> int:
+        return self._session.credentials.num_local_workers
+
+    @property
+    def host_rank(self) -> int:
+        """The number of this worker's host, in host-file order."""
+        return self._session.credentials.host_rank
 
     # -- values -------------------------------------------------------------------------------
 
@@ -136,10 +168,67 @@ class KVStore(mx.kvstore.KVStore):
         self._client.raise_if_failed()
         if not isinstance(optimizer, mx.optimizer.Optimizer):
             raise UsageError(f"set_optimizer needs an optimizer, not a {type(optimizer).__name__}")
+        if needs_whole_keys(optimizer) and not self._has_whole_keys:
+            self._keep_keys_whole()
+        self._optimizer = optimizer
         if self.rank == 0:
             self._client.drain()
-            self._optimizer, self._hyper = optimizer, _hyper_parameters(optimizer)
-            self._store.set_optimizer(dump_optimizer(optimizer), *self._hyper[1:])
+            self._hyper = _hyper_parameters(optimizer)
+            pickled, has_code = dump_optimizer(optimizer)
+            _, lr_mult, wd_mult = self._hyper
+            self._store.set_optimizer(pickled, lr_mult, wd_mult, has_code)
+
+    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
+        """Write the servers' optimizer states to ``fname``, as MXNet does on one machine.
+
+        Of what this worker has pushed so far, and in a synchronous store of no later round. Every
+        worker that calls it writes a file of its own. Raises UsageError without an optimizer.
+        """
+        write_atomically(fname, self._states().dump(self._optimizer, dump_optimizer))
+
+    def load_optimizer_states(self, fname: str) -> None:
+        """Have the servers go on from the states in ``fname``; rank 0's count.
+
+        They may come from any number of servers and workers, or from MXNet on one machine. Raises
+        UsageError, and changes nothing, if the file is damaged or is of other keys or another
+        optimizer.
+        """
+        self._load_states(*read_states(fname))
+
+    def _load_states(self, given: Dict[Any, Any], optimizer: Any) -> None:
+        optimizer = self._optimizer if optimizer is None else optimizer
+        self._states().check(given, optimizer)
+        self.set_optimizer(optimizer)  # whose states are new
+        if self.rank == 0:
+            self._states().load(given, optimizer)
+        self._updater = mx.optimizer.get_updater(optimizer)  # as Trainer expects it
+
+    def _states(self) -> States:
+        if self._optimizer is None:
+            raise UsageError("the servers have no optimizer, whose states there could be")
+        self._client.raise_if_failed()
+        self._client.drain()
+        return States(self._session.direct_client(), self._store, self._has_whole_keys)
+
+    def _set_updater(self, updater: Any) -> None:
+        """Take note of it, as MXNet's dist stores do, whose servers have `set_optimizer`'s."""
+        self._updater = updater
+
+    def _keep_keys_whole(self) -> None:
+        """Move to a store that has every key on one server, for an optimizer that needs that.
+
+        All workers do so at the same point of the script; rank 0 takes the values along.
+        """
+        places = list(self._places.items())
+        values = [mx.nd.empty(place.key.shape, dtype=place.key.dtype) for _, place in places]
+        if self.rank == 0:
+            for (name, _), value in zip(places, values):
+                self.pull(name, out=value)
+        self._client.drain()
+        self._open(has_whole_keys=True)
+        self._places = {}
+        for (name, _), value in zip(places, values):
+            self.init(name, value)
 
     def _update_hyper(self, name: KeyName) -> None:
         """Tell the servers, once a step, what the script has changed in its optimizer.
@@ -149,18 +238,54 @@ class KVStore(mx.kvstore.KVStore):
         """
         if self._first_pushed is None:
             self._first_pushed = name
-        if self._optimizer is None or name != self._first_pushed:
+        if self._hyper is None or name != self._first_pushed:
             return
         hyper = _hyper_parameters(self._optimizer)
         if hyper != self._hyper:
             self._client.drain()
+            (scalars, lr_mult, wd_mult), before = hyper, self._hyper[0]
+            # And no others: some are changed by the optimizer itself, on the servers.
+            changed = {n: v for n, v in scalars.items() if n not in before or before[n] != v}
             self._hyper = hyper
-            self._store.set_hyper(*hyper)
+            self._store.set_hyper(changed, lr_mult, wd_mult)
+
+    # -- the other workers --------------------------------------------------------------------
+    # These wait until all workers that have not ended make the same call. A value is None, a bool,
+    # number, str, bytes, list, tuple, dict or set, a dense array of NumPy or MXNet, or made of
+    # these; UsageError says what else is in it, and when it is too large.
+
+    def barrier(self, name: Optional[str] = None) -> None:
+        """Wait until every worker has called this; ``name`` is for messages."""
+        self._others().barrier(name)
 
     def _barrier(self) -> None:
-        """Wait until every worker has called this."""
+        self.barrier()
+
+    def allgather(self, value: Any) -> List[Any]:
+        """The values of all workers that have not ended, in rank order."""
+        return self._others().allgather(value)
+
+    def broadcast_object(self, value: Any, root: int = 0) -> Any:
+        """Worker ``root``'s value, for all workers; those of the others do not count.
+
+        Raises PeerError if worker ``root`` has ended.
+        """
+        return self._others().broadcast(value, root)
+
+    def allreduce(self, value: Any, op: str = "sum") -> Any:
+        """The "sum", "mean", "max" or "min" over all workers of a number or an array.
+
+        Also of all those in a list, tuple or dict. The result is of the kind of ``value``, taken in
+        rank order and, where floating, in float64, so that all get the same bits.
+
+        An `mx.metric.EvalMetric` is changed, and returned, to be that over all workers' samples;
+        reset it before it counts on.
+        """
+        return self._others().allreduce(value, op)
+
+    def _others(self) -> Collectives:
         self._client.raise_if_failed()
-        self._session.control.barrier(f"kvstore {self._store.number}")
+        return self._collectives
 
     # -- one key's steps ----------------------------------------------------------------------
 
@@ -208,15 +333,6 @@ class KVStore(mx.kvstore.KVStore):
 
     def set_gradient_compression(self, compression_params: Dict[str, Any]) -> None:
         raise _not_yet("set_gradient_compression")
-
-    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
-        raise _not_yet("save_optimizer_states")
-
-    def load_optimizer_states(self, fname: str) -> None:
-        raise _not_yet("load_optimizer_states")
-
-    def _set_updater(self, updater: Any) -> None:
-        raise _not_yet("_set_updater")
 
     def _send_command_to_servers(self, head: int, body: str) -> None:
         raise _not_yet("_send_command_to_servers")

@@ -10,11 +10,11 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Optional
+from typing import Any, List, Optional, Tuple
 
 import zmq
 
-from baryon.ps import BaryonError, Client, Reactor, UsageError
+from baryon.ps import BaryonError, Client, Open, Reactor, StoreClient, UsageError
 from baryon.scheduler import ControlClient, Credentials, client_of, read_credentials
 
 __all__ = ["Session", "session"]
@@ -61,12 +61,50 @@ class Session:
         self.control.join()
         self._thread.start()
         self._watch_exceptions()
-        roster = self.control.wait_for_roster()
-        self.client = client_of(
-            self._reactor, self._context, credentials, roster, on_fault=self.control.failed
-        )
+        self._roster = self.control.wait_for_roster()
+        self._num_stores = 0
+        self._direct: Optional[Client] = None
+        self.client = self._new_client()
         self._prepare_forks()
         atexit.register(self._leave)
+
+    def open(
+        self, kind: str, has_whole_keys: bool, staleness: Optional[int]
+    ) -> Tuple[Client, StoreClient]:
+        """A new store; all workers open the same ones in the same order. See wire.Open."""
+        with _lock:
+            number = self._num_stores
+            self._num_stores += 1
+        client = self.client if kind == "sync" else self.direct_client()
+        return client, client.open(Open(number, kind, has_whole_keys, staleness))
+
+    def direct_client(self) -> Client:
+        """The client that speaks to the owners, whatever servers are between."""
+        credentials = self.credentials
+        if credentials.parents == credentials.owners:
+            return self.client
+        with _lock:
+            if self._direct is None:
+                self._direct = self._new_client(is_direct=True)
+            return self._direct
+
+    def drain(self) -> None:
+        """Wait until all that was pushed is answered; raises why it never will be."""
+        for client in self._clients():
+            client.drain()
+
+    def _clients(self) -> List[Client]:
+        return [self.client] if self._direct is None else [self.client, self._direct]
+
+    def _new_client(self, is_direct: bool = False) -> Client:
+        return client_of(
+            self._reactor,
+            self._context,
+            self.credentials,
+            self._roster,
+            on_fault=self.control.failed,
+            is_direct=is_direct,
+        )
 
     def _serve(self) -> None:
         try:
@@ -81,7 +119,8 @@ class Session:
 
     def _fail_client(self, error: BaryonError) -> None:
         if hasattr(self, "client"):
-            self.client.fail(error)
+            for client in self._clients():
+                client.fail(error)
 
     def _prepare_forks(self) -> None:
         """Wait for the store before a fork.
@@ -99,7 +138,7 @@ class Session:
     def _drain_quietly(self) -> None:
         if os.getpid() == self.pid and threading.current_thread() is not self._thread:
             try:
-                self.client.drain()
+                self.drain()
             except BaryonError:
                 pass  # the script's next call of the store raises it
             # An engine thread that has told us of its last operation may still need Python's lock,
@@ -122,7 +161,7 @@ class Session:
             return
         if not self.has_failed:
             try:
-                self.client.drain()
+                self.drain()
             except BaryonError as error:
                 # The script has not called the store since, and would end as if all were well.
                 print(f"baryon: worker {self.credentials.rank}: {error}", file=sys.stderr)  # noqa: T201
@@ -130,7 +169,8 @@ class Session:
                 sys.stderr.flush()
                 os._exit(1)
         self.control.gone()
-        self._reactor.post(self.client.close)
+        for client in self._clients():
+            self._reactor.post(client.close)
         self._reactor.post(self.control.close)
         self._reactor.post(self._reactor.stop)
         self._thread.join()

@@ -102,7 +102,7 @@ def _override(kind: str) -> None:
 
     from baryon.scheduler import KVSTORE_TYPES
 
-    for name in (*_LOCAL_TYPES, *KVSTORE_TYPES, "dist_async"):
+    for name in (*_LOCAL_TYPES, *KVSTORE_TYPES):
         KVStoreBase.kv_registry[name] = _creator(kind)
     # MXNet uses no store at all where one device meets a local type, so the name has to be
     # changed before it is looked at.

@@ -1,6 +1,11 @@
 """From what runs report to the figures that are claimed."""
 
+import pytest
+
+from baryon.ps.compression import TwoBit
+from benchmarks.compression import Copy, Gradients, Taken, measure, record_of
 from benchmarks.memory import Sweep, used
+from benchmarks.models import Array
 from benchmarks.systems import Run
 
 
@@ -28,3 +33,28 @@ def test_memory_is_counted_from_the_first_key_on_and_without_momentum() -> None:
     figures, processes = used(run_of(*reports), sweeps)
     assert figures == {"server": 2.0, "worker": 0.75, "job": 3.0}
     assert [process["role"] for process in processes] == ["server", "worker", "worker"]
+
+
+def test_compression_pays_where_the_wire_is_slower_than_the_codec() -> None:
+    taken = [
+        Taken(0.1, 0.05, 10_000_000),
+        Taken(0.3, 0.07, 10_000_000),
+        Taken(0.2, 0.06, 10_000_000),
+    ]
+    record = record_of(TwoBit(), taken, 160_000_000)
+    assert record["share"] == 1 / 16 and record["encode_gb_per_s"] == pytest.approx(0.8)
+    assert record["wire"]["1 Gbit/s"] == pytest.approx(
+        {"plain_s": 1.28, "wire_s": 0.08, "in_line_s": 0.34, "overlapped_s": 0.2}
+    )
+    assert record["wire"]["10 Gbit/s"]["in_line_s"] > record["wire"]["10 Gbit/s"]["plain_s"]
+
+
+def test_compression_is_measured_on_the_slices_that_travel() -> None:
+    gradients = Gradients([Array("big", (300_000,)), Array("small", (7,))])
+    assert [values.size for values in gradients.slices] == [262_144, 37_856, 7]
+    copied, cast = measure(["fp16"], gradients, 5)
+    assert copied["codec"] == Copy.name and copied["share"] == 1 and cast["share"] == 0.5
+    assert all(
+        abs(sent - values).max() < 1e-3
+        for sent, values in zip(gradients.received, gradients.slices)
+    )

@@ -77,12 +77,13 @@ def test_baryon_and_its_libraries_are_brought_to_a_host_that_lacks_them(
     cluster: SshCluster, hide: object
 ) -> None:
     """Which has nothing but Python, NumPy and MXNet."""
+    import cloudpickle  # type: ignore[import-untyped]
     import msgspec
     import psutil
     import zmq
 
     node2 = cluster.bed.hosts[1]
-    modules = [Path(module.__file__).parent for module in (zmq, msgspec, psutil)]
+    modules = [Path(module.__file__).parent for module in (zmq, msgspec, psutil, cloudpickle)]
     hide(node2, Path(HOME) / "baryon", *modules)  # type: ignore[operator]
     script = cluster.script(
         STORE + "import socket\n"

@@ -137,7 +137,7 @@ class Worker:
         )  # fmt: skip
         self.loop.owned.append(self.client)
         self.loop.start()
-        self.store = self.client.open("sync")
+        self.store = self.client.open(wire.Open(0, "sync"))
         self.places: Dict[Union[int, str], np.ndarray] = {}
 
     def key(

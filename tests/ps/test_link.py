@@ -59,7 +59,7 @@ def train(mx, workers, keys):
         workers[0].init(name, data.standard_normal(shape))
     store = workers[0].store
     optimizer = mx.optimizer.SGD(learning_rate=0.1, momentum=0.9)
-    store.set_optimizer(dump_optimizer(optimizer), [("w", 0.5)], [])
+    store.set_optimizer(dump_optimizer(optimizer)[0], [("w", 0.5)], [])
     for round_ in range(ROUNDS):
         if round_ == ROUNDS // 2:
             workers[0].client.drain(LIMIT_S)
@@ -115,8 +115,8 @@ def test_a_link_that_is_silent_for_a_while_is_made_anew_and_goes_on(job, proxies
     workers = [made.worker(0), made.worker(1, [proxy.endpoint], silence_s=2.0)]
     for worker in workers:
         worker.key("weight", (50_000,))
-    (its_link,) = workers[1].client._links
     answered(*(worker.begin("push", "weight", 1.0, want_value=True) for worker in workers))
+    (its_link,) = workers[1].client._links
     for value in (2.0, 3.0):
         proxy.black_hole()
         begun = [worker.begin("push", "weight", value, want_value=True) for worker in workers]
@@ -248,7 +248,7 @@ def test_a_repeated_setting_is_accepted_and_changes_nothing(job, mx):
     peer.connect(made.servers[0].endpoint)
     assert ask(peer, hello(1)) == wire.Hello(wire.VERSION, 1)
     peer.send_multipart([wire.DATA.encode(wire.Open(0, "sync"))])
-    pickled = dump_optimizer(mx.optimizer.SGD(learning_rate=0.5, momentum=0.9))
+    pickled = dump_optimizer(mx.optimizer.SGD(learning_rate=0.5, momentum=0.9))[0]
     optimizer = [wire.DATA.encode(wire.SetOptimizer(0, 1, pickled, [], []))]
 
     def updater():

@@ -18,7 +18,7 @@ STEPS = 6
 
 
 def load(optimizer, lr_mult=(), wd_mult=()):
-    return load_optimizer(dump_optimizer(optimizer), list(lr_mult), list(wd_mult))
+    return load_optimizer(dump_optimizer(optimizer)[0], list(lr_mult), list(wd_mult))
 
 
 def refused(pickled, says):

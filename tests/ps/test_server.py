@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from baryon.ps import Operation, WaitTimeout, dump_optimizer
+from baryon.ps import Operation, WaitTimeout, dump_optimizer, wire
 
 from .conftest import LIMIT_S, answered
 
@@ -100,7 +100,7 @@ def test_a_key_is_declared_before_anything_of_it_is_sent(job):
 
 def test_stores_are_apart(job):
     _, workers = two_workers(job)
-    stores = [worker.client.open("sync") for worker in workers]
+    stores = [worker.client.open(wire.Open(1, "sync")) for worker in workers]
     places = [store.outgoing(store.declare("weight", (2,), "float64")) for store in stores]
     for place, store in zip(places, stores):
         place[:] = 5.0
@@ -129,7 +129,7 @@ def test_hyper_parameters_change_for_rounds_to_come(job, mx):
     for name in NAMES:
         workers[0].init(name, 1.0)
     store = workers[0].store
-    store.set_optimizer(dump_optimizer(mx.optimizer.SGD(learning_rate=0.5)), [], [])
+    store.set_optimizer(dump_optimizer(mx.optimizer.SGD(learning_rate=0.5))[0], [], [])
     for expected in (0.0, -0.5):
         outcomes = [
             worker.begin("push", n, 1.0, want_value=True) for worker in workers for n in NAMES
@@ -178,7 +178,7 @@ def test_a_worker_that_has_ended_is_left_out_from_now_on(job):
     answered(waiting)
     assert (first.places["weight"] == 3.0).all()
     answered(first.begin("push", "bias", 4.0))
-    store = first.client.open("sync")  # also in stores to come
+    store = first.client.open(wire.Open(1, "sync"))  # also in stores to come
     store.declare("late", (2,), "float32")
     operation = Operation("push", store.key("late"), want_value=False)
     store.announce(operation)

@@ -148,7 +148,7 @@ def test_a_forked_process_cannot_use_its_parents_stores(job, monkeypatch):
 
 def test_only_rank_0_changes_hyper_parameters(job, mx):
     _, workers = two_workers(job)
-    workers[0].store.set_optimizer(dump_optimizer(mx.optimizer.SGD()), [], [])
+    workers[0].store.set_optimizer(dump_optimizer(mx.optimizer.SGD())[0], [], [])
     workers[0].init("weight", 1.0)  # so that the optimizer has arrived
     waiting = workers[1].begin("push", "weight", 1.0)
     workers[1].store.set_hyper({"lr": 9.0}, [], [])

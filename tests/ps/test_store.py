@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from baryon.ps.errors import ProtocolError
 from baryon.ps.plan import Plan
-from baryon.ps.store import SyncStore, Wait
+from baryon.ps.store import Wait
+from baryon.ps.sync_store import SyncStore
 from baryon.ps.wire import KeySpec
 
 KEYS = ("a", "b", "c")  # four float32 each, together in bucket 0
@@ -15,7 +16,7 @@ STRIDE = 64  # bytes from one of them to the next
 
 
 def store_of(num_workers, keys=KEYS, shape=(4,), dtype="float32", **options):
-    store = SyncStore(0, Plan(1, **options), num_workers)
+    store = SyncStore(0, Plan(1, **options), range(num_workers))
     for rank in range(num_workers):
         store.declare(rank, 0, [KeySpec(name, shape, dtype) for name in keys])
     return store
@@ -171,7 +172,7 @@ def test_0d_and_empty_keys_take_part_in_rounds(shape, sums):
 
 def test_only_the_slices_of_this_server_are_held():
     plan = Plan(2, bucket_nbytes=64)
-    store = SyncStore(1, plan, 1)
+    store = SyncStore(1, plan, range(1))
     store.declare(0, 0, [KeySpec("big", (64,), "float32")])  # four buckets, on both servers
     buckets = {slice_.bucket.server: slice_.bucket.index for slice_ in plan["big"].slices}
     data = np.ones(16, "float32").view("u1")

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from baryon.ps.plan import Plan
-from baryon.ps.store import SyncStore, Wait
+from baryon.ps.store import Wait
+from baryon.ps.sync_store import SyncStore
 from baryon.ps.wire import KeySpec
 
 WORKERS = 3
@@ -35,7 +36,7 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize(with_update=st.booleans())
     def start(self, with_update):
         self.with_update = with_update
-        self.store = SyncStore(0, Plan(1, BUCKET_NBYTES), WORKERS)
+        self.store = SyncStore(0, Plan(1, BUCKET_NBYTES), range(WORKERS))
         for rank in range(WORKERS):
             self.store.declare(rank, 0, [KeySpec(name, shape, "float32") for name, shape in KEYS])
         if with_update:

@@ -5,7 +5,8 @@ import pytest
 
 from baryon.ps.errors import ProtocolError, UsageError
 from baryon.ps.plan import Plan
-from baryon.ps.store import SyncStore, Wait
+from baryon.ps.store import Wait
+from baryon.ps.sync_store import SyncStore
 from baryon.ps.wire import KeySpec
 
 from .test_store import payload, pulled, push, seen, store_of
@@ -90,7 +91,7 @@ def test_a_refused_run_does_not_end_a_round():
 
 
 def declared(*keys, num_workers=2):
-    store = SyncStore(0, Plan(1), num_workers)
+    store = SyncStore(0, Plan(1), range(num_workers))
     store.declare(0, 0, [KeySpec(*key) for key in keys])
     return store
 
@@ -123,7 +124,7 @@ def test_another_order_of_the_same_keys_is_refused_and_says_so():
 
 
 def test_keys_may_be_declared_by_any_worker_first_and_piecemeal():
-    store = SyncStore(0, Plan(1), 2)
+    store = SyncStore(0, Plan(1), range(2))
     a, b, c = (KeySpec(name, (4,), "float32") for name in "abc")
     store.declare(1, 0, [a])
     store.declare(0, 0, [a, b])

@@ -101,8 +101,10 @@ class Scene:
     def writes(self, slug: str, data: bytes, is_transient: bool = False) -> List[Action]:
         return self.from_agent_of(slug, messages.Output(slug, False, is_transient, data))
 
-    def barrier(self, slug: str, name: str) -> List[Action]:
-        return self.message(slug, messages.Barrier(name))
+    def gather(
+        self, slug: str, name: str, value: bytes = b"", call: str = "barrier"
+    ) -> List[Action]:
+        return self.message(slug, messages.Gather(name, call, value))
 
     def agent_ends(self, host: int, how: str = "exited with code 0") -> List[Action]:
         return self.note(self.core.on_agent_ended(host, how, self.now))

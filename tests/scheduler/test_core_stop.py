@@ -64,12 +64,12 @@ def test_sigusr1_tells_the_status_and_stops_nothing(make_scene, said):
     scene.join("server-0", pid=55)
     scene.join("worker-0", pid=56)
     scene.pass_time(3)
-    scene.barrier("worker-0", "x")
+    scene.gather("worker-0", "x")
     text = said(scene.signal(signal.SIGUSR1))
     assert "job job-1 is starting, 3 s after its start" in text
     assert "server 0 (a) joined as process 55, last heard 1.0 s ago" in text
     assert "worker 1 (b) has not joined" in text
-    assert "barrier 'x': 1 of 3" in text
+    assert "  barrier (x): 1 of 3" in text
     scene.exits("server-0", 1)
     assert "server 0 (a) has ended" in said(scene.signal(signal.SIGUSR1))
     assert Kill() not in scene.history

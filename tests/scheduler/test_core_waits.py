@@ -1,108 +1,41 @@
-"""Barriers, and what the scheduler says of those who are late or silent."""
+"""What the scheduler says of those who are late or silent."""
 
 import pytest
 
 from baryon.scheduler import core, messages
 from baryon.scheduler.actions import Finish, Kill
 
-
-def done(sent, actions):
-    return [(peer, message.name) for peer, message in sent(actions, messages.BarrierDone)]
-
-
-# -- barriers ---------------------------------------------------------------------------------
-
-
-def test_a_barrier_opens_when_all_workers_have_arrived(make_scene, sent):
-    scene = make_scene(num_workers=3).begin()
-    assert scene.barrier("worker-2", "x") == []
-    assert scene.barrier("worker-0", "x") == []
-    assert sorted(done(sent, scene.barrier("worker-1", "x"))) == [
-        ("worker-0", "x"),
-        ("worker-1", "x"),
-        ("worker-2", "x"),
-    ]
-
-
-def test_arriving_twice_counts_once(make_scene, sent):
-    scene = make_scene(num_workers=2).begin()
-    scene.barrier("worker-0", "x")
-    assert scene.barrier("worker-0", "x") == []
-    assert done(sent, scene.barrier("worker-1", "x"))
-
-
-def test_the_same_name_can_be_used_again(make_scene, sent):
-    scene = make_scene(num_workers=2).begin()
-    for _ in range(3):
-        assert scene.barrier("worker-0", "x") == []
-        assert len(done(sent, scene.barrier("worker-1", "x"))) == 2
-
-
-def test_two_names_do_not_mix(make_scene, sent):
-    scene = make_scene(num_workers=2).begin()
-    assert scene.barrier("worker-0", "x") == []
-    assert scene.barrier("worker-1", "y") == []
-    assert {name for _, name in done(sent, scene.barrier("worker-1", "x"))} == {"x"}
-    assert {name for _, name in done(sent, scene.barrier("worker-0", "y"))} == {"y"}
-
-
-def test_a_worker_that_has_ended_well_is_not_waited_for(make_scene, sent):
-    scene = make_scene(num_workers=3).begin()
-    scene.exits("worker-1")
-    scene.barrier("worker-0", "x")
-    assert sorted(done(sent, scene.barrier("worker-2", "x"))) == [
-        ("worker-0", "x"),
-        ("worker-2", "x"),
-    ]
-
-
-def test_ending_well_opens_every_barrier_that_waited_for_it(make_scene, sent):
-    scene = make_scene(num_workers=3).begin()
-    for name in ("x", "y"):
-        scene.barrier("worker-0", name)
-        scene.barrier("worker-2", name)
-    opened = done(sent, scene.exits("worker-1"))
-    assert sorted(opened) == [(w, name) for w in ("worker-0", "worker-2") for name in ("x", "y")]
-
-
-def test_only_workers_meet_at_barriers(make_scene, sent):
-    """A server is not one of those that are waited for, whatever it sends."""
-    scene = make_scene(num_workers=2).begin()
-    scene.barrier("worker-1", "x")
-    assert done(sent, scene.barrier("server-0", "x")) == []
-
-
 # -- waits that last too long -----------------------------------------------------------------
 
 
-def test_a_long_barrier_is_mentioned_once_and_then_ends_the_job(make_scene, said):
+def test_a_long_meeting_is_mentioned_once_and_then_ends_the_job(make_scene, said):
     scene = make_scene(num_workers=4, num_hosts=2, timeout_s=300.0).begin()
-    scene.barrier("worker-0", "epoch 3")
-    scene.barrier("worker-2", "epoch 3")
+    scene.gather("worker-0", "epoch 3")
+    scene.gather("worker-2", "epoch 3")
     assert said(scene.pass_time(59)) == ""
     warning = said(scene.pass_time(1))
     assert "worker 0, worker 2 waited 60 s for worker 1 (a), worker 3 (b) to reach" in warning
-    assert "'epoch 3'" in warning
+    assert "barrier (epoch 3)" in warning
     assert said(scene.pass_time(239)) == ""
     failure = said(scene.pass_time(1))
-    assert "waited 300 s for worker 1 (a), worker 3 (b) to reach barrier 'epoch 3'" in failure
+    assert "waited 300 s for worker 1 (a), worker 3 (b) to reach barrier (epoch 3)" in failure
     assert "--timeout" in failure
     assert scene.core.phase == core.STOPPING
 
 
 def test_who_arrives_after_the_warning_is_no_longer_named(make_scene, said):
     scene = make_scene(num_workers=3, timeout_s=100.0).begin()
-    scene.barrier("worker-0", "x")
+    scene.gather("worker-0", "x")
     scene.pass_time(61)
-    scene.barrier("worker-2", "x")
+    scene.gather("worker-2", "x")
     failure = said(scene.pass_time(40))
     assert "for worker 1 (a) to reach" in failure
     assert "worker 0, worker 2 waited" in failure
 
 
-def test_a_barrier_with_little_time_fails_without_a_warning_first(make_scene, said):
+def test_a_meeting_with_little_time_fails_without_a_warning_first(make_scene, said):
     scene = make_scene(num_workers=2, timeout_s=10.0).begin()
-    scene.barrier("worker-0", "x")
+    scene.gather("worker-0", "x")
     assert said(scene.pass_time(9)) == ""
     assert "worker 1 (a)" in said(scene.pass_time(1))
 

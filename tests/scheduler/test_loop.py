@@ -18,6 +18,7 @@ from baryon.scheduler.credentials import Credentials
 from baryon.scheduler.messages import CONTROL
 
 LIMIT_MS = 30_000
+LARGE = bytes(messages.MAX_VALUE_NBYTES)
 
 
 class Peer:
@@ -167,7 +168,7 @@ def test_a_failure_gives_the_job_its_exit_code(play, code, exit_code):
 
 
 def test_tasks_meet(play):
-    """Through real sockets: joining, the roster, a barrier, a good end."""
+    """Through real sockets: joining, the roster, a value from each, a good end."""
 
     def script(agent):
         server, first, second = map(agent.task, ("server-0", "worker-0", "worker-1"))
@@ -177,9 +178,10 @@ def test_tasks_meet(play):
         for worker in (first, second):
             (peer,) = worker.receive(messages.Roster).servers
             assert peer.endpoint == "tcp://somewhere"
-            worker.send(messages.Barrier("x"))
+        first.send(messages.Gather("x", "allgather", b"a"))
+        second.send(messages.Gather("x", "allgather", LARGE))
         for worker in (first, second):
-            assert worker.receive(messages.BarrierDone).name == "x"
+            assert worker.receive(messages.Gathered).values == ((0, b"a"), (1, LARGE))
         agent.ends("worker-1")
         assert server.receive(messages.Left).rank == 1
         agent.ends("worker-0")

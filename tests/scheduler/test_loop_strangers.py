@@ -131,7 +131,7 @@ def test_an_unreadable_message_is_reported_and_no_more(play):  # noqa: F811
         messages.StartTasks(()),
         messages.Left(0),
         messages.Join(1, ""),
-        messages.Barrier("x"),
+        messages.Gather("x", "barrier", b""),
         messages.Output("worker-7", False, False, b"who?\n"),
         messages.Exited("worker-7", 0, 1.0, ""),
     ],

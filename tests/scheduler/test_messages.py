@@ -20,13 +20,15 @@ EXAMPLES = [
     messages.Alive(("worker-0", "server-1")),
     messages.Gone(),
     messages.Join(7, "tcp://127.0.0.1:5000"),
-    messages.Barrier("the end of epoch 3\n"),
+    messages.Gather("call 3 of store 0", "barrier 'the end of epoch 3\n'", b""),
+    messages.Gather("ü", "allgather", b"\x00\xff"),
     messages.Failed("why\nwhere"),
     messages.StartTasks((SPEC, SPEC)),
     messages.StartTasks(()),
     messages.StopTasks("worker", 15, 5.0),
     messages.Roster((messages.Peer("tcp://h:1", "k" * 40), messages.Peer("tcp://g:2", "l" * 40))),
-    messages.BarrierDone("x"),
+    messages.Gathered("x", ((0, b""), (2, b"\x00\xff"))),
+    messages.Gathered("x", ()),
     messages.Abort("worker 1 has ended"),
     messages.Left(3),
 ]
@@ -68,7 +70,11 @@ def test_what_is_cut_off_is_an_error(message):
         b"\x92\xa5Alive\x90x",  # ["Alive", []] and something behind it
         b"\x91\xa4Left",  # no rank
         b"\x92\xa4Left\xa1x",  # its rank a text
-        b"\x92\xa7Barrier\xa2\xff\xfe",  # its name not UTF-8
+        b"\x94\xa6Gather\xa2\xff\xfe\xa1c\xc4\x00",  # its name not UTF-8
+        b"\x94\xa6Gather\xa1n\xa1c\xa1v",  # its value a text
+        b"\x93\xa6Gather\xa1n\xa1c",  # no value
+        b"\x93\xa8Gathered\xa1x\x91\x91\x00",  # a rank without a value
+        b"\x93\xa8Gathered\xa1x\x91\x92\xa10\xc4\x00",  # a text for a rank
         b"\x81\xa4type\xa5Alive",  # an object instead of an array
         b"GET / HTTP/1.1\r\n\r\n",
     ],

@@ -107,6 +107,21 @@ def test_a_server_knows_every_workers_key_and_a_worker_none(start):
         assert {child.public_key: child.ranks for child in children} == expected, slug
 
 
+def test_an_owner_knows_the_workers_below_level_1_and_they_know_it(start):
+    """For what is not added up on the way."""
+    specs = {**start(0, tasks=place(HOSTS, 3, 2)), **start(1, tasks=place(HOSTS, 3, 2))}
+    owner, level_1 = credentials_of(specs["server-0"]), credentials_of(specs["server-2"])
+    assert [(c.name, c.is_worker) for c in owner.children] == [
+        ("server 2", False),
+        ("worker 2", True),
+    ]
+    assert [(c.name, c.ranks) for c in owner.guests] == [("worker 0", (0,)), ("worker 1", (1,))]
+    assert level_1.guests == ()
+    worker = credentials_of(specs["worker-0"])
+    assert [parent.rank for parent in worker.parents] == [2]
+    assert worker.owners == (Parent(0, True), Parent(1, False))
+
+
 def test_a_word_that_proves_a_worker_is_the_same_on_both_sides(start):
     (child, *_) = credentials_of(start(1)["server-1"]).children
     assert child.token == token_of(credentials_of(start(0)["worker-0"]).secret_key)
@@ -130,12 +145,16 @@ def test_a_task_gets_its_own_secret_and_nobody_elses(start):
 
 
 def test_credentials_say_who_the_task_is_and_how_to_reach_the_scheduler(start):
-    credentials = credentials_of(start(1, timeout_s=7.5, silence_s=2.5, kvstore="dist")["worker-2"])
+    credentials = credentials_of(
+        start(1, timeout_s=7.5, silence_s=2.5, kvstore="dist", staleness=2)["worker-2"]
+    )
     assert credentials == Credentials(
         job="job-1",
         slug="worker-2",
         rank=2,
         local_rank=0,
+        host_rank=1,
+        num_local_workers=1,
         num_workers=3,
         num_owners=2,
         address="10.0.0.2",
@@ -148,7 +167,19 @@ def test_credentials_say_who_the_task_is_and_how_to_reach_the_scheduler(start):
         kvstore="dist",
         member=2,
         parents=(Parent(0, False), Parent(1, True)),
+        owners=(Parent(0, False), Parent(1, True)),
+        staleness=2,
     )
+
+
+def test_a_worker_knows_its_place_among_those_of_its_host(start):
+    specs = {**start(0), **start(1)}
+    places = {
+        slug: (known.local_rank, known.num_local_workers, known.host_rank)
+        for slug, known in ((slug, credentials_of(spec)) for slug, spec in specs.items())
+        if slug.startswith("worker")
+    }
+    assert places == {"worker-0": (0, 2, 0), "worker-1": (1, 2, 0), "worker-2": (0, 1, 1)}
 
 
 def test_a_server_waits_longer_than_those_below_it(start):

@@ -1,0 +1,95 @@
+"""The synchronous store on a server with servers above it. Pure.
+
+It takes all slices and owns none: what it has merged *rises* to the servers above (`rising`), and
+the round ends when their answer has come (`answered_above`).
+"""
+
+from typing import List, NamedTuple, Optional, Sequence
+
+import numpy as np
+
+from .memory import Memory
+from .plan import Plan, Slice
+from .store import Reply
+from .sync_store import _START, SyncSlot, SyncStore
+
+__all__ = ["Rise", "RisingStore"]
+
+
+class Rise(NamedTuple):
+    """What goes up to the servers above, ``kind`` as an Operation's; ``round`` of a push."""
+
+    kind: str
+    slice: Slice
+    round: int
+
+
+class RisingStore(SyncStore):
+    """What rises lies in ``outgoing``; without a ``first`` child, first values come from above."""
+
+    def __init__(
+        self,
+        server: int,
+        plan: Plan,
+        children: Sequence[int],
+        memory: Memory,
+        outgoing: Memory,
+        names: Sequence[str] = (),
+        first: Optional[int] = 0,
+    ) -> None:
+        super().__init__(server, plan, children, memory, names, first)
+        self.rising: List[Rise] = []  # to be taken by whoever sends them
+        self._outgoing = outgoing
+
+    def answered_above(self, slice_: Slice) -> List[Reply]:
+        """The servers above have answered what has risen of a slice; its value is there."""
+        slot = self._slots[slice_.bucket.index][slice_.position]
+        kind, slot.above = slot.above, ""
+        if kind == "push":
+            return self._end_round([slot])
+        slot.initialised = True
+        replies = []
+        if slot.asked_init:
+            slot.asked_init = False
+            assert self.first is not None
+            replies.append(Reply(self.first, slice_.bucket.index, slice_.position, 1, False))
+        return replies + self._answer_pullers(slot)
+
+    def _takes(self, slice_: Slice) -> bool:
+        return True
+
+    def _new_slot(self, slice_: Slice) -> SyncSlot:
+        value, accumulator = self._memory.slice(slice_), self._outgoing.slice(slice_)
+        return SyncSlot(slice_, value, accumulator, self._after[_START])
+
+    def _init(self, slot: SyncSlot, part: np.ndarray) -> List[Reply]:
+        if slot.initialised:
+            return super()._init(slot, part)
+        slot.asked_init = True
+        if not slot.above:
+            assert slot.accumulator is not None
+            slot.value[:] = slot.accumulator[:] = part
+            self._rise("init", slot)
+        return []
+
+    def _await_first(self, slot: SyncSlot) -> None:
+        if self.first is None and not slot.above:
+            self._rise("pull", slot)
+
+    def _is_for_first(self, slot: SyncSlot) -> bool:
+        return not slot.above
+
+    def _place(self, slot: SyncSlot) -> Optional[np.ndarray]:
+        return None
+
+    def _complete(self, slots: List[SyncSlot]) -> List[Reply]:
+        for slot in slots:
+            assert slot.sum is not None and slot.accumulator is not None
+            if slot.sum is not slot.accumulator:
+                slot.accumulator[:] = slot.sum
+            self._rise("push", slot)
+        return []
+
+    def _rise(self, kind: str, slot: SyncSlot) -> None:
+        slot.above = kind
+        self.rising.append(Rise(kind, slot.slice, slot.round + 1))

@@ -1,0 +1,139 @@
+"""Optimizer states on their way between servers and workers: nested tuples of arrays. Pure.
+
+MXNet's optimizers keep what they want for each parameter: nothing, an array, a tuple of arrays,
+tuples of these. A state travels as its `layout`, which says how arrays are nested, and the arrays.
+"""
+
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+
+import numpy as np
+
+from .errors import ProtocolError, UsageError
+from .mxnet_compat import import_mxnet
+from .plan import DTYPES, MAX_KEY_NBYTES, Slice
+from .wire import STATE_NBYTES, StateSpec
+
+__all__ = ["Arrivals", "SliceState", "flatten", "layout_of", "piece_of", "pieces", "unflatten"]
+
+
+class SliceState(NamedTuple):
+    """The state of a slice, or of a whole key, with its arrays."""
+
+    spec: StateSpec
+    arrays: List[np.ndarray]
+
+
+def flatten(state: Any) -> Tuple[Any, List[np.ndarray]]:
+    """An optimizer's state as layout and arrays; raises UsageError if there is more to it."""
+    arrays: List[np.ndarray] = []
+    mx = import_mxnet()
+
+    def visit(node: Any) -> Any:
+        if node is None:
+            return None
+        if isinstance(node, mx.nd.NDArray):
+            arrays.append(np.ascontiguousarray(node.asnumpy()))
+            return len(arrays) - 1
+        if isinstance(node, (tuple, list)):
+            return ["tuple" if isinstance(node, tuple) else "list", *map(visit, node)]
+        if isinstance(node, (bool, int, float, str)):
+            return {"value": node}
+        raise UsageError(
+            f"an optimizer's state has a {type(node).__name__} in it, which cannot be saved; "
+            "it may consist of NDArrays, numbers, tuples and lists"
+        )
+
+    return visit(state), arrays
+
+
+def layout_of(state: Any) -> Any:
+    """The layout alone, without the values of numbers: what two states of one kind share."""
+    layout, _ = flatten(state)
+    return _shape_of(layout)
+
+
+def _shape_of(layout: Any) -> Any:
+    if isinstance(layout, list):
+        return [layout[0], *map(_shape_of, layout[1:])]
+    return "value" if isinstance(layout, dict) else layout
+
+
+def unflatten(layout: Any, arrays: List[np.ndarray]) -> Any:
+    """The state again, with new NDArrays."""
+    mx = import_mxnet()
+
+    def visit(node: Any) -> Any:
+        if node is None:
+            return None
+        if isinstance(node, int):
+            return mx.nd.array(arrays[node], dtype=arrays[node].dtype)
+        if isinstance(node, dict):
+            return node["value"]
+        nested = [visit(one) for one in node[1:]]
+        return tuple(nested) if node[0] == "tuple" else nested
+
+    return visit(layout)
+
+
+class Arrivals:
+    """Puts states together that arrive in pieces; a piece may come twice."""
+
+    def __init__(self) -> None:
+        self._arrays: Dict[Slice, List[np.ndarray]] = {}
+        self._missing: Dict[Slice, Set[Tuple[int, int]]] = {}  # (array, start)
+
+    def put(
+        self, slice_: Slice, spec: StateSpec, array: int, start: int, payload: np.ndarray
+    ) -> Optional[SliceState]:
+        """Take a piece; returns the state once it has all of it.
+
+        Raises ProtocolError for a piece that is none of such a state.
+        """
+        if slice_ not in self._missing:
+            self._arrays[slice_] = [_empty(*one) for one in spec.arrays]
+            self._missing[slice_] = set(pieces(self._arrays[slice_]))
+        arrays, missing = self._arrays[slice_], self._missing[slice_]
+        if [(one.dtype.name, one.shape) for one in arrays] != [
+            (d, tuple(s)) for d, s in spec.arrays
+        ]:
+            raise ProtocolError(f"a state of {slice_} came in pieces that do not fit together")
+        if arrays:
+            place = _piece(arrays, array, start)
+            if place.nbytes != payload.nbytes:
+                raise ProtocolError(f"{payload.nbytes} bytes of a state of {slice_} at {start}")
+            place[:] = payload
+        missing.discard((array, start))
+        if missing:
+            return None
+        del self._arrays[slice_], self._missing[slice_]
+        return SliceState(spec, arrays)
+
+
+def piece_of(state: SliceState, array: int, start: int) -> np.ndarray:
+    """The bytes of an array of a state from ``start`` on, as many as travel at once."""
+    return _piece(state.arrays, array, start) if state.arrays else np.empty(0, np.uint8)
+
+
+def _piece(arrays: List[np.ndarray], array: int, start: int) -> np.ndarray:
+    if not 0 <= array < len(arrays) or not 0 <= start <= arrays[array].nbytes:
+        raise ProtocolError(
+            f"a state of {len(arrays)} arrays has no byte {start} of number {array}"
+        )
+    return arrays[array].reshape(-1).view(np.uint8)[start : start + STATE_NBYTES]
+
+
+def pieces(arrays: List[np.ndarray]) -> Iterator[Tuple[int, int]]:
+    """(array, start) of all that has to arrive; a state without arrays arrives, too."""
+    if not arrays:
+        yield 0, 0
+    for number, array in enumerate(arrays):
+        for start in range(0, max(array.nbytes, 1), STATE_NBYTES):
+            yield number, start
+
+
+def _empty(dtype: str, shape: Tuple[int, ...]) -> np.ndarray:
+    if dtype not in DTYPES or any(extent < 0 for extent in shape):
+        raise ProtocolError(f"a state has an array of {dtype}{tuple(shape)}")
+    if np.prod([float(extent) for extent in shape]) * 8 > MAX_KEY_NBYTES:
+        raise ProtocolError(f"a state has an array of the impossible shape {tuple(shape)}")
+    return np.zeros(shape, dtype)

@@ -1,0 +1,248 @@
+"""The synchronous store on a server: merges one contribution of each child per round. Pure.
+
+A slice's round ends when every active child has contributed. Contributions are added in the
+children's order whatever order they arrive in (one that comes early is held), so that a sum is the
+same bits in every run. The merged value is handed to ``update`` if there is one (the optimizer),
+and replaces the stored value otherwise, as MXNet's own store does. A child that has left counts as
+having contributed nothing to the rounds to come.
+
+In a store of whole keys (plan.py) the value changes when all slices of a key are merged, and their
+round ends together.
+"""
+
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from .errors import ProtocolError
+from .memory import Memory
+from .plan import Key, Plan, Slice
+from .store import Payload, Reply, Slot, Store, Updater, Wait
+
+__all__ = ["SyncSlot", "SyncStore"]
+
+_START = -1
+
+
+class SyncSlot(Slot):
+    """A slice whose contributions are merged; ``accumulator`` is memory for their sum, if some is
+    to be kept between rounds."""
+
+    __slots__ = ("above", "accumulator", "asked_init", "askers", "held", "round", "sum", "turn")
+
+    def __init__(
+        self,
+        slice_: Slice,
+        value: np.ndarray,
+        accumulator: Optional[np.ndarray],
+        turn: Optional[int],
+    ) -> None:
+        super().__init__(slice_, value)
+        self.round = 0  # rounds completed
+        self.turn = turn  # the child to be added next; None: all are
+        self.sum: Optional[np.ndarray] = None  # of the ranks before ``turn``
+        self.accumulator = accumulator
+        self.held: Dict[int, np.ndarray] = {}  # contributions that wait for their turn
+        # child that has contributed -> wants the value when the round is complete; None: it has
+        # connected again since, and will ask again
+        self.askers: Dict[int, Optional[bool]] = {}
+        self.asked_init = False  # child 0 waits for its first value to be taken
+        self.above = ""  # what has risen and is not answered yet: "init", "push", "pull"
+
+    def has(self, child: int) -> bool:
+        """Whether ``child`` has contributed to the current round."""
+        return child in self.askers
+
+    def add(self, part: np.ndarray, out: Optional[np.ndarray]) -> None:
+        """Add to the sum, into ``out`` if given; the first part is taken as it is, uncopied.
+
+        A part that can be written to is itself where the sum grows.
+        """
+        if self.sum is None:
+            self.sum = part
+            return
+        if out is None and self.accumulator is None and self.sum.flags.writeable:
+            out = self.sum
+        elif out is None:
+            if self.accumulator is None:
+                self.accumulator = np.empty_like(self.value)
+            out = self.accumulator
+        self.sum = np.add(self.sum, part, out=out)
+
+
+class SyncStore(Store[SyncSlot]):
+    """A store whose pushes are answered, all alike, when every child has pushed."""
+
+    def __init__(
+        self,
+        server: int,
+        plan: Plan,
+        children: Sequence[int],
+        memory: Optional[Memory] = None,
+        names: Sequence[str] = (),
+        first: Optional[int] = 0,
+    ) -> None:
+        super().__init__(server, plan, children, memory, names, first)
+        self._after = _successors(self._active)
+        self._merged: Dict[Key, int] = {}  # how many slices of a whole key wait for the others
+
+    # -- events -------------------------------------------------------------------------------
+
+    def push(
+        self, child: int, bucket: int, first: int, count: int,
+        round_: int, want_value: bool, payload: Payload,
+    ) -> List[Reply]:  # fmt: skip
+        """Take a contribution; answers everyone for the slices whose round it completes."""
+        slots = self._run(bucket, first, count)
+        parts = self._parts(slots, payload)
+        for slot in slots:  # all of it is refused, or none
+            is_new = round_ > slot.round
+            if not 0 < round_ <= slot.round + 1 or (is_new and child not in self._active):
+                raise ProtocolError(
+                    f"{self._names[child]} pushed round {round_} of {slot.slice.key} "
+                    f"in round {slot.round + 1}"
+                )
+        replies: List[Reply] = []
+        completed: List[SyncSlot] = []
+        for slot, part in zip(slots, parts):
+            if round_ <= slot.round:  # a repeat of something that is counted and done
+                replies.append(Reply(child, bucket, slot.slice.position, 1, want_value))
+                continue
+            is_repeat = slot.has(child)
+            slot.askers[child] = want_value
+            if not is_repeat:
+                slot.held[child] = part
+                if self._merge(slot):
+                    completed.append(slot)
+        return replies + self._complete(completed)
+
+    def forget_requests(self, child: int) -> None:
+        super().forget_requests(child)
+        for slot in self._all_slots():
+            if child in slot.askers:
+                slot.askers[child] = None
+            if child == self.first:
+                slot.asked_init = False
+
+    def leave(self, child: int) -> List[Reply]:
+        """The child will push no more; rounds that waited only for it are complete."""
+        if child not in self._active:
+            return []
+        successor = self._after[child]
+        self._active.remove(child)
+        self._after = _successors(self._active)
+        completed = []
+        for slot in self._all_slots():
+            if slot.turn is None:
+                continue  # merged: it waits for those above, or for the rest of its key
+            if slot.turn == child:
+                slot.turn = successor
+            if slot.askers and self._merge(slot):
+                completed.append(slot)
+        return self._complete(completed)
+
+    def waits(self) -> List[Wait]:
+        found: Dict[int, Wait] = {}
+        for slot in self._all_slots():
+            if slot.above or (slot.turn is None and slot.askers):
+                continue  # known there, or from the other slices of the key
+            name = str(slot.slice.key.name)
+            missing = tuple(r for r in self._active if not slot.has(r))
+            for child in slot.askers:
+                found.setdefault(child, Wait(child, name, slot.round + 1, missing))
+            for child in slot.pullers:
+                first = () if self.first is None else (self.first,)
+                found.setdefault(child, Wait(child, name, 0, first))
+        return list(found.values())
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _new_slot(self, slice_: Slice) -> SyncSlot:
+        return SyncSlot(slice_, self._memory.slice(slice_), None, self._after[_START])
+
+    def _merge(self, slot: SyncSlot) -> bool:
+        """Add the held contributions whose turn it is; True if the round is complete."""
+        while slot.turn in slot.held:
+            child = slot.turn
+            slot.turn = self._after[child]
+            is_last = slot.turn is None and len(slot.held) == 1
+            # Without an optimizer the last addition can write the new value itself. No earlier one
+            # may: until the round is complete, a pull gets the value of the one before.
+            slot.add(slot.held.pop(child), self._place(slot) if is_last else None)
+        if slot.turn is not None:
+            return False
+        for child in sorted(slot.held):  # workers that left after they had pushed
+            slot.add(slot.held.pop(child), None)
+        return True
+
+    def _place(self, slot: SyncSlot) -> Optional[np.ndarray]:
+        """Where the last addition of a round may write its sum, if that is known."""
+        return slot.value if self.update is None else None
+
+    def _complete(self, slots: List[SyncSlot]) -> List[Reply]:
+        """All contributions to a round are merged: change the value."""
+        if self.update is not None and self.plan.has_whole_keys:
+            slots = self._update_keys(self.update, slots)
+            return self._end_round(slots)
+        for slot in slots:
+            assert slot.sum is not None
+            if self.update is not None:
+                self.update(slot.slice, slot.sum, slot.value)
+            elif slot.sum is not slot.value:
+                slot.value[:] = slot.sum
+        return self._end_round(slots)
+
+    def _update_keys(self, update: Updater, slots: List[SyncSlot]) -> List[SyncSlot]:
+        """Update the keys of which the last slice is merged; returns all slots of these."""
+        updated: List[SyncSlot] = []
+        for slot in slots:
+            key = slot.slice.key
+            self._merged[key] = self._merged.get(key, 0) + 1
+            if self._merged[key] < len(key.slices):
+                continue
+            del self._merged[key]
+            whole = self._slots_of(key)
+            merged = [one.sum for one in whole if one.sum is not None]  # all of them
+            value = self._memory.key(key).reshape(-1)
+            update(key.slices[0], merged[0] if len(whole) == 1 else np.concatenate(merged), value)
+            updated += whole
+        return updated
+
+    def _end_round(self, slots: List[SyncSlot]) -> List[Reply]:
+        """The new value is there: answer whoever waits for it."""
+        replies: List[Reply] = []
+        for slot in slots:
+            slot.initialised = True
+            slot.sum = None
+            slot.turn = self._after[_START]
+            slot.round += 1
+        for bucket, first, count, askers in _alike(slots):
+            for child, want_value in askers.items():
+                if want_value is not None:
+                    replies.append(Reply(child, bucket, first, count, want_value))
+        for slot in slots:
+            slot.askers = {}
+            replies += self._answer_pullers(slot)
+        return replies
+
+
+def _successors(active: List[int]) -> Dict[int, Optional[int]]:
+    """Who comes after whom in child order, from `_START` to None."""
+    return dict(zip([_START, *active], [*active, None]))
+
+
+def _alike(slots: List[SyncSlot]) -> Iterable[Tuple[int, int, int, Dict[int, Optional[bool]]]]:
+    """Runs ``(bucket, first, count, askers)`` of neighbouring slots with the same askers."""
+    start = 0
+    for end in range(1, len(slots) + 1):
+        head = slots[start]
+        if end < len(slots):
+            slice_ = slots[end].slice
+            if (
+                slice_.bucket is head.slice.bucket
+                and slice_.position == head.slice.position + end - start
+                and slots[end].askers == head.askers
+            ):
+                continue
+        yield head.slice.bucket.index, head.slice.position, end - start, head.askers
+        start = end

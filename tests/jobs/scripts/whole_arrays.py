@@ -1,0 +1,55 @@
+"""Optimizers that need whole arrays, set before or after the keys, against a local updater.
+
+argv: the optimizer's name; "late" to set it after the keys.
+"""
+
+import sys
+
+import mxnet as mx
+import numpy as np
+
+SHAPE = (1000, 700)  # slices on several servers, but for such optimizers
+
+
+class Mine(mx.optimizer.Optimizer):
+    """A class of the script's own, which uses the norm of the whole gradient."""
+
+    def create_state(self, index, weight):
+        return mx.nd.zeros(weight.shape)
+
+    def update(self, index, weight, grad, state):
+        self._update_count(index)
+        state[:] = state + 1
+        weight[:] = weight - self._get_lr(index) * state * normalised(grad)
+
+
+def normalised(grad):
+    return grad / grad.norm()
+
+
+def new_optimizer():
+    if sys.argv[1] == "mine":
+        return Mine(learning_rate=0.1)
+    if sys.argv[1] == "lars":
+        return mx.optimizer.LARS(learning_rate=0.1, momentum=0.9, eta=0.1)
+    return mx.optimizer.create(sys.argv[1], learning_rate=0.1)
+
+
+kv = mx.kv.create("dist_sync")
+is_late = "late" in sys.argv
+chance = np.random.RandomState(3)
+weight, gradient = mx.nd.array(chance.randn(*SHAPE)), mx.nd.array(chance.randn(*SHAPE))
+if not is_late:
+    kv.set_optimizer(new_optimizer())
+kv.init(["a", "b"], [weight, mx.nd.ones(3)])
+if is_late:
+    kv.set_optimizer(new_optimizer())
+updater = mx.optimizer.get_updater(new_optimizer())
+expected, out, ones = weight.copy(), mx.nd.zeros(SHAPE), mx.nd.zeros(3)
+for _ in range(3):
+    kv.pushpull("a", gradient * (kv.rank + 1), out=out)
+    updater("a", gradient * sum(range(1, kv.num_workers + 1)), expected)
+kv.pull("b", out=ones)
+assert ones.asnumpy().tolist() == [1, 1, 1]
+np.testing.assert_allclose(out.asnumpy(), expected.asnumpy(), rtol=1e-4, atol=1e-4)
+print("AS LOCALLY")

@@ -1,0 +1,124 @@
+"""Optimizer states and whole-job checkpoints, over jobs of different shapes."""
+
+from pathlib import Path
+from typing import Dict
+
+import pytest
+
+from tests.cluster import SCRIPTS, Cluster, JobRun
+
+SCRIPT = SCRIPTS / "checkpointed.py"
+
+
+def losses(run: JobRun) -> Dict[int, float]:
+    lines = [line.split() for line in run.out.splitlines() if "worker 0 | LOSS" in line]
+    return {int(words[-2]): float(words[-1]) for words in lines}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "nadam", "lamb"])
+def test_a_job_of_another_shape_goes_on_as_if_nothing_had_been(
+    cluster: Cluster, tmp_path: Path, optimizer: str
+) -> None:
+    path = tmp_path / "run.ckpt"
+    unbroken = losses(cluster.run("-n", 3, "-s", 2, SCRIPT, "save", path, optimizer))
+    shape = ("-n", 2, "-s", 3) if optimizer != "adam" else ("-n", 4, "--workers-per-host", 2)
+    run = cluster.run(*shape, SCRIPT, "restore", path, optimizer)
+    assert losses(run) == pytest.approx({step: unbroken[step] for step in range(5, 15)}, abs=2e-5)
+    assert "FOUND None [{'rank': 0}, {'rank': 1}, {'rank': 2}] extra" in run.out
+    assert [entry.name for entry in tmp_path.glob("run.ckpt*")] == ["run.ckpt"]
+
+
+def test_the_same_shape_gets_its_positions_back(cluster: Cluster, tmp_path: Path) -> None:
+    path = tmp_path / "run.ckpt"
+    unbroken = losses(cluster.run("-n", 2, SCRIPT, "save", path, "sgd"))
+    run = cluster.run("-n", 2, SCRIPT, "restore", path, "sgd")
+    assert losses(run) == {step: unbroken[step] for step in range(5, 15)}  # to the last bit
+    assert "worker 1 | FOUND {'rank': 1}" in run.out
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "foreign", "other net"])
+def test_a_damaged_checkpoint_is_named_and_changes_nothing(
+    cluster: Cluster, tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "run.ckpt"
+    cluster.run("-n", 1, SCRIPT, "save", path, "sgd")
+    data = bytearray(path.read_bytes())
+    script = SCRIPT
+    if damage == "cut":
+        path.write_bytes(data[:-1000])
+    elif damage == "changed":
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    elif damage == "foreign":
+        path.write_bytes(b"PK" + bytes(5000))
+    else:
+        script = cluster.script(SCRIPT.read_text().replace("700", "600"))
+    run = cluster.run("-n", 1, script, "restore", path, "sgd", code=1)
+    said = {"foreign": "is no checkpoint", "other net": "is of another network: net_dense0_weight"}
+    assert said.get(damage, "is damaged or cut off") in run.out + run.err
+    assert "LOSS" not in run.out
+
+
+def test_states_are_mxnets_own_format_both_ways(cluster: Cluster, tmp_path: Path) -> None:
+    """A local Trainer reads what the servers had, and the servers what it has written."""
+    script = cluster.script(
+        "import sys\n"
+        "import mxnet as mx\n"
+        "from mxnet import autograd, gluon\n"
+        "def train(kvstore, steps, load=None, save=None):\n"
+        "    net = gluon.nn.Dense(500, in_units=600, prefix='d_')\n"
+        "    net.initialize(mx.init.One())\n"
+        "    trainer = gluon.Trainer(net.collect_params(), 'adam', kvstore=kvstore)\n"
+        "    if load:\n"
+        "        net.load_parameters(load + '.net')\n"
+        "        trainer.load_states(load)\n"
+        "    for step in range(steps):\n"
+        "        with autograd.record():\n"
+        "            loss = net(mx.nd.ones((2, 600))).sum()\n"
+        "        loss.backward()\n"
+        "        trainer.step(1)\n"
+        "    if save:\n"
+        "        trainer.save_states(save)\n"
+        "        net.save_parameters(save + '.net')\n"
+        "    return net.weight.data().asnumpy()\n"
+        "path = sys.argv[1]\n"
+        "whole = train(None, 6)\n"
+        "train('dist_sync', 3, save=path + 'ours')\n"
+        "train(None, 3, save=path + 'theirs')\n"
+        "for kvstore, file in (None, 'ours'), ('dist_sync', 'theirs'), ('dist_sync', 'ours'):\n"
+        "    print('SAME', abs(train(kvstore, 3, load=path + file) - whole).max() < 1e-6)\n"
+    )
+    assert cluster.run("-n", 1, "-s", 2, script, tmp_path / "s-").out.count("SAME True") == 3
+
+
+def test_states_that_do_not_fit_are_refused(cluster: Cluster, tmp_path: Path) -> None:
+    script = cluster.script(
+        "import pickle, sys\n"
+        "import mxnet as mx\n"
+        "kv = mx.kv.create('dist_sync')\n"
+        "path = sys.argv[1]\n"
+        "def refused(says, data=None):\n"
+        "    if data is not None:\n"
+        "        open(path, 'wb').write(data)\n"
+        "    try:\n"
+        "        kv.load_optimizer_states(path)\n"
+        "    except Exception as error:\n"
+        "        assert says in str(error), error\n"
+        "    else:\n"
+        "        raise AssertionError(says)\n"
+        "states = pickle.dumps({'w': mx.nd.ones((2, 3))})\n"
+        "open(path, 'wb').write(states)\n"
+        "refused('no optimizer')\n"
+        "kv.set_optimizer(mx.optimizer.SGD(learning_rate=1.0, momentum=0.5))\n"
+        "kv.init('w', mx.nd.zeros((2, 3)))\n"
+        "refused('cut off', states[:-9])\n"
+        "refused('no optimizer states in it', pickle.dumps([1]))\n"
+        "refused('does not exist here', pickle.dumps({'v': None}))\n"
+        "refused('none of SGD', pickle.dumps({'w': None}))\n"
+        "out = mx.nd.zeros((2, 3))\n"
+        "kv.pushpull('w', mx.nd.ones((2, 3)), out=out)\n"
+        "kv.pushpull('w', mx.nd.ones((2, 3)), out=out)\n"
+        "print('STILL', out.asnumpy().tolist()[0])\n"
+    )
+    run = cluster.run("-n", 1, script, tmp_path / "states")
+    assert "STILL [-2.5, -2.5, -2.5]" in run.out

@@ -1,0 +1,206 @@
+"""Optimizer states of the servers in a file, and back: MXNet's own format.
+
+A file holds what ``mx.optimizer.Updater.get_states`` would have written on one machine, whatever
+the number of servers was: {key: state}, each state with arrays of the key's shape, or the pair of
+that and the optimizer. So MXNet reads ours and we read MXNet's. Update counts travel in the
+optimizer, as there; what an optimizer has changed in itself, which here it does for each slice, is
+in its attribute `SCALARS`: {key: [{attribute: value} for each slice]}.
+"""
+
+import copy
+import functools
+import os
+import pickle
+from typing import Any, Dict, List, Optional, Tuple
+
+import mxnet as mx
+import numpy as np
+
+from baryon.ps import (
+    STATE_NBYTES,
+    Client,
+    GetState,
+    Key,
+    PutState,
+    Slice,
+    SliceState,
+    StateSpec,
+    StoreClient,
+    UsageError,
+    flatten,
+    layout_of,
+    pieces,
+    unflatten,
+)
+
+__all__ = ["States", "read_states", "write_atomically"]
+
+SCALARS = "baryon_scalars"
+
+
+class States:
+    """The states of one store's servers; ``client`` speaks to these."""
+
+    def __init__(self, client: Client, store: StoreClient, has_whole_keys: bool) -> None:
+        self._client = client
+        self._store = store
+        self._has_whole_keys = has_whole_keys
+
+    def dump(self, optimizer: Any, with_optimizer: bool) -> bytes:
+        """All states, as the bytes of a file."""
+        states: Dict[Any, Any] = {}
+        counts: Dict[Any, int] = {}
+        scalars: Dict[Any, List[Dict[str, Any]]] = {}
+        for key in self._store.keys:
+            parts = [self._get(unit) for unit in self._units(key)]
+            found = [part for part in parts if part is not None]
+            if len(found) < len(parts):
+                continue  # it has not been updated yet
+            states[key.name] = _joined(key, found)
+            counts[key.name] = found[0].spec.count
+            if any(part.spec.scalars for part in found):
+                scalars[key.name] = [part.spec.scalars for part in found]
+        if not with_optimizer:
+            return pickle.dumps(states)
+        optimizer = copy.copy(optimizer)
+        optimizer._all_index_update_counts = {0: counts}
+        optimizer._index_update_count = counts
+        optimizer.num_update = max([optimizer.num_update, *counts.values()])
+        setattr(optimizer, SCALARS, scalars)
+        return pickle.dumps((states, optimizer))
+
+    def load(self, states: Dict[Any, Any], optimizer: Any) -> None:
+        """Have the servers, whose states are new, go on from these; see `check`."""
+        for key in self._store.keys:
+            if key.name not in states:
+                continue
+            count = optimizer._index_update_count.get(key.name, 0)
+            given = getattr(optimizer, SCALARS, {}).get(key.name, [])
+            layout, arrays = flatten(states[key.name])
+            units = self._units(key)
+            if len(given) != len(units):  # it was in other slices; they have gone the same way
+                given = [given[0] if given else {}] * len(units)
+            for unit, scalars in zip(units, given):
+                parts = [self._part(key, unit, array) for array in arrays]
+                specs = tuple((part.dtype.name, part.shape) for part in parts)
+                self._put(unit, StateSpec(layout, specs, count, scalars), parts)
+
+    def check(self, states: Dict[Any, Any], optimizer: Any) -> None:
+        """Raises UsageError, with all that is wrong, if `load` could not load these."""
+        keys = {key.name: key for key in self._store.keys}
+        wrong = [f"key {name!r} does not exist here" for name in states if name not in keys]
+        for name, state in states.items():
+            key = keys.get(name)
+            if key is None:
+                continue
+            weight = mx.nd.zeros(1, dtype=key.dtype)
+            expected = layout_of(optimizer.create_state_multi_precision(name, weight))
+            if layout_of(state) != expected:
+                wrong.append(f"key {name!r} has a state that is none of {type(optimizer).__name__}")
+                continue
+            for array in flatten(state)[1]:
+                if array.size != key.size and len(self._units(key)) > 1:
+                    wrong.append(f"key {name!r} has {array.size} elements and not {key.size}")
+        if wrong:
+            raise UsageError("\n".join(wrong))
+
+    # -- one slice ----------------------------------------------------------------------------
+
+    def _units(self, key: Key) -> List[Slice]:
+        """What the servers update at once, by its first slice."""
+        return key.slices[:1] if self._has_whole_keys else list(key.slices)
+
+    def _part(self, key: Key, unit: Slice, array: np.ndarray) -> np.ndarray:
+        if self._has_whole_keys or array.size != key.size or len(key.slices) == 1:
+            return np.ascontiguousarray(array)
+        return np.ascontiguousarray(array.reshape(-1)[unit.start : unit.stop])
+
+    def _get(self, unit: Slice) -> Optional[SliceState]:
+        spec, first = self._ask_for(unit, 0, 0)
+        if spec is None:
+            return None
+        arrays = [np.zeros(shape, dtype) for dtype, shape in spec.arrays]
+        for array, start in pieces(arrays):
+            payload = first if (array, start) == (0, 0) else self._ask_for(unit, array, start)[1]
+            if arrays:
+                place = arrays[array].reshape(-1).view(np.uint8)[start : start + STATE_NBYTES]
+                place[:] = payload
+        return SliceState(spec, arrays)
+
+    def _ask_for(self, unit: Slice, array: int, start: int) -> Tuple[Any, np.ndarray]:
+        bucket = unit.bucket
+        answer, payload = self._client.ask(
+            bucket.server,
+            lambda serial: GetState(
+                self._store.number, serial, bucket.index, unit.position, array, start
+            ),
+        )
+        return answer.spec, payload
+
+    def _put(self, unit: Slice, spec: StateSpec, arrays: List[np.ndarray]) -> None:
+        bucket = unit.bucket
+        for array, start in pieces(arrays):
+            payload = np.empty(0, np.uint8)
+            if arrays:
+                payload = arrays[array].reshape(-1).view(np.uint8)[start : start + STATE_NBYTES]
+            message = functools.partial(
+                _put_state, self._store.number, bucket.index, unit.position, array, start, spec
+            )
+            self._client.ask(bucket.server, message, payload)
+
+
+def _put_state(
+    store: int, bucket: int, position: int, array: int, start: int, spec: StateSpec, serial: int
+) -> PutState:
+    return PutState(store, serial, bucket, position, array, start, spec)
+
+
+def _joined(key: Key, parts: List[SliceState]) -> Any:
+    """The state of a key of those of its slices."""
+    arrays = []
+    for number, array in enumerate(parts[0].arrays):
+        if len(parts) > 1 and array.size == key.slices[0].stop - key.slices[0].start:
+            flat = np.concatenate([part.arrays[number].reshape(-1) for part in parts])
+            array = flat.reshape(key.shape)
+        arrays.append(array)
+    return unflatten(parts[0].spec.layout, arrays)
+
+
+def read_states(fname: str) -> Tuple[Dict[Any, Any], Any]:
+    """The states in a file, and the optimizer or None.
+
+    Raises OSError if it cannot be read, and UsageError if it is no such file.
+    """
+    with open(fname, "rb") as file:
+        data = file.read()
+    return parse_states(data, fname)
+
+
+def parse_states(data: bytes, name: str) -> Tuple[Dict[Any, Any], Any]:
+    """As `read_states`, of the file's bytes; the script's own file, so pickle may read it."""
+    try:
+        states = pickle.loads(data)
+    except Exception as error:  # whatever a damaged pickle makes pickle raise
+        raise UsageError(f"{name} has no optimizer states in it, or is cut off: {error}") from error
+    optimizer = None
+    if isinstance(states, tuple) and len(states) == 2:
+        states, optimizer = states
+    is_optimizer = optimizer is None or isinstance(optimizer, mx.optimizer.Optimizer)
+    if not isinstance(states, dict) or not is_optimizer:
+        raise UsageError(f"{name} has no optimizer states in it; save_optimizer_states writes them")
+    return states, optimizer
+
+
+def write_atomically(fname: str, data: bytes) -> None:
+    """Write a file so that at any time it is the old one or the new one."""
+    path = f"{fname}.{os.getpid()}.part"
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(path, fname)
+    except BaseException:
+        if os.path.exists(path):
+            os.unlink(path)
+        raise
