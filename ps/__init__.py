@@ -17,6 +17,7 @@ from .wire import STATE_NBYTES, Codec, GetState, Message, Multipliers, Open, Put
 
 if TYPE_CHECKING:
     from .client import Client, StoreClient
+    from .compression import Compression, compression_of
     from .departures import Operation
     from .link import ServerAddress
     from .memory import HostMemory
@@ -32,6 +33,7 @@ __all__ = [
     "Child",
     "Client",
     "Codec",
+    "Compression",
     "GetState",
     "HostMemory",
     "Key",
@@ -57,6 +59,7 @@ __all__ = [
     "WaitTimeout",
     "array_over",
     "bind_to",
+    "compression_of",
     "connect_to",
     "dump_optimizer",
     "endpoint_of",
@@ -74,6 +77,8 @@ __all__ = [
 
 _LATER = {
     "Client": "client",
+    "Compression": "compression",
+    "compression_of": "compression",
     "HostMemory": "memory",
     "Key": "plan",
     "Slice": "plan",

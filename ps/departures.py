@@ -71,6 +71,9 @@ class Operation:
     def done(self, error: Optional[str]) -> None:
         """It is answered, if ``error`` is None, or else never will be."""
 
+    def arrived_compressed(self, payload: np.ndarray, is_change: bool) -> None:
+        """A slice's value has arrived so (see wire.Answer): for those who pass it on."""
+
     def slice_in(self, bucket: Bucket) -> Slice:
         """Its slice in one of its buckets: a key that has several has each for itself."""
         return self.slices[0] if len(self.slices) == 1 else bucket.slices[0]

@@ -41,6 +41,7 @@ __all__ = [
     "Pull",
     "Push",
     "PutState",
+    "SetCompression",
     "SetHyper",
     "SetOptimizer",
     "State",
@@ -123,7 +124,8 @@ class Init(Message, frozen=True, tag=True):
 
 
 class Push(Message, frozen=True, tag=True):
-    """A contribution to round ``round`` of a run of slices. Payload: the values.
+    """A contribution to round ``round`` of a run of slices. Payload: the values, or of a single
+    slice, if ``is_compressed``, what the store's codec has made of them.
 
     Answered when the round is complete, with the new values as payload if ``want_value``.
     """
@@ -134,6 +136,7 @@ class Push(Message, frozen=True, tag=True):
     count: int
     round: int
     want_value: bool
+    is_compressed: bool = False
 
 
 class Pull(Message, frozen=True, tag=True):
@@ -250,6 +253,14 @@ class Stored(Message, frozen=True, tag=True):
     serial: int
 
 
+class SetCompression(Message, frozen=True, tag=True):
+    """From every worker, before its first Push: this is how the payloads of a store are compressed
+    (compression/setting.py). All say the same; a repeat changes nothing."""
+
+    store: int
+    params: Dict[str, Union[bool, int, float, str]]
+
+
 class Accepted(Message, frozen=True, tag=True):
     """The server has carried out the sender's SetOptimizer or SetHyper number ``serial``."""
 
@@ -258,13 +269,19 @@ class Accepted(Message, frozen=True, tag=True):
 
 
 class Answer(Message, frozen=True, tag=True):
-    """Completes Init, Push or Pull for a run of slices. Payload: the values, if ``has_value``."""
+    """Completes Init, Push or Pull for a run of slices. Payload: the values, if ``has_value``.
+
+    If ``is_compressed`` it is a single slice's, encoded: its value or, if ``is_change``, what is to
+    be added to the value that the receiver was sent before.
+    """
 
     store: int
     bucket: int
     first: int
     count: int
     has_value: bool
+    is_compressed: bool = False
+    is_change: bool = False
 
 
 Run = Union[Init, Push, Pull]
@@ -315,6 +332,7 @@ DATA = Codec(
         Pull,
         SetOptimizer,
         SetHyper,
+        SetCompression,
         Join,
         Joined,
         GetState,
