@@ -4,7 +4,7 @@ import json
 from typing import Any, Dict, Iterable, List, NamedTuple
 
 from .case import Case
-from .expectations import NATIVE_WRONG, NOT_SERVED, OURS_DIFFERS
+from .expectations import reason_of
 from .judge import Verdict, judge
 from .runner import Outcome, run_native, run_ours
 
@@ -65,8 +65,7 @@ def as_markdown(rows: Iterable[Row]) -> str:
 
 def _line(row: Row) -> str:
     name = row.case.name
-    reasons = (NATIVE_WRONG, OURS_DIFFERS, NOT_SERVED)
-    why = next((table[name] for table in reasons if name in table), "")
+    why = reason_of(name)
     cells = [
         f"`{name}`",
         row.case.what,

@@ -85,7 +85,7 @@ OPTIMIZERS: Dict[str, Tuple[str, str, Dict[str, Any]]] = {
     "signum": ("Signum", "signum", {"momentum": 0.9}),
     "dcasgd": ("DCASGD", "dcasgd", {}),
     "ccsgd": ("ccSGD", "ccsgd", {"momentum": 0.9}),
-    "lars": ("LARS", "lars", {"momentum": 0.9, "wd": 0.01}),
+    "lars": ("LARS", "lars", {"momentum": 0.9, "wd": 0.01, "eta": 1.0}),
     "lamb": ("LAMB", "lamb", {"wd": 0.01}),
     "lbsgd": ("LBSGD, LARS", "lbsgd", {"momentum": 0.9, "warmup_strategy": "lars"}),
     "test": ("`mx.optimizer.Test`", "test", {"rescale_grad": 0.5}),
