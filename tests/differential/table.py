@@ -17,7 +17,7 @@ _HEAD = """\
 
 Made by `python -m tests.differential`: the same script on both stores, {count} cases, mostly two
 workers and two servers. "Right" says whose result is the one that was computed without a store,
-within 1e-5, or who says no where that is the right thing to do.
+within 1e-5, or who says no where that is the right thing to do. What is shown is rank 0's result.
 
 | who is right | cases |
 |---|---|
@@ -78,7 +78,7 @@ def _line(row: Row) -> str:
 
 def _shown(outcome: Outcome) -> str:
     if outcome.failure:
-        return outcome.failure
+        return _cut(outcome.failure)
     for record in outcome.records:
         if "raised" in record:
             return _cut(f"{record['raised']}: {record['text']}")
