@@ -234,8 +234,6 @@ class Store(Generic[S]):
         """
         for slot in self._all_slots():
             slot.pullers = [other for other in slot.pullers if other != child]
-        if self.answers is not None:
-            self.answers.forget(child)
 
     def leave(self, child: int) -> List[Reply]:
         """The child will push no more; answers what waited only for it."""

@@ -123,7 +123,8 @@ class SyncStore(Store[SyncSlot]):
         if compression.answers:
             if self.answers is None:
                 self.answers = Answers(compression, self.plan.has_whole_keys)
-            self.answers.forget(child)  # it may not have kept what it was sent before
+            # It has not kept what it was sent before it said so; and it says so on each connection.
+            self.answers.forget(child)
         return is_first
 
     def forget_requests(self, child: int) -> None:

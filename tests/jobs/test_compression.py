@@ -19,8 +19,9 @@ def check(out: str, workers: int) -> None:
     assert len(set(re.findall(r"BITS (\S+)", out))) == 1
 
 
-@pytest.mark.parametrize("where", ["servers", "workers"])
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(
+    ("codec", "where"), [*((codec, "servers") for codec in CODECS), ("1bit", "workers")]
+)
 def test_it_learns_and_all_workers_have_the_same_bits(
     cluster: Cluster, codec: str, where: str
 ) -> None:
@@ -28,8 +29,7 @@ def test_it_learns_and_all_workers_have_the_same_bits(
     check(run.out, 2)
 
 
-@pytest.mark.parametrize("memory", [[], [APART]], ids=["shared", "apart"])
-@pytest.mark.parametrize("codec", ["1bit", "topk"])
+@pytest.mark.parametrize(("codec", "memory"), [("1bit", []), ("topk", [APART])])
 def test_so_they_do_at_any_place_of_a_tree(cluster: Cluster, codec: str, memory: List[str]) -> None:
     """Workers that share memory with an owner, that have a server between, or two."""
     topology = cluster.cwd / "topology"
@@ -39,8 +39,7 @@ def test_so_they_do_at_any_place_of_a_tree(cluster: Cluster, codec: str, memory:
     check(run.out, 5)
 
 
-@pytest.mark.parametrize("store", ["dist_async", "dist_ssp"])
-@pytest.mark.parametrize("codec", ["2bit", "fp16"])
+@pytest.mark.parametrize(("codec", "store"), [("2bit", "dist_async"), ("fp16", "dist_ssp")])
 def test_asynchronous_stores_learn(cluster: Cluster, codec: str, store: str) -> None:
     run = cluster.run("-n", 2, "-s", 2, APART, SCRIPT, codec, store, "servers", 300)
     errors = [float(error) for error in re.findall(r"ERROR (\S+)", run.out)]

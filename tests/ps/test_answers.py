@@ -7,6 +7,9 @@ from baryon.ps.answers import Answers, Compressed, Part, Received
 from baryon.ps.compression import CODECS, compression_of
 from baryon.ps.errors import ProtocolError
 from baryon.ps.plan import Plan
+from baryon.ps.store import Reply
+from baryon.ps.sync_store import SyncStore
+from baryon.ps.wire import KeySpec
 
 SIZE = 500
 
@@ -106,6 +109,33 @@ def test_a_run_is_sent_in_as_few_parts_as_possible(plan):
     assert [part[:2] for part in parts] == [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)]
     assert [part.compressed is None for part in parts] == [True, False, True, False, False]
     assert list(answers.parts(1, run)) == [Part(0, 5, None)]
+
+
+def test_what_a_child_was_sent_before_it_said_that_it_compresses_does_not_count():
+    store = SyncStore(0, Plan(1), range(2))
+    for child in range(2):
+        store.declare(child, 0, [KeySpec("w", (SIZE,), "float32")])
+    store.update = lambda slice_, merged, value: np.add(value, merged, out=value)
+    store.init(0, 0, 0, 1, np.zeros(SIZE, "f4").view("u1"))
+    reply = Reply(1, 0, 0, 1, True)
+
+    def push(round_):
+        for child in range(2):
+            store.push(child, 0, 0, 1, round_, True, np.ones(SIZE, "f4").view("u1"))
+
+    def is_compressed():
+        ((same, compressed),) = store.parts(reply)
+        assert same == reply
+        return compressed is not None
+
+    store.set_compression(0, setting())
+    seen = [is_compressed()]  # a pull
+    for round_ in range(1, 4):
+        if round_ < 3:  # before the first round, and anew before the second
+            store.set_compression(1, setting())
+        push(round_)
+        seen.append(is_compressed())
+    assert seen == [False, False, False, True]
 
 
 def test_small_keys_are_updated_where_they_lie(plan):
