@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .mxnet_compat import array_over, import_mxnet
     from .optimizer import dump_optimizer, needs_whole_keys
     from .plan import Key, Slice
+    from .row_operation import RowOperation
+    from .rows import Rows, ids_in, rows_in, summed, union
     from .server import Server
     from .states import SliceState, flatten, layout_of, pieces, unflatten
 
@@ -47,6 +49,8 @@ __all__ = [
     "ProtocolError",
     "PutState",
     "Reactor",
+    "RowOperation",
+    "Rows",
     "STATE_NBYTES",
     "Server",
     "ServerAddress",
@@ -64,15 +68,19 @@ __all__ = [
     "dump_optimizer",
     "endpoint_of",
     "flatten",
+    "ids_in",
     "import_mxnet",
     "layout_of",
     "needs_whole_keys",
     "new_key_pair",
     "pieces",
+    "rows_in",
     "secure_client",
     "secure_server",
+    "summed",
     "token_of",
     "unflatten",
+    "union",
 ]
 
 _LATER = {
@@ -88,6 +96,12 @@ _LATER = {
     "pieces": "states",
     "unflatten": "states",
     "Operation": "departures",
+    "RowOperation": "row_operation",
+    "Rows": "rows",
+    "ids_in": "rows",
+    "rows_in": "rows",
+    "summed": "rows",
+    "union": "rows",
     "Server": "server",
     "ServerAddress": "link",
     "StoreClient": "client",

@@ -18,7 +18,8 @@ import numpy as np
 from .errors import ProtocolError, UsageError
 from .memory import Memory
 from .plan import Plan, Slice
-from .store import Payload, Reply, Slot, Store, Updater, Wait
+from .rows import Part, join
+from .store import Reply, Slot, Store, Updater, Wait
 
 __all__ = ["AsyncSlot", "AsyncStore"]
 
@@ -29,7 +30,7 @@ class AsyncSlot(Slot):
     def __init__(self, slice_: Slice, value: np.ndarray, children: Sequence[int]) -> None:
         super().__init__(slice_, value)
         self.rounds = dict.fromkeys(children, 0)  # child -> rounds applied
-        self.held: Dict[int, np.ndarray] = {}  # contributions that cannot be applied yet
+        self.held: Dict[int, Part] = {}  # contributions that cannot be applied yet
         # child -> wants the value, of those whose next round has come and is not answered
         self.askers: Dict[int, bool] = {}
 
@@ -56,12 +57,10 @@ class AsyncStore(Store[AsyncSlot]):
         self.update = update
         return [reply for slot in self._all_slots() for reply in self._advance(slot)]
 
-    def push(
-        self, child: int, bucket: int, first: int, count: int,
-        round_: int, want_value: bool, payload: Payload,
+    def _push(
+        self, child: int, slots: Sequence[AsyncSlot], parts: Sequence[Part],
+        round_: int, want_value: bool,
     ) -> List[Reply]:  # fmt: skip
-        slots = self._run(bucket, first, count)
-        parts = self._parts(slots, payload)
         for slot in slots:
             done = slot.rounds.get(child, -1)
             if not 0 < round_ <= done + 1 or (round_ > done and child not in self._active):
@@ -76,7 +75,8 @@ class AsyncStore(Store[AsyncSlot]):
         replies: List[Reply] = []
         for slot, part in zip(slots, parts):
             if round_ < slot.rounds[child]:  # a repeat of something that is long done
-                replies.append(Reply(child, bucket, slot.slice.position, 1, want_value))
+                where = slot.slice.bucket.index, slot.slice.position
+                replies.append(Reply(child, *where, 1, want_value))
                 continue
             slot.askers[child] = want_value
             if round_ > slot.rounds[child]:
@@ -99,7 +99,7 @@ class AsyncStore(Store[AsyncSlot]):
         found: Dict[int, Wait] = {}
         for slot in self._all_slots():
             name = str(slot.slice.key.name)
-            for child in (*slot.askers, *slot.pullers):
+            for child in (*slot.askers, *slot.waiting):
                 round_ = slot.rounds[child]
                 missing = self._behind(slot, round_) if slot.initialised else ()
                 first = () if self.first is None else (self.first,)
@@ -127,8 +127,7 @@ class AsyncStore(Store[AsyncSlot]):
                 continue
             parts = [one.held.pop(child) for one in slots]
             value = slot.value if len(slots) == 1 else self._memory.key(key).reshape(-1)
-            merged = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            self.update(slots[0].slice, merged, value)
+            self.update(slots[0].slice, join(parts, [one.slice for one in slots]), value)
             for one in slots:
                 one.rounds[child] += 1
         return [reply for one in slots for reply in self._answer(one)]

@@ -334,7 +334,8 @@ class Client:
         for run in runs:
             link = self._link(run.slices[0].bucket.server)
             if link.server.is_shared:
-                store.fill(run)
+                if not run.is_framed:
+                    store.fill(run)
                 store.sent(run)
                 self._send(link, store, run)
             else:
@@ -349,7 +350,9 @@ class Client:
 
     @staticmethod
     def _send(link: Link, store: WorkerStore, run: Run) -> None:
-        if link.server.is_shared:
+        if run.is_framed:
+            link.send(*store.framed(run), run.priority)
+        elif link.server.is_shared:
             link.send_shared(store.header(run), run.priority)
         else:
             link.send(*store.message(run), run.priority)
@@ -364,6 +367,8 @@ class Client:
                     self._on_answer(server, answer, frames[1:])
             elif isinstance(message, wire.Answer):
                 self._on_answer(server, message, frames[1:])
+            elif isinstance(message, wire.AnswerRows):
+                self._on_rows(server, message, frames[1:])
             elif isinstance(message, (wire.State, wire.Stored, wire.Joined)):
                 payload = np.frombuffer(frames[1].buffer, np.uint8) if len(frames) > 1 else None
                 self._requests.answered(message.serial, message, payload)
@@ -386,6 +391,18 @@ class Client:
         if not self._servers[server].is_shared:
             self._window.answered(store.unanswered_nbytes(message))
         for operation in store.answered(message, payload):
+            self._finish(operation)
+        self._window.flush()
+
+    def _on_rows(self, server: int, message: wire.AnswerRows, payloads: List[zmq.Frame]) -> None:
+        if message.store not in self._stores or len(payloads) != 1:
+            raise ProtocolError(f"{message} with {len(payloads)} payload frames")
+        store = self._stores[message.store]
+        if not self._servers[server].is_shared:
+            where = message.store, message.bucket, message.position, 1
+            self._window.answered(store.unanswered_nbytes(wire.Answer(*where, False)))
+        payload = np.frombuffer(payloads[0].buffer, np.uint8)
+        for operation in store.answered_rows(message, payload):
             self._finish(operation)
         self._window.flush()
 

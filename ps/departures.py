@@ -44,6 +44,8 @@ class Operation:
     are all of the key's, or some.
     """
 
+    is_framed = False  # its bytes travel slice by slice, and in frames also on a shared link
+
     __slots__ = (
         "is_ready", "key", "kind", "priority", "remaining", "round", "slices",
         "source", "targets", "want_value",
@@ -57,7 +59,7 @@ class Operation:
         priority: int = 0,
         slices: Sequence[Slice] = (),
     ) -> None:
-        self.kind = kind  # "init", "push" or "pull"
+        self.kind = kind  # "init", "push", "pull", "push_rows" or "pull_rows"
         self.key = key
         self.want_value = want_value
         self.priority = priority
@@ -73,6 +75,10 @@ class Operation:
 
     def arrived_compressed(self, payload: np.ndarray, is_change: bool) -> None:
         """A slice's value has arrived so (see wire.Answer): for those who pass it on."""
+
+    def nbytes_in(self, slice_: Slice) -> int:
+        """How many bytes of a slice travel."""
+        return slice_.nbytes
 
     def slice_in(self, bucket: Bucket) -> Slice:
         """Its slice in one of its buckets: a key that has several has each for itself."""
@@ -91,7 +97,11 @@ class Run(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Without padding."""
-        return sum(slice_.nbytes for slice_ in self.slices)
+        return sum(op.nbytes_in(slice_) for op, slice_ in zip(self.operations, self.slices))
+
+    @property
+    def is_framed(self) -> bool:
+        return self.operations[0].is_framed
 
     @property
     def priority(self) -> int:
@@ -146,6 +156,8 @@ def runs_of(leaving: List[Tuple[Operation, Slice]]) -> Iterator[Run]:
 
 def _adjoins(left: Tuple[Operation, Slice], right: Tuple[Operation, Slice]) -> bool:
     a, b = left[0], right[0]
+    if a.is_framed:
+        return False
     return right[1].position == left[1].position + 1 and (a.kind, a.round, a.want_value) == (
         b.kind,
         b.round,

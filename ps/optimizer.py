@@ -16,6 +16,7 @@ import numpy as np
 from .errors import UsageError
 from .mxnet_compat import array_over, import_mxnet
 from .plan import Slice
+from .rows import Part, Rows
 from .states import SliceState, flatten, unflatten
 from .wire import Multipliers, StateSpec
 
@@ -161,9 +162,9 @@ class SliceUpdater:
             for name, value in attributes.items():
                 setattr(optimizer, name, value)
 
-    def __call__(self, slice_: Slice, merged: np.ndarray, value: np.ndarray) -> None:
-        """Update ``value`` in place by the gradient ``merged``; both are 1-D, of the slice or of
-        the whole key that begins with it.
+    def __call__(self, slice_: Slice, merged: Part, value: np.ndarray) -> None:
+        """Update ``value`` (1-D) in place by the gradient ``merged``; both are of the slice or of
+        the whole key that begins with it. Rows are a row-sparse gradient to the optimizer.
 
         Raises UsageError if the optimizer needs more than a slice, and what it raises itself.
         """
@@ -174,13 +175,16 @@ class SliceUpdater:
                 f"{type(self._optimizer).__name__} needs whole parameters, and key {key.name!r} is "
                 "in pieces; call set_optimizer on every worker, not on rank 0 alone"
             )
-        shape = key.shape if is_whole else value.shape
+        shape = key.shape if is_whole else slice_.shape
         if slice_ not in self._slices:
             weight = array_over(value.reshape(shape))
             state = self._optimizer.create_state_multi_precision(key.name, weight)
             self._slices[slice_] = (self._copy(), weight, state)
         optimizer, weight, state = self._slices[slice_]
-        gradient = array_over(np.ascontiguousarray(merged).reshape(shape))
+        if isinstance(merged, Rows):
+            gradient = _row_sparse(merged, shape)
+        else:
+            gradient = array_over(np.ascontiguousarray(merged).reshape(shape))
         optimizer.update_multi_precision(key.name, weight, gradient, state)
         # Raises what the operators raised, and keeps ``merged`` alive until they have read it.
         weight.wait_to_read()
@@ -211,7 +215,8 @@ class SliceUpdater:
             setattr(optimizer, name, scalar)
         optimizer._index_update_count[key.name] = spec.count
         optimizer.num_update = max(optimizer.num_update, spec.count)
-        weight = array_over(value.reshape(key.shape if value.size == key.size else value.shape))
+        shape = key.shape if value.size == key.size else slice_.shape
+        weight = array_over(value.reshape(shape))
         self._slices[slice_] = (optimizer, weight, unflatten(spec.layout, state.arrays))
 
     def _copy(self) -> Any:
@@ -220,3 +225,11 @@ class SliceUpdater:
         optimizer._index_update_count = optimizer._all_index_update_counts[0]
         optimizer.lr_scheduler = copy.deepcopy(optimizer.lr_scheduler)
         return optimizer
+
+
+def _row_sparse(rows: Rows, shape: Tuple[int, ...]) -> Any:
+    mx = import_mxnet()
+    if not rows.ids.size:
+        return mx.nd.sparse.zeros("row_sparse", shape, dtype=rows.values.dtype)
+    values = rows.values.reshape(-1, *shape[1:])
+    return mx.nd.sparse.row_sparse_array((values, rows.ids), shape=shape, dtype=values.dtype)

@@ -6,11 +6,15 @@ many, one slice each. The plan only grows, and it is a function of the order in 
 added and of nothing else, so every worker and every server computes the same one; servers compare
 what workers declare (store.py) and say so if two disagree.
 
+A slice holds whole rows of its key, so that rows can be sent and updated by themselves (rows.py),
+unless a row is bigger than a bucket.
+
 Placement: a new bucket goes to the server that owns the fewest bytes. Rejected: hashing keys to
 servers as MXNet does, which loads one server with 7 times the bytes of another on real models;
 a plan sent out by one coordinator, which costs every `init` a round trip.
 """
 
+import math
 from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
@@ -83,6 +87,31 @@ class Slice:
         self.nbytes = (stop - start) * bucket.dtype.itemsize
 
     @property
+    def first_row(self) -> int:
+        """The key's row with which it begins; if the key has rows, as the next."""
+        return self.start // self.key.row_size if self.start else 0
+
+    @property
+    def shape(self) -> Tuple[int, ...]:
+        """As an array of its own: whole rows, or flat if its key is cut through them."""
+        if len(self.key.slices) == 1:
+            return self.key.shape
+        if not self.key.has_rows:
+            return (self.stop - self.start,)
+        return (self.num_rows, *self.key.shape[1:])
+
+    @property
+    def row_nbytes(self) -> int:
+        return self.key.row_size * self.key.dtype.itemsize
+
+    @property
+    def num_rows(self) -> int:
+        key = self.key
+        if len(key.slices) == 1:
+            return key.shape[0]
+        return (self.stop - self.start) // key.row_size
+
+    @property
     def end(self) -> int:
         """The byte of the bucket after this slice, without padding."""
         return self.offset + self.nbytes
@@ -93,9 +122,12 @@ class Slice:
 
 
 class Key:
-    """One parameter: ``number`` counts keys in the order in which they were added."""
+    """One parameter: ``number`` counts keys in the order in which they were added.
 
-    __slots__ = ("dtype", "name", "number", "shape", "size", "slices")
+    A row has ``row_size`` elements; whether its slices hold whole ones says ``has_rows``.
+    """
+
+    __slots__ = ("dtype", "has_rows", "name", "number", "row_size", "shape", "size", "slices")
 
     def __init__(
         self, number: int, name: Union[int, str], shape: Tuple[int, ...], dtype: np.dtype
@@ -104,9 +136,9 @@ class Key:
         self.name = name
         self.shape = shape
         self.dtype = dtype
-        self.size = 1
-        for extent in shape:
-            self.size *= extent
+        self.row_size = math.prod(shape[1:])
+        self.size = self.row_size * math.prod(shape[:1])
+        self.has_rows = bool(shape)
         self.slices: List[Slice] = []
 
     @property
@@ -164,6 +196,9 @@ class Plan:
             self._place(key, 0, key.size, self._shared_bucket(key))
         else:
             step = self.bucket_nbytes // key.dtype.itemsize
+            key.has_rows = key.row_size <= step
+            if key.has_rows:
+                step -= step % key.row_size
             region = self._new_region(key.nbytes)
             server = self._emptiest() if self.has_whole_keys else None
             for start in range(0, key.size, step):

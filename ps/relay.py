@@ -18,6 +18,8 @@ from .departures import Operation
 from .memory import Memory
 from .plan import Plan
 from .rising_store import Rise, RisingStore
+from .row_operation import RowOperation
+from .rows import as_bytes, encoded
 from .store import Reply
 
 __all__ = ["Relay"]
@@ -35,6 +37,16 @@ class _Rising(Operation):
     def done(self, error: Optional[str]) -> None:
         if error is None:  # otherwise the client says so
             self.answered(self.compressed)
+
+
+class _RisingRows(RowOperation):
+    __slots__ = ("answered",)
+
+    answered: Callable[[], None]
+
+    def done(self, error: Optional[str]) -> None:
+        if error is None:
+            self.answered()
 
 
 class Relay:
@@ -73,7 +85,9 @@ class Relay:
         above = self._above[number]
         rising, store.rising = store.rising, []
         for rise in rising:
-            operation = self._operation(number, store, rise)
+            rows = rise.kind in ("push_rows", "pull_rows")
+            make = self._row_operation if rows else self._operation
+            operation = make(number, store, rise)
             above.announce(operation)
             above.ready(operation)
 
@@ -87,6 +101,27 @@ class Relay:
         operation.answered = lambda compressed: self._on_answers(
             number, store.answered_above(slice_, compressed)
         )
+        return operation
+
+    def _row_operation(self, number: int, store: RisingStore, rise: Rise) -> Operation:
+        key = self._above[number].key(rise.slice.key.name)
+        slice_ = key.slices[rise.slice.index]
+        if rise.rows is not None:
+            payload = encoded(rise.rows)
+        else:
+            assert rise.ids is not None
+            payload = as_bytes(rise.ids)
+        operation = _RisingRows(rise.kind, key, {slice_: payload}, -key.number)
+
+        def answered() -> None:
+            if rise.rows is not None:
+                replies = store.answered_above(rise.slice)
+            else:
+                replies = store.rows_above(rise.slice, operation.values[slice_])
+            self._on_answers(number, replies)
+
+        operation.answered = answered
+        operation.round = rise.round if rise.rows is not None else None
         return operation
 
     def join(self, number: int, done: Callable[[], None]) -> None:

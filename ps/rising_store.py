@@ -2,27 +2,37 @@
 
 It takes all slices and owns none: what it has merged *rises* to the servers above (`rising`), and
 the round ends when their answer has come (`answered_above`).
+
+The answer to a sum of rows is without the value, of which most has not changed: whoever pulls all
+of it or some rows is answered when those above are. The rows that several children wait for are
+asked for as one.
 """
 
-from typing import List, NamedTuple, Optional, Sequence, Set
+from typing import Dict, List, NamedTuple, Optional, Sequence, Set
 
 import numpy as np
 
 from .answers import Compressed
 from .memory import Memory
 from .plan import Plan, Slice
-from .store import Reply
+from .rows import Rows
+from .store import Reply, rows_reply
 from .sync_store import _START, SyncSlot, SyncStore
 
 __all__ = ["Rise", "RisingStore"]
 
 
 class Rise(NamedTuple):
-    """What goes up to the servers above, ``kind`` as an Operation's; ``round`` of a push."""
+    """What goes up to the servers above, ``kind`` as an Operation's; ``round`` of a push.
+
+    ``rows`` are those of "push_rows", ``ids`` those of "pull_rows".
+    """
 
     kind: str
     slice: Slice
     round: int
+    rows: Optional[Rows] = None
+    ids: Optional[np.ndarray] = None
 
 
 class RisingStore(SyncStore):
@@ -41,9 +51,10 @@ class RisingStore(SyncStore):
         super().__init__(server, plan, children, memory, names, first)
         self.rising: List[Rise] = []  # to be taken by whoever sends them
         self._outgoing = outgoing
-        # Their values are those of the last round that this server took part in; those above may
+        # Their values are those of some earlier round: the last one was of rows, or those above may
         # have gone on while all children had joined.
         self._stale: Set[SyncSlot] = set()
+        self._asked: Dict[SyncSlot, np.ndarray] = {}  # ids of the rows that are to come from above
 
     def answered_above(self, slice_: Slice, compressed: Optional[Compressed] = None) -> List[Reply]:
         """The servers above have answered what has risen of a slice; its value is there, and came
@@ -55,12 +66,30 @@ class RisingStore(SyncStore):
         self._stale.discard(slot)
         if kind == "push":
             return self._end_round([slot])
+        if kind == "push_rows":
+            self._stale.add(slot)
+            return self._end_round([slot], has_value=False)
         slot.initialised = True
         replies = []
         if slot.asked_init:
             slot.asked_init = False
             assert self.first is not None
             replies.append(Reply(self.first, slice_.bucket.index, slice_.position, 1, False))
+        return replies + self._answer_pullers(slot)
+
+    def rows_above(self, slice_: Slice, values: np.ndarray) -> List[Reply]:
+        """The servers above have answered with the rows that were asked for (uint8)."""
+        slot = self._slots[slice_.bucket.index][slice_.position]
+        slot.above = ""
+        asked, key = self._asked.pop(slot), slice_.key
+        rows = values.view(key.dtype).reshape(asked.size, key.row_size)
+        waiting, slot.row_pullers = slot.row_pullers, []
+        replies = []
+        for child, ids in waiting:
+            if np.isin(ids, asked).all():
+                replies.append(rows_reply(slice_, child, rows[np.searchsorted(asked, ids)]))
+            else:  # it has asked meanwhile
+                slot.row_pullers.append((child, ids))
         return replies + self._answer_pullers(slot)
 
     def _takes(self, slice_: Slice) -> bool:
@@ -81,8 +110,19 @@ class RisingStore(SyncStore):
         return []
 
     def _await_first(self, slot: SyncSlot) -> None:
-        if (self.first is None or slot in self._stale) and not slot.above:
+        if slot.above or not (self.first is None or slot in self._stale):
+            return
+        if slot.pullers:
             self._rise("pull", slot)
+        elif slot.row_pullers:
+            ids = self._asked[slot] = np.unique(np.concatenate([i for _, i in slot.row_pullers]))
+            self._rise("pull_rows", slot, ids=ids)
+
+    def _answer_pullers(self, slot: SyncSlot) -> List[Reply]:
+        if slot.initialised:
+            return super()._answer_pullers(slot)
+        self._await_first(slot)
+        return []
 
     def _is_for_first(self, slot: SyncSlot) -> bool:
         return not slot.above and slot not in self._stale
@@ -100,11 +140,20 @@ class RisingStore(SyncStore):
     def _complete(self, slots: List[SyncSlot]) -> List[Reply]:
         for slot in slots:
             assert slot.sum is not None and slot.accumulator is not None
+            if isinstance(slot.sum, Rows):
+                self._rise("push_rows", slot, rows=slot.sum)
+                continue
             if slot.sum is not slot.accumulator:
                 slot.accumulator[:] = slot.sum
             self._rise("push", slot)
         return []
 
-    def _rise(self, kind: str, slot: SyncSlot) -> None:
+    def _rise(
+        self,
+        kind: str,
+        slot: SyncSlot,
+        rows: Optional[Rows] = None,
+        ids: Optional[np.ndarray] = None,
+    ) -> None:
         slot.above = kind
-        self.rising.append(Rise(kind, slot.slice, slot.round + 1))
+        self.rising.append(Rise(kind, slot.slice, slot.round + 1, rows, ids))

@@ -42,6 +42,7 @@ log = logging.getLogger("baryon.server")
 
 _STALL_WARNING_S = 60.0
 _PAYLOAD = (wire.Init, wire.Push)  # in a frame, or in the memory of a host
+_FRAMED = (wire.PutState, wire.PushRows, wire.PullRows)  # always in a frame
 
 
 class Server:
@@ -106,6 +107,8 @@ class Server:
             wire.Init: self._init,
             wire.Push: self._push,
             wire.Pull: self._pull,
+            wire.PushRows: self._push_rows,
+            wire.PullRows: self._pull_rows,
             wire.SetOptimizer: self._set_optimizer,
             wire.SetHyper: self._set_hyper,
             wire.SetCompression: self._set_compression,
@@ -173,10 +176,10 @@ class Server:
         handler = self._handlers.get(type(message))
         if handler is None:
             raise ProtocolError(f"{type(message).__name__} is not for a server")
-        if isinstance(message, wire.PutState) and len(frames) == 2:
+        if isinstance(message, _FRAMED) and len(frames) == 2:
             replies = handler(child, message, np.frombuffer(frames[1].buffer, np.uint8))
         elif not isinstance(message, _PAYLOAD):
-            if len(frames) != 1 or isinstance(message, wire.PutState):
+            if len(frames) != 1 or isinstance(message, _FRAMED):
                 raise ProtocolError(f"{type(message).__name__} came in {len(frames)} frames")
             replies = handler(child, message)
         else:
@@ -315,6 +318,13 @@ class Server:
         m = message
         return self._store(m).pull(child, m.bucket, m.first, m.count)
 
+    def _push_rows(self, child: int, message: wire.PushRows, payload: np.ndarray) -> List[Reply]:
+        m = message
+        return self._store(m).push_rows(child, m.bucket, m.position, m.round, payload)
+
+    def _pull_rows(self, child: int, message: wire.PullRows, payload: np.ndarray) -> List[Reply]:
+        return self._store(message).pull_rows(child, message.bucket, message.position, payload)
+
     def _set_optimizer(self, child: int, message: wire.SetOptimizer) -> List[Reply]:
         store = self._store(message)
         self._check_first(child, store, "sent an optimizer; only rank 0's counts")
@@ -409,6 +419,9 @@ class Server:
         """Send answers, several of a shared link as one, and up what has been merged by now."""
         shared: Dict[int, List[wire.Answer]] = {}
         for r in replies:
+            if r.rows is not None:
+                self._reply(r.child, wire.AnswerRows(number, r.bucket, r.first), r.rows)
+                continue
             answer = wire.Answer(number, r.bucket, r.first, r.num_slices, r.has_value)
             if self._children[r.child].member:
                 shared.setdefault(r.child, []).append(answer)

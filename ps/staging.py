@@ -22,6 +22,7 @@ from .departures import Departures, Operation, Run, runs_of
 from .errors import ProtocolError
 from .memory import Memory
 from .plan import Key, Plan, Slice
+from .row_operation import RowOperation
 
 __all__ = ["WorkerStore"]
 
@@ -91,7 +92,7 @@ class WorkerStore:
     def depart(self, ready: List[Operation]) -> Iterator[Run]:
         """What can leave now that these are ready."""
         for operation in ready:
-            if operation.kind == "push" and operation.round is None:
+            if operation.kind in ("push", "push_rows") and operation.round is None:
                 operation.round = self.next_round(operation.key)
             self.departures.ready(operation)
         yield from self.departures.take()
@@ -117,7 +118,8 @@ class WorkerStore:
             run = self.plan.run(answer.bucket, answer.first, answer.count)
         except IndexError:
             return 0  # `answered` says what is wrong
-        return sum(slice_.nbytes for slice_ in run if slice_ in self.outstanding)
+        waiting = self.outstanding
+        return sum(waiting[slice_].nbytes_in(slice_) for slice_ in run if slice_ in waiting)
 
     def apart(self, run: Run) -> Iterator[Run]:
         """A run as the runs that it travels in: each slice that is compressed is one of its own."""
@@ -162,6 +164,17 @@ class WorkerStore:
         self.fill(run)
         return self.outgoing.run(run.slices)
 
+    def framed(self, run: Run) -> Tuple[wire.Message, np.ndarray]:
+        """Header and payload of a run of rows."""
+        operation, slice_ = run.operations[0], run.slices[0]
+        assert isinstance(operation, RowOperation)
+        where = (self.number, slice_.bucket.index, slice_.position)
+        payload = operation.payloads[slice_]
+        if operation.kind == "pull_rows":
+            return wire.PullRows(*where), payload
+        assert operation.round is not None
+        return wire.PushRows(*where, operation.round), payload
+
     def fill(self, run: Run) -> None:
         """Put the bytes of a run where they are sent from, if they are not there."""
         for operation, slice_ in zip(run.operations, run.slices):
@@ -196,6 +209,8 @@ class WorkerStore:
             operation = self.outstanding.pop(slice_, None)
             if operation is None:
                 continue
+            if operation.kind == "pull_rows":
+                raise ProtocolError(f"{message} for who has asked for rows")
             if self._encoder is not None and operation.kind == "push":
                 self._encoder.answered(slice_)
             if compressed is not None:
@@ -214,6 +229,22 @@ class WorkerStore:
             raise ProtocolError(f"{message} is compressed, and should not be")
         compressed = Compressed(payload, message.is_change)
         return compressed, self._received.decode(slice_, compressed)
+
+    def answered_rows(self, message: wire.AnswerRows, payload: np.ndarray) -> List[Operation]:
+        """Take the rows of a slice; returns the operation, if that completes it."""
+        try:
+            (slice_,) = self.plan.run(message.bucket, message.position, 1)
+        except IndexError as error:
+            raise ProtocolError(str(error)) from error
+        operation = self.outstanding.get(slice_)
+        if not isinstance(operation, RowOperation) or operation.kind != "pull_rows":
+            return []
+        if payload.nbytes != operation.num_rows(slice_) * slice_.row_nbytes:
+            raise ProtocolError(f"{payload.nbytes} bytes of rows in {message}")
+        del self.outstanding[slice_]
+        operation.values[slice_] = payload
+        operation.remaining -= 1
+        return [] if operation.remaining else [operation]
 
     def _take_value(
         self, operation: Operation, slice_: Slice, values: Optional[np.ndarray]

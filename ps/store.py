@@ -39,25 +39,30 @@ from .contributions import Contributions
 from .errors import ProtocolError, UsageError
 from .memory import Memory
 from .plan import Key, Plan, Slice
+from .rows import Part, as_bytes, ids_of, rows_of, select
 from .wire import KeySpec
 
-__all__ = ["Payload", "Reply", "Slot", "Store", "Updater", "Wait"]
+__all__ = ["Payload", "Reply", "Slot", "Store", "Updater", "Wait", "rows_reply"]
 
-Updater = Callable[[Slice, np.ndarray, np.ndarray], None]
-"""``update(slice, merged, value)`` changes ``value`` in place; both are 1-D, and of that slice or,
-in a store of whole keys, of the whole key that begins with it."""
+Updater = Callable[[Slice, Part, np.ndarray], None]
+"""``update(slice, merged, value)`` changes ``value`` in place, which is 1-D; both are of that slice
+or, in a store of whole keys, of the whole key that begins with it."""
 Payload = Union[np.ndarray, Memory]
 """The bytes of a run, as uint8, or the memory in which its slices lie."""
 
 
 class Reply(NamedTuple):
-    """An answer to child ``child`` for a run of slices, with their values (`Store.values`)."""
+    """An answer to child ``child`` for a run of slices, with their values (`Store.values`).
+
+    ``rows`` is for who has asked for some rows of a slice: their elements, as uint8.
+    """
 
     child: int
     bucket: int
     first: int
     num_slices: int
     has_value: bool
+    rows: Optional[np.ndarray] = None
 
 
 class Wait(NamedTuple):
@@ -72,13 +77,19 @@ class Wait(NamedTuple):
 class Slot:
     """A slice at a server that keeps its value."""
 
-    __slots__ = ("initialised", "pullers", "slice", "value")
+    __slots__ = ("initialised", "pullers", "row_pullers", "slice", "value")
 
     def __init__(self, slice_: Slice, value: np.ndarray) -> None:
         self.slice = slice_
         self.value = value  # 1-D view of the bucket's memory
         self.initialised = False
         self.pullers: List[int] = []  # wait for the first value
+        self.row_pullers: List[Tuple[int, np.ndarray]] = []  # the same, with the rows' ids
+
+    @property
+    def waiting(self) -> List[int]:
+        """The children that wait for the first value."""
+        return [*self.pullers, *(child for child, _ in self.row_pullers)]
 
 
 S = TypeVar("S", bound=Slot)
@@ -206,17 +217,23 @@ class Store(Generic[S]):
         ``payload`` may be kept until its round is complete and must not change meanwhile; if it
         can be written to, it is the store's to do so.
         """
-        raise NotImplementedError
+        slots = self._run(bucket, first, count)
+        return self._push(child, slots, self._parts(slots, payload), round_, want_value)
+
+    def push_rows(
+        self, child: int, bucket: int, position: int, round_: int, payload: np.ndarray
+    ) -> List[Reply]:
+        """Take a contribution of some rows of a slice (rows.py), as `push`."""
+        slots = self._run(bucket, position, 1)
+        rows = rows_of(slots[0].slice, payload)
+        return self._push(child, slots, [rows], round_, False)
 
     def pull(self, child: int, bucket: int, first: int, count: int) -> List[Reply]:
         """Answer with the values, now or once worker 0 has initialised them."""
         slots = self._run(bucket, first, count)
         if all(slot.initialised for slot in slots):
             return [Reply(child, bucket, first, count, True)]
-        for slot in slots if self.first is not None and self._first_has_left else ():
-            if not slot.initialised and self._is_for_first(slot):
-                name = slot.slice.key.name
-                raise UsageError(f"worker 0 has ended without initialising key {name!r}")
+        self._check_will_have_value(slots)
         replies = []
         for slot in slots:
             if slot.initialised:
@@ -226,6 +243,18 @@ class Store(Generic[S]):
                 self._await_first(slot)
         return replies
 
+    def pull_rows(self, child: int, bucket: int, position: int, payload: np.ndarray) -> List[Reply]:
+        """Answer with some rows of a slice, whose ids are the payload, as `pull`."""
+        slots = self._run(bucket, position, 1)
+        slot = slots[0]
+        ids = ids_of(slot.slice, payload)
+        if slot.initialised:
+            return [rows_reply(slot.slice, child, _rows_at(slot, ids))]
+        self._check_will_have_value(slots)
+        slot.row_pullers.append((child, ids))
+        self._await_first(slot)
+        return []
+
     def forget_requests(self, child: int) -> None:
         """The worker has a new connection, on which it will ask again for what it waits for.
 
@@ -234,6 +263,7 @@ class Store(Generic[S]):
         """
         for slot in self._all_slots():
             slot.pullers = [other for other in slot.pullers if other != child]
+            slot.row_pullers = [asked for asked in slot.row_pullers if asked[0] != child]
 
     def leave(self, child: int) -> List[Reply]:
         """The child will push no more; answers what waited only for it."""
@@ -260,7 +290,7 @@ class Store(Generic[S]):
     def lose_first(self) -> None:
         """Worker 0 has ended: what it has not initialised never will be. Raises UsageError."""
         self._first_has_left = True
-        if any(slot.pullers and self._is_for_first(slot) for slot in self._all_slots()):
+        if any(slot.waiting and self._is_for_first(slot) for slot in self._all_slots()):
             raise UsageError("worker 0 has ended without initialising a key that others pull")
 
     # -- what it knows ------------------------------------------------------------------------
@@ -294,6 +324,12 @@ class Store(Generic[S]):
         raise NotImplementedError
 
     # -- what kinds may do in their own way ---------------------------------------------------
+
+    def _push(
+        self, child: int, slots: Sequence[S], parts: Sequence[Part], round_: int, want_value: bool
+    ) -> List[Reply]:
+        """Take a contribution to a run of slices, part by part, all of it or none."""
+        raise NotImplementedError
 
     def _deactivate(self, child: int) -> List[Reply]:
         """Wait for the child no more; answers what waited only for it."""
@@ -339,12 +375,22 @@ class Store(Generic[S]):
 
     def _answer_pullers(self, slot: S) -> List[Reply]:
         """There is a first value: answer those who waited for one."""
-        pullers = slot.pullers
-        if not pullers:
+        if not slot.pullers and not slot.row_pullers:
             return []
-        slot.pullers = []
+        pullers, slot.pullers = slot.pullers, []
+        row_pullers, slot.row_pullers = slot.row_pullers, []
         where = slot.slice.bucket.index, slot.slice.position
-        return [Reply(child, *where, 1, True) for child in pullers]
+        replies = [Reply(child, *where, 1, True) for child in pullers]
+        for child, ids in row_pullers:
+            replies.append(rows_reply(slot.slice, child, _rows_at(slot, ids)))
+        return replies
+
+    def _check_will_have_value(self, slots: Sequence[S]) -> None:
+        """Raise UsageError if one of them waits for a worker 0 that has ended."""
+        for slot in slots if self.first is not None and self._first_has_left else ():
+            if not slot.initialised and self._is_for_first(slot):
+                name = slot.slice.key.name
+                raise UsageError(f"worker 0 has ended without initialising key {name!r}")
 
     def _slots_of(self, key: Key) -> List[S]:
         """All slots of a key, of which this server has all slices."""
@@ -395,6 +441,15 @@ class Store(Generic[S]):
             )
             for slot in slots
         ]
+
+
+def _rows_at(slot: Slot, ids: np.ndarray) -> np.ndarray:
+    return select(slot.value, ids, slot.slice.key.row_size)
+
+
+def rows_reply(slice_: Slice, child: int, rows: np.ndarray) -> Reply:
+    """The answer to who has asked for some rows."""
+    return Reply(child, slice_.bucket.index, slice_.position, 1, False, as_bytes(rows))
 
 
 def _is_same(key: Key, spec: KeySpec) -> bool:

@@ -2,7 +2,8 @@
 
 A slice's round ends when every active child has contributed. Contributions are added in the
 children's order whatever order they arrive in (one that comes early is held), so that a sum is the
-same bits in every run. The merged value is handed to ``update`` if there is one (the optimizer),
+same bits in every run. A contribution is the whole slice or some of its rows (rows.py); so is the
+sum, rows if all are. The merged value is handed to ``update`` if there is one (the optimizer),
 and replaces the stored value otherwise, as MXNet's own store does. A child that has left counts as
 having contributed nothing to the rounds to come.
 
@@ -19,7 +20,8 @@ from .compression import Compression
 from .errors import ProtocolError
 from .memory import Memory
 from .plan import Key, Plan, Slice
-from .store import Payload, Reply, Slot, Store, Updater, Wait
+from .rows import Part, Rows, add_rows, join, put, union
+from .store import Reply, Slot, Store, Updater, Wait
 
 __all__ = ["SyncSlot", "SyncStore"]
 
@@ -42,9 +44,9 @@ class SyncSlot(Slot):
         super().__init__(slice_, value)
         self.round = 0  # rounds completed
         self.turn = turn  # the child to be added next; None: all are
-        self.sum: Optional[np.ndarray] = None  # of the ranks before ``turn``
+        self.sum: Optional[Part] = None  # of the ranks before ``turn``
         self.accumulator = accumulator
-        self.held: Dict[int, np.ndarray] = {}  # contributions that wait for their turn
+        self.held: Dict[int, Part] = {}  # contributions that wait for their turn
         # child that has contributed -> wants the value when the round is complete; None: it has
         # connected again since, and will ask again
         self.askers: Dict[int, Optional[bool]] = {}
@@ -55,21 +57,40 @@ class SyncSlot(Slot):
         """Whether ``child`` has contributed to the current round."""
         return child in self.askers
 
-    def add(self, part: np.ndarray, out: Optional[np.ndarray]) -> None:
+    def add(self, part: Part, out: Optional[np.ndarray]) -> None:
         """Add to the sum, into ``out`` if given; the first part is taken as it is, uncopied.
 
-        A part that can be written to is itself where the sum grows.
+        A part that can be written to is itself where the sum grows. A sum of rows stays rows.
         """
         if self.sum is None:
             self.sum = part
-            return
-        if out is None and self.accumulator is None and self.sum.flags.writeable:
-            out = self.sum
-        elif out is None:
-            if self.accumulator is None:
-                self.accumulator = np.empty_like(self.value)
-            out = self.accumulator
-        self.sum = np.add(self.sum, part, out=out)
+        elif isinstance(self.sum, Rows):
+            self.sum = (
+                union(self.sum, part)
+                if isinstance(part, Rows)
+                else self._with_rows(part, self.sum, out)
+            )
+        elif isinstance(part, Rows):
+            self.sum = self._with_rows(self.sum, part, out)
+        else:
+            self.sum = np.add(self.sum, part, out=self._place(self.sum, out))
+
+    def _with_rows(self, dense: np.ndarray, rows: Rows, out: Optional[np.ndarray]) -> np.ndarray:
+        place = self._place(dense, out)
+        if place is not dense:
+            place[:] = dense
+        add_rows(place, rows)
+        return place
+
+    def _place(self, dense: np.ndarray, out: Optional[np.ndarray]) -> np.ndarray:
+        """Where a sum is to lie of which ``dense`` is a term."""
+        if out is not None:
+            return out
+        if self.accumulator is None:
+            if dense.flags.writeable:
+                return dense
+            self.accumulator = np.empty_like(self.value)
+        return self.accumulator
 
 
 class SyncStore(Store[SyncSlot]):
@@ -90,13 +111,11 @@ class SyncStore(Store[SyncSlot]):
 
     # -- events -------------------------------------------------------------------------------
 
-    def push(
-        self, child: int, bucket: int, first: int, count: int,
-        round_: int, want_value: bool, payload: Payload,
+    def _push(
+        self, child: int, slots: Sequence[SyncSlot], parts: Sequence[Part],
+        round_: int, want_value: bool,
     ) -> List[Reply]:  # fmt: skip
         """Take a contribution; answers everyone for the slices whose round it completes."""
-        slots = self._run(bucket, first, count)
-        parts = self._parts(slots, payload)
         for slot in slots:  # all of it is refused, or none
             is_new = round_ > slot.round
             if not 0 < round_ <= slot.round + 1 or (is_new and child not in self._active):
@@ -108,7 +127,8 @@ class SyncStore(Store[SyncSlot]):
         completed: List[SyncSlot] = []
         for slot, part in zip(slots, parts):
             if round_ <= slot.round:  # a repeat of something that is counted and done
-                replies.append(Reply(child, bucket, slot.slice.position, 1, want_value))
+                where = slot.slice.bucket.index, slot.slice.position
+                replies.append(Reply(child, *where, 1, want_value))
                 continue
             is_repeat = slot.has(child)
             slot.askers[child] = want_value
@@ -161,7 +181,7 @@ class SyncStore(Store[SyncSlot]):
             missing = tuple(r for r in self._active if not slot.has(r))
             for child in slot.askers:
                 found.setdefault(child, Wait(child, name, slot.round + 1, missing))
-            for child in slot.pullers:
+            for child in slot.waiting:
                 first = () if self.first is None else (self.first,)
                 found.setdefault(child, Wait(child, name, 0, first))
         return list(found.values())
@@ -207,7 +227,7 @@ class SyncStore(Store[SyncSlot]):
                 if self.update is not None:
                     self.update(slot.slice, slot.sum, self._exact(slot.slice, slot.value))
                 elif slot.sum is not slot.value:
-                    slot.value[:] = slot.sum
+                    put(slot.sum, slot.value)
         if self.answers is not None:
             for slot in slots:
                 self.answers.publish(slot.slice, slot.value, is_updated)
@@ -225,15 +245,15 @@ class SyncStore(Store[SyncSlot]):
             whole = self._slots_of(key)
             merged = [one.sum for one in whole if one.sum is not None]  # all of them
             value = self._exact(key.slices[0], self._memory.key(key).reshape(-1))
-            update(key.slices[0], merged[0] if len(whole) == 1 else np.concatenate(merged), value)
+            update(key.slices[0], join(merged, key.slices), value)
             updated += whole
         return updated
 
-    def _end_round(self, slots: List[SyncSlot]) -> List[Reply]:
-        """The new value is there: answer whoever waits for it."""
+    def _end_round(self, slots: List[SyncSlot], has_value: bool = True) -> List[Reply]:
+        """The round is over, and its value is here or not: answer whoever waits for it."""
         replies: List[Reply] = []
         for slot in slots:
-            slot.initialised = True
+            slot.initialised = has_value
             slot.sum = None
             slot.turn = self._after[_START]
             slot.round += 1

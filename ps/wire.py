@@ -26,6 +26,7 @@ __all__ = [
     "MAX_PAYLOAD_NBYTES",
     "Accepted",
     "Answer",
+    "AnswerRows",
     "Batch",
     "Codec",
     "Declare",
@@ -39,7 +40,9 @@ __all__ = [
     "Multipliers",
     "Open",
     "Pull",
+    "PullRows",
     "Push",
+    "PushRows",
     "PutState",
     "SetCompression",
     "SetHyper",
@@ -50,7 +53,7 @@ __all__ = [
     "DATA",
 ]
 
-VERSION = 4
+VERSION = 5
 # An optimizer travels in a header: a big one holds a table of multipliers, not weights.
 MAX_HEADER_NBYTES = 16 << 20
 # A payload is a run of slices of one bucket (about 1 MiB).
@@ -146,6 +149,26 @@ class Pull(Message, frozen=True, tag=True):
     bucket: int
     first: int
     count: int
+
+
+class PushRows(Message, frozen=True, tag=True):
+    """A contribution to round ``round`` of one slice: some of its rows, perhaps none, all others
+    being zero. Payload, also on a shared link: their ids in the slice, int64, ascending, each there
+    once; then their elements. Answered as a Push that wants no value."""
+
+    store: int
+    bucket: int
+    position: int
+    round: int
+
+
+class PullRows(Message, frozen=True, tag=True):
+    """Ask for rows of one slice. Payload, also on a shared link: their ids, as in PushRows.
+    Answered by AnswerRows once there is a value."""
+
+    store: int
+    bucket: int
+    position: int
 
 
 class SetOptimizer(Message, frozen=True, tag=True):
@@ -284,6 +307,14 @@ class Answer(Message, frozen=True, tag=True):
     is_change: bool = False
 
 
+class AnswerRows(Message, frozen=True, tag=True):
+    """Completes PullRows. Payload, also on a shared link: the rows' elements, in their order."""
+
+    store: int
+    bucket: int
+    position: int
+
+
 Run = Union[Init, Push, Pull]
 """What concerns a run of slices and is answered."""
 
@@ -330,6 +361,8 @@ DATA = Codec(
         Init,
         Push,
         Pull,
+        PushRows,
+        PullRows,
         SetOptimizer,
         SetHyper,
         SetCompression,
@@ -341,6 +374,7 @@ DATA = Codec(
         Stored,
         Accepted,
         Answer,
+        AnswerRows,
         Batch,
         Fault,
     )

@@ -11,7 +11,6 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 import mxnet as mx
 import numpy as np
 
-from baryon import __version__
 from baryon.ps import (
     Compression,
     Key,
@@ -26,6 +25,7 @@ from baryon.scheduler import KVSTORE_TYPES
 from .collectives import Collectives
 from .exchange import Exchange, Place
 from .session import session
+from .sparse import RowPull, is_sparse, push_rows, rows_of_all, with_row_ids
 from .states import States, read_states, write_atomically
 from .trainer import adapt
 
@@ -130,43 +130,85 @@ class KVStore(mx.kvstore.KVStore):
         if twice:
             raise UsageError(f"init names {', '.join(twice)} twice; initialise each key once")
         for name, arrays in _pairs(key, value):
-            array = _dense(name, arrays)[0]
+            array = arrays[0] if is_sparse(arrays[0]) else _dense(name, arrays)[0]
             declared = self._store.declare(name, array.shape, np.dtype(array.dtype).name)
-            self._places[name] = Place(self._store, declared)
+            place = self._places[name] = Place(self._store, declared)
             if self.rank == 0:
-                self._exchange("init", name, [array], None, 0)
+                dense = array.tostype("default") if is_sparse(array) else array
+                self._exchange("init", name, [dense], None, 0)
+                if dense is not array:
+                    place.exchange = None  # which would keep the copy
 
     def push(self, key: Any, value: Any, priority: int = 0) -> None:
         """Contribute the sum over the devices to each key's next round.
 
         The round's sum over all workers replaces the stored value or, with an optimizer, updates
-        it.
+        it. Of row_sparse arrays only the rows that they have travel, whatever the key was
+        initialised with; this waits until they are computed.
         """
         self._client.raise_if_failed()
         for name, arrays in _pairs(key, value):
-            self._exchange("push", name, arrays, None, priority)
+            if is_sparse(arrays[0]):
+                self._push_rows(name, arrays, priority)
+            else:
+                self._exchange("push", name, arrays, None, priority)
 
     def pull(
         self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True
     ) -> None:
-        """Copy each key's value, as of this worker's last push, to ``out``."""
+        """Copy each key's value, as of this worker's last push, to ``out``.
+
+        To row_sparse arrays all rows are pulled as by `row_sparse_pull`, unless ``ignore_sparse``:
+        then these are left as they are.
+        """
         self._client.raise_if_failed()
         if out is None:
             raise UsageError("pull needs the arrays to write to: pull(key, out=...)")
         for name, arrays in _pairs(key, out):
-            self._exchange("pull", name, None, arrays, priority)
+            dense = [array for array in arrays if not is_sparse(array)]
+            if dense:
+                self._exchange("pull", name, None, dense, priority)
+            if len(dense) < len(arrays) and not ignore_sparse:
+                sparse = [array for array in arrays if is_sparse(array)]
+                all_rows = np.arange(self._place(name).key.shape[0])
+                self.row_sparse_pull(name, sparse, priority, all_rows)
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         """`push` and then `pull` to ``out`` (by default to ``value``) in one round trip."""
         self._client.raise_if_failed()
         outs = dict(_pairs(key, value if out is None else out))
         for name, arrays in _pairs(key, value):
-            self._exchange("push", name, arrays, outs[name], priority)
+            if any(map(is_sparse, (arrays[0], *outs[name]))):
+                self.push(name, arrays, priority)
+                self.pull(name, outs[name], priority, ignore_sparse=False)
+            else:
+                self._exchange("push", name, arrays, outs[name], priority)
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
         """`init`, then `pull` to ``out``."""
         self.init(key, value)
-        self.pull(key, out, priority)
+        self.pull(key, out, priority, ignore_sparse=False)
+
+    def row_sparse_pull(
+        self, key: Any, out: Any = None, priority: int = 0, row_ids: Any = None
+    ) -> None:
+        """Make ``out`` the rows ``row_ids`` of each key's value, as of this worker's last push.
+
+        ``out`` is a row_sparse array or a list of them, ``row_ids`` an array of any shape and
+        numeric dtype for all of them or a list with one for each; lists of keys go with lists of
+        such. A row may be named more than once, in any order. Waits until the rows are there.
+        Raises UsageError for rows that a key has not.
+        """
+        self._client.raise_if_failed()
+        if out is None or row_ids is None:
+            raise UsageError("row_sparse_pull needs arrays to write to (out) and row_ids")
+        pulls = []
+        for name, outs, ids in with_row_ids(key, out, row_ids):
+            place = self._place(name)
+            with self._lock:
+                pulls.append(RowPull(place, outs, ids, priority))
+        for pull in pulls:
+            pull.wait()
 
     # -- the servers --------------------------------------------------------------------------
 
@@ -351,9 +393,7 @@ class KVStore(mx.kvstore.KVStore):
         priority: int,
     ) -> None:
         """Queue one key's exchange; the same arrays as the last time need no second look."""
-        place = self._places.get(name)
-        if place is None:
-            raise UsageError(f"key {name!r} has not been initialised; call init or broadcast first")
+        place = self._place(name)
         exchange = place.exchange
         if exchange is None or not exchange.is_for(kind, arrays, outs):
             arrays, outs = self._checked(place.key, arrays), self._checked(place.key, outs)
@@ -364,6 +404,19 @@ class KVStore(mx.kvstore.KVStore):
             self._update_hyper(name)
         with self._lock:
             exchange.enqueue(priority)
+
+    def _push_rows(self, name: KeyName, arrays: List[Any], priority: int) -> None:
+        place = self._place(name)
+        rows = rows_of_all(place.key, arrays)
+        self._update_hyper(name)
+        with self._lock:
+            push_rows(place, rows, priority)
+
+    def _place(self, name: KeyName) -> Place:
+        place = self._places.get(name)
+        if place is None:
+            raise UsageError(f"key {name!r} has not been initialised; call init or broadcast first")
+        return place
 
     @staticmethod
     def _checked(key: Key, arrays: Optional[List[Any]]) -> Optional[List[Any]]:
@@ -380,11 +433,6 @@ class KVStore(mx.kvstore.KVStore):
         return arrays
 
     # -- what it does not do yet --------------------------------------------------------------
-
-    def row_sparse_pull(
-        self, key: Any, out: Any = None, priority: int = 0, row_ids: Any = None
-    ) -> None:
-        raise _not_yet("row_sparse_pull")
 
     def _send_command_to_servers(self, head: int, body: str) -> None:
         """MXNet's own: 0, an optimizer as pickled by the script, is `set_optimizer`; 1 and 3 say
@@ -428,10 +476,6 @@ def _hyper_parameters(optimizer: Any) -> Tuple[Dict[str, Any], Multipliers, Mult
     return scalars, list(lr_mult.items()), list(wd_mult.items())
 
 
-def _not_yet(what: str) -> UsageError:
-    return UsageError(f"baryon {__version__} does not serve KVStore.{what} yet")
-
-
 def _pairs(key: Any, value: Any) -> List[Tuple[KeyName, List[Any]]]:
     """(key, arrays) for a key and its array or arrays, or for lists of both.
 
@@ -460,5 +504,8 @@ def _dense(name: KeyName, arrays: List[Any]) -> List[Any]:
         if not isinstance(array, mx.nd.NDArray):
             raise UsageError(f"key {name!r} comes with a {type(array).__name__}, not an NDArray")
         if array.stype != "default":
-            raise UsageError(f"key {name!r} is {array.stype}; only dense arrays are served yet")
+            raise UsageError(
+                f"key {name!r} comes with a {array.stype} array; its arrays are all dense or "
+                "all row_sparse"
+            )
     return [a.as_nd_ndarray() if isinstance(a, mx.np.ndarray) else a for a in arrays]

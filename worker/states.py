@@ -113,7 +113,7 @@ class States:
     def _part(self, key: Key, unit: Slice, array: np.ndarray) -> np.ndarray:
         if self._has_whole_keys or array.size != key.size or len(key.slices) == 1:
             return np.ascontiguousarray(array)
-        return np.ascontiguousarray(array.reshape(-1)[unit.start : unit.stop])
+        return np.ascontiguousarray(array.reshape(-1)[unit.start : unit.stop].reshape(unit.shape))
 
     def _get(self, unit: Slice) -> Optional[SliceState]:
         spec, first = self._ask_for(unit, 0, 0)

@@ -130,7 +130,7 @@ def test_a_split_key_is_answered_with_its_last_slice(store, order):
         payload = np.full(slice_.stop - slice_.start, slice_.start, "float32").view("u1")
         finished = store.answered(answer(store, slice_, True), payload)
     assert finished == [operation] and store.outstanding == {}
-    assert places(store)[2].tolist() == [0.0] * 64 + [64.0] * 64 + [128.0] * 22
+    assert places(store)[2].tolist() == [0.0] * 60 + [60.0] * 60 + [120.0] * 30
 
 
 def test_a_repeat_of_an_answer_ends_nothing_twice(store):

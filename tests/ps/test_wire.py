@@ -49,6 +49,9 @@ STRATEGIES = [
         wire.Push, round=NUMBER, want_value=st.booleans(), is_compressed=st.booleans(), **WHERE
     ),
     st.builds(wire.Pull, **WHERE),
+    st.builds(wire.PushRows, store=NUMBER, bucket=NUMBER, position=NUMBER, round=NUMBER),
+    st.builds(wire.PullRows, store=NUMBER, bucket=NUMBER, position=NUMBER),
+    st.builds(wire.AnswerRows, store=NUMBER, bucket=NUMBER, position=NUMBER),
     st.builds(
         wire.SetOptimizer,
         store=NUMBER,
@@ -98,6 +101,9 @@ SAMPLES = [
     wire.Init(0, 1, 2, 3),
     wire.Push(0, 1, 2, 3, 4, True),
     wire.Pull(0, 1, 2, 3),
+    wire.PushRows(0, 1, 2, 7),
+    wire.PullRows(0, 1, 2),
+    wire.AnswerRows(0, 1, 2),
     wire.SetOptimizer(0, 1, b"\x80", [("w", 0.5)], [(1, 0.0)]),
     wire.Accepted(2, 3),
     wire.SetHyper(1, 2, {"lr": 0.5, "clip_gradient": None}, [(0, 2.0)], [("w", 0.0)]),
