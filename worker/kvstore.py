@@ -125,6 +125,10 @@ class KVStore(mx.kvstore.KVStore):
         Raises UsageError for a key that exists and for dtypes, shapes or storage not supported.
         """
         self._client.raise_if_failed()
+        names = list(key) if isinstance(key, (tuple, list)) else [key]
+        twice = sorted({repr(name) for name in names if names.count(name) > 1})
+        if twice:
+            raise UsageError(f"init names {', '.join(twice)} twice; initialise each key once")
         for name, arrays in _pairs(key, value):
             array = _dense(name, arrays)[0]
             declared = self._store.declare(name, array.shape, np.dtype(array.dtype).name)

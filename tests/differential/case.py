@@ -9,8 +9,9 @@ import math
 import os
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
-__all__ = ["CASES", "Answer", "Case", "Job", "case", "plain", "raised"]
+__all__ = ["CASES", "RTOL", "Answer", "Case", "Job", "case", "plain", "raised"]
 
+RTOL = 1e-5
 _SHOWN = 24  # elements; of a bigger array, samples and a sum
 
 
@@ -32,6 +33,7 @@ class Case(NamedTuple):
     is_refused: bool  # the right answer is an exception
     ends_job: bool  # a job of its own on our side too
     workers: int
+    rtol: float  # within which floats are the same
 
 
 CASES: Dict[str, Case] = {}
@@ -44,6 +46,7 @@ def case(
     workers: int = 2,
     name: Optional[str] = None,
     what: Optional[str] = None,
+    rtol: float = RTOL,
 ) -> Callable[[Callable[["Job"], Any]], Callable[["Job"], Any]]:
     """Register ``case_NAME``; its docstring says what it does."""
 
@@ -54,7 +57,7 @@ def case(
         assert text, f"{called} does not say what it does"
         theme = function.__module__.rpartition(".")[2]
         CASES[called] = Case(
-            called, text, function, theme, group, refused, ends_job, workers
+            called, text, function, theme, group, refused, ends_job, workers, rtol
         )  # fmt: skip
         return function
 

@@ -4,7 +4,7 @@ import json
 from typing import Any, Dict, Iterable, List, NamedTuple
 
 from .case import Case
-from .expectations import NATIVE_WRONG, NOT_SERVED, OURS_DIFFERS
+from .expectations import reason_of
 from .judge import Verdict, judge
 from .runner import Outcome, run_native, run_ours
 
@@ -17,7 +17,7 @@ _HEAD = """\
 
 Made by `python -m tests.differential`: the same script on both stores, {count} cases, mostly two
 workers and two servers. "Right" says whose result is the one that was computed without a store,
-within 1e-5, or who says no where that is the right thing to do.
+within 1e-5, or who says no where that is the right thing to do. What is shown is rank 0's result.
 
 | who is right | cases |
 |---|---|
@@ -65,8 +65,7 @@ def as_markdown(rows: Iterable[Row]) -> str:
 
 def _line(row: Row) -> str:
     name = row.case.name
-    reasons = (NATIVE_WRONG, OURS_DIFFERS, NOT_SERVED)
-    why = next((table[name] for table in reasons if name in table), "")
+    why = reason_of(name)
     cells = [
         f"`{name}`",
         row.case.what,
@@ -79,7 +78,7 @@ def _line(row: Row) -> str:
 
 def _shown(outcome: Outcome) -> str:
     if outcome.failure:
-        return outcome.failure
+        return _cut(outcome.failure)
     for record in outcome.records:
         if "raised" in record:
             return _cut(f"{record['raised']}: {record['text']}")

@@ -8,7 +8,7 @@ from .case import Answer, Case
 from .judge import is_close, judge
 from .runner import Outcome
 
-CASE = Case("name", "what", lambda job: Answer(1, 1), "theme", None, False, False, 2)
+CASE = Case("name", "what", lambda job: Answer(1, 1), "theme", None, False, False, 2, 1e-5)
 REFUSED = CASE._replace(is_refused=True)
 
 

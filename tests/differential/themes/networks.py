@@ -1,6 +1,6 @@
 """gluon.Trainer with nets of several kinds, sparse embeddings among them."""
 
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -117,36 +117,29 @@ def case_trainer_sparse_gradients_on_workers(job: Job) -> Answer:
     return Answer("accepted", "ValueError")
 
 
+def embedded(make_net: Callable[[], Any], kvstore: Any, ranks: Sequence[int], size: int) -> Any:
+    """The net after two steps. Pulling rows begins the Trainer's store before its first step, and
+    then it takes no other batch size than 1; so the learning rate has it."""
+    net = make_net()
+    net.initialize(mx.init.Constant(0.5))
+    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 1 / size}, kvstore)
+    for step in range(2):
+        batch = np.concatenate([words(step, rank) for rank in ranks])
+        with autograd.record():
+            loss = (net(mx.nd.array(batch)) ** 2).sum()
+        loss.backward()
+        trainer.step(1)
+    return net
+
+
 @case()
 def case_trainer_sparse_weight(job: Job) -> Answer:
     """`contrib.nn.SparseEmbedding`: row_sparse weight, rows are pulled before each step"""
-    rows = mx.nd.arange(20, dtype="int64")
-    kv = job.kv()
-    plan = Plan(make_net=embedding(True), data=words, parameters={"learning_rate": 0.5})
-    right = train(plan._replace(make_net=embedding(False)), None, [0], job.num_workers, 1)
-    del right  # the same number of random initial values is drawn
-
-    mx.random.seed(7)
-    net = embedding(True)()
-    net.initialize(mx.init.Constant(0.5))
-    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.5}, kvstore=kv)
-    for step in range(2):
-        with autograd.record():
-            loss = (net(mx.nd.array(words(step, kv.rank))) ** 2).sum()
-        loss.backward()
-        trainer.step(BATCH * job.num_workers)
-    weight = net[0].weight.row_sparse_data(rows)
-
-    reference = embedding(False)()
-    reference.initialize(mx.init.Constant(0.5))
-    local = gluon.Trainer(reference.collect_params(), "sgd", {"learning_rate": 0.5}, kvstore=None)
-    for step in range(2):
-        batch = np.concatenate([words(step, rank) for rank in range(job.num_workers)])
-        with autograd.record():
-            loss = (reference(mx.nd.array(batch)) ** 2).sum()
-        loss.backward()
-        local.step(BATCH * job.num_workers)
+    kv, size = job.kv(), BATCH * job.num_workers
+    net = embedded(embedding(True), kv, [kv.rank], size)
+    local = embedded(embedding(False), None, range(job.num_workers), size)
+    rows = net[0].weight.row_sparse_data(mx.nd.arange(20, dtype="int64"))
     return Answer(
-        [weight.tostype("default"), net[1].weight.data()],
-        [reference[0].weight.data(), reference[1].weight.data()],
+        [rows.tostype("default"), net[1].weight.data()],
+        [local[0].weight.data(), local[1].weight.data()],
     )
