@@ -58,6 +58,16 @@ NATIVE_WRONG: Dict[str, str] = {
     "scheduler_of_the_script": _UNPICKLES,
     "optimizer_that_raises": _SWALLOWED,
     "row_ids_out_of_range": "accepted, and zeros come back",
+    "row_sparse_push": _FIRST_ROWS,
+    "row_sparse_push_other_rows": _FIRST_ROWS,
+    "row_sparse_push_no_rows": _FIRST_ROWS,
+    "row_sparse_push_devices": _FIRST_ROWS,
+    "row_sparse_big": _FIRST_ROWS,
+    "row_sparse_push_to_dense": _ENDS_SERVER,
+    "row_sparse_sgd_to_dense": _ENDS_SERVER,
+    "row_sparse_adam_to_dense": _ENDS_SERVER,
+    "trainer_sparse_gradients": _ENDS_SERVER,
+    "trainer_sparse_gradients_devices": _ENDS_SERVER,
     "states": _STATES,
     "states_and_optimizer": _STATES,
     "compression_refused": "an argument that does not exist is accepted",
@@ -109,38 +119,7 @@ OURS_DIFFERS: Dict[str, str] = {
 }
 
 # Ours is not right yet.
-_SPARSE = "row_sparse is not served yet"
-
-NOT_SERVED: Dict[str, str] = {
-    "row_ids_sorted": _SPARSE,
-    "row_ids_all": _SPARSE,
-    "row_ids_unsorted": _SPARSE,
-    "row_ids_duplicate": _SPARSE,
-    "row_ids_two_dimensions": _SPARSE,
-    "row_ids_int32": _SPARSE,
-    "row_ids_float32": _SPARSE,
-    "row_ids_empty": _SPARSE,
-    "row_sparse_pull_outs": _SPARSE,
-    "row_sparse_pull_outs_and_rows": _SPARSE,
-    "row_sparse_pull_keys": _SPARSE,
-    "row_sparse_init_takes_rank_0s": _SPARSE,
-    "row_sparse_push": f"{_SPARSE}; natively {_FIRST_ROWS}",
-    "row_sparse_push_other_rows": f"{_SPARSE}; natively {_FIRST_ROWS}",
-    "row_sparse_push_no_rows": f"{_SPARSE}; natively {_FIRST_ROWS}",
-    "row_sparse_push_devices": f"{_SPARSE}; natively {_FIRST_ROWS}",
-    "row_sparse_big": f"{_SPARSE}; natively {_FIRST_ROWS}",
-    "row_sparse_push_to_dense": f"{_SPARSE}; natively {_ENDS_SERVER}",
-    "row_sparse_sgd": _SPARSE,
-    "row_sparse_momentum": _SPARSE,
-    "row_sparse_adam": _SPARSE,
-    "row_sparse_adagrad": _SPARSE,
-    "row_sparse_sgd_to_dense": f"{_SPARSE}; natively {_ENDS_SERVER}",
-    "row_sparse_adam_to_dense": f"{_SPARSE}; natively {_ENDS_SERVER}",
-    "row_sparse_pull_ignored": _SPARSE,
-    "trainer_sparse_gradients": f"{_SPARSE}; natively {_ENDS_SERVER}",
-    "trainer_sparse_gradients_devices": f"{_SPARSE}; natively {_ENDS_SERVER}",
-    "trainer_sparse_weight": _SPARSE,
-}
+NOT_SERVED: Dict[str, str] = {}
 
 
 def reason_of(name: str) -> str:

@@ -342,7 +342,6 @@ def case_errors_are_named_on_the_worker_that_made_them():
     raises("pull needs the arrays", kv.pull, "known")
     raises("comes with no array", kv.push, "known", [])
     raises("only dense arrays", kv.init, "sparse", mx.nd.zeros((2, 3)).tostype("row_sparse"))
-    raises("does not serve KVStore.row_sparse_pull yet", kv.row_sparse_pull, "known", out, 0, out)
     raises("'dist_maybe' is not served", mx.kv.create, "dist_maybe")
     kv.pushpull("known", mx.nd.ones((2, 3)), out=out)  # and the store goes on
     same(out, kv.num_workers)
