@@ -68,6 +68,7 @@ NATIVE_WRONG: Dict[str, str] = {
     "row_sparse_adam_to_dense": _ENDS_SERVER,
     "trainer_sparse_gradients": _ENDS_SERVER,
     "trainer_sparse_gradients_devices": _ENDS_SERVER,
+    "row_sparse_pull_outs_and_rows": "rows for each output are refused",
     "states": _STATES,
     "states_and_optimizer": _STATES,
     "compression_refused": "an argument that does not exist is accepted",
@@ -114,6 +115,10 @@ OURS_DIFFERS: Dict[str, str] = {
     "compression_threshold": _EXACT,
     "compression_pushpull": f"{_EXACT}; natively {_COMPRESSED}",
     "trainer_compression": f"{_EXACT}; natively {_COMPRESSED}",
+    "compression_of_half_precision": _EXACT,
+    "get_num_dead_node": "no store of 1.9.1 has it, and scripts for older ones ask for it",
+    "row_sparse_pull_not_ignored": "MXNet's own refuses it, and there is no reason to",
+    "row_sparse_pushpull": "MXNet's own refuses it, and there is no reason to",
     "profile_of_servers": "servers are Python processes, which MXNet's profiler does not look into",
     "bool_key": "True as a key is a mistake more often than it is the key 1",
 }
