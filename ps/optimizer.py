@@ -9,7 +9,7 @@ import importlib
 import io
 import pickle
 import sys
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -43,6 +43,9 @@ _ELEMENTWISE = (
     *("AdaDelta", "AdaGrad", "Adam", "Adamax", "ccSGD", "DCASGD", "FTML", "Ftrl"),
     *("NAG", "Nadam", "RMSProp", "SGD", "SGLD", "Signum", "Test"),
 )
+# Their operators take a row-sparse gradient only if weight and state are row-sparse, which ours are
+# not; then they change its rows as they would change all of a dense one's, and no others.
+_BY_ROWS = ("AdaGrad", "Ftrl")
 _MXNET_MODULES = ("mxnet.optimizer", "mxnet.lr_scheduler")
 
 
@@ -182,6 +185,9 @@ class SliceUpdater:
             self._slices[slice_] = (self._copy(), weight, state)
         optimizer, weight, state = self._slices[slice_]
         if isinstance(merged, Rows):
+            if _is_mxnets(type(optimizer)) and type(optimizer).__name__ in _BY_ROWS:
+                _update_rows(optimizer, key.name, weight, merged, state)
+                return
             gradient = _row_sparse(merged, shape)
         else:
             gradient = array_over(np.ascontiguousarray(merged).reshape(shape))
@@ -231,5 +237,30 @@ def _row_sparse(rows: Rows, shape: Tuple[int, ...]) -> Any:
     mx = import_mxnet()
     if not rows.ids.size:
         return mx.nd.sparse.zeros("row_sparse", shape, dtype=rows.values.dtype)
-    values = rows.values.reshape(-1, *shape[1:])
+    values = rows.values.reshape(rows.ids.size, *shape[1:])
     return mx.nd.sparse.row_sparse_array((values, rows.ids), shape=shape, dtype=values.dtype)
+
+
+def _update_rows(optimizer: Any, name: Any, weight: Any, rows: Rows, state: Any) -> None:
+    """Update these rows of weight and state by a dense gradient of theirs."""
+    if not rows.ids.size:
+        optimizer._update_count(name)
+        return
+    mx = import_mxnet()
+    ids = mx.nd.array(rows.ids, dtype="int64")
+    taken: List[Tuple[Any, Any]] = []
+
+    def take(node: Any) -> Any:
+        if isinstance(node, (tuple, list)):
+            return type(node)(map(take, node))
+        if not isinstance(node, mx.nd.NDArray):
+            return node
+        taken.append((node, mx.nd.take(node, ids)))
+        return taken[-1][1]
+
+    values = rows.values.reshape(rows.ids.size, *weight.shape[1:])
+    gradient = mx.nd.array(values, dtype=values.dtype)
+    optimizer.update_multi_precision(name, take(weight), gradient, take(state))
+    for whole, part in taken:
+        whole[ids] = part
+        whole.wait_to_read()

@@ -24,10 +24,14 @@ from baryon.ps import (
     KeyPair,
     Operation,
     Reactor,
+    RowOperation,
+    Rows,
     Server,
     ServerAddress,
+    ids_in,
     import_mxnet,
     new_key_pair,
+    rows_in,
     secure_client,
     wire,
 )
@@ -97,8 +101,8 @@ class RecordingServer(Server):
 class Outcome(Operation):
     """An operation that remembers how it ended, once it has."""
 
-    def __init__(self, kind: str, key: Key, want_value: bool = False, priority: int = 0) -> None:
-        super().__init__(kind, key, want_value, priority)
+    def __init__(self, kind: str, key: Key, *args: Any) -> None:
+        super().__init__(kind, key, *args)
         self.ends: queue.Queue[Optional[str]] = queue.Queue()
 
     def done(self, error: Optional[str]) -> None:
@@ -115,6 +119,10 @@ class Outcome(Operation):
 
     def is_known(self) -> bool:
         return not self.ends.empty()
+
+
+class RowOutcome(Outcome, RowOperation):
+    pass
 
 
 def answered(*outcomes: Outcome) -> None:
@@ -152,10 +160,27 @@ class Worker:
         """Start an operation."""
         if value is not None:
             self.places[name][...] = value
-        outcome = Outcome(kind, self.store.key(name), want_value)
+        return self._begin(Outcome(kind, self.store.key(name), want_value))
+
+    def _begin(self, outcome: Outcome) -> Outcome:
         self.store.announce(outcome)
         self.store.ready(outcome)
         return outcome
+
+    def begin_rows(self, name: Union[int, str], ids: Any, values: Any) -> Outcome:
+        """Start a push of rows; all elements of row ``ids[i]`` are ``values[i]``."""
+        key = self.store.key(name)
+        elements = np.repeat(np.array(values, key.dtype), key.row_size)
+        rows = Rows(np.array(ids, np.int64), elements.reshape(len(ids), key.row_size))
+        return self._begin(RowOutcome("push_rows", key, rows_in(key, rows)))
+
+    def pull_rows(self, name: Union[int, str], ids: Any) -> np.ndarray:
+        """2-D, a row for each of ``ids``, which must ascend."""
+        key = self.store.key(name)
+        pull = RowOutcome("pull_rows", key, ids_in(key, np.array(ids, np.int64)))
+        answered(self._begin(pull))
+        parts = [pull.values[slice_] for slice_ in pull.slices]
+        return np.concatenate(parts).view(key.dtype).reshape(len(ids), key.row_size)
 
     def init(self, name: Union[int, str], value: Any) -> None:
         """Set the first value and wait for the answer; rank 0's to call."""

@@ -59,6 +59,8 @@ def train(mx, workers, keys, codec=""):
             worker.store.set_compression(compression_of(params))
         for name, (shape, dtype) in keys.items():
             worker.key(name, shape, dtype)
+        worker.key("rows", (50, 4))
+    workers[0].init("rows", 1.0)
     for name, (shape, _) in keys.items():
         workers[0].init(name, data.standard_normal(shape))
     store = workers[0].store
@@ -69,12 +71,18 @@ def train(mx, workers, keys, codec=""):
             workers[0].client.drain(LIMIT_S)
             store.set_hyper({"lr": 0.03}, [("w", 0.5)], [])
         begun = []
+        begun += [
+            worker.begin_rows("rows", np.sort(data.choice(50, 3, False)), data.standard_normal(3))
+            for worker in workers
+        ]
         for name, (shape, _) in keys.items():
             want_value = round_ % 2 == 0
             for worker in workers:
                 begun.append(worker.begin("push", name, data.standard_normal(shape), want_value))
         answered(*begun)
-    return [{name: worker.pull(name).tobytes() for name in keys} for worker in workers]
+        some = [worker.pull_rows("rows", [3, 30, 49]).tobytes() for worker in workers]
+        assert some[0] == some[1]
+    return [{name: worker.pull(name).tobytes() for name in (*keys, "rows")} for worker in workers]
 
 
 @pytest.fixture(scope="module")

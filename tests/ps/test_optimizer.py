@@ -10,6 +10,7 @@ import pytest
 from baryon.ps.errors import UsageError
 from baryon.ps.optimizer import SliceUpdater, dump_optimizer, load_optimizer
 from baryon.ps.plan import Plan
+from baryon.ps.rows import Rows, put, rows_in, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mxnet.*")
 
@@ -201,6 +202,10 @@ class Sliced:
         self._mx.random.seed(round_)
         self._update(slice_, merged, self.values[name][part])
 
+    def update_rows(self, slice_, rows):
+        part = slice(slice_.start, slice_.stop)
+        self._update(slice_, rows, self.values[slice_.key.name][part])
+
     def run(self, slices, steps=STEPS):
         for round_ in range(1, steps + 1):
             for slice_ in slices:
@@ -225,6 +230,43 @@ def test_every_optimizer_updates_a_whole_key_as_mxnet_does(mx):
         sliced = Sliced(mx, cls(), [name], 1024)
         sliced.run(sliced.keys[0].slices)
         sliced.assert_equals(weights_of_mxnet(mx, cls(), [name]))
+
+
+@pytest.mark.parametrize("bucket_nbytes", [1024, 256], ids=["whole", "4 slices"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sgd", {"lazy_update": True, "wd": 0.1}),
+        ("sgd", {"lazy_update": False, "wd": 0.1}),
+        ("sgd", {"lazy_update": True, "wd": 0.1, "momentum": 0.9}),
+        ("sgd", {"lazy_update": False, "wd": 0.1, "momentum": 0.9}),
+        ("adam", {"lazy_update": True, "wd": 0.1}),
+        ("adam", {"lazy_update": False, "wd": 0.1}),
+        ("adagrad", {}),
+        ("ftrl", {"wd": 0.1}),
+    ],
+)
+def test_rows_are_updated_as_mxnet_updates_row_sparse_weights(mx, name, options, bucket_nbytes):
+    """Which rows change is the optimizer's to say: lazily those of the gradient alone."""
+    make = mx.optimizer.Optimizer.create_optimizer
+    reference = mx.optimizer.get_updater(make(name, **options))
+    expected = mx.nd.array(numbers(0)).tostype("row_sparse")
+    sliced = Sliced(mx, make(name, **options), ["w"], bucket_nbytes)
+    (key,) = sliced.keys
+    for step, chosen in enumerate([[0, 2, SHAPE[0] - 1], [], [1, 2], [2]]):
+        values = gradient("w", step)[np.array(chosen, int)]
+        rows = Rows(np.array(chosen, np.int64), values)
+        sparse = mx.nd.array(scattered(rows)).tostype("row_sparse")
+        reference("w", sparse, expected)
+        for slice_, payload in rows_in(key, rows).items():
+            sliced.update_rows(slice_, rows_of(slice_, payload))
+    sliced.assert_equals({"w": expected.tostype("default").asnumpy()})
+
+
+def scattered(rows):
+    whole = np.zeros(SHAPE, "float32")
+    put(rows, whole.reshape(-1))
+    return whole
 
 
 @pytest.mark.parametrize("which", ["sgd", "adam"])

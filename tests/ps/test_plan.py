@@ -199,3 +199,22 @@ def test_run_refuses_what_is_not_there(where):
     plan = planned([((2,), "float32")] * 4, 1, BUCKET_NBYTES)
     with pytest.raises(IndexError):
         plan.run(*where)
+
+
+@given(KEYS, st.integers(1, 5), BUCKETS)
+def test_slices_hold_whole_rows_unless_a_row_is_bigger_than_a_bucket(
+    keys, num_servers, bucket_nbytes
+):
+    for key in planned(keys, num_servers, bucket_nbytes).keys:
+        is_cut = len(key.slices) > 1
+        row_nbytes = key.row_size * key.dtype.itemsize
+        assert key.has_rows == (bool(key.shape) and not (is_cut and row_nbytes > bucket_nbytes))
+        if not key.has_rows:
+            continue
+        first_row = 0
+        for slice_ in key.slices:
+            assert slice_.first_row == first_row
+            assert slice_.shape == (slice_.num_rows, *key.shape[1:])
+            assert slice_.num_rows * key.row_size == slice_.stop - slice_.start
+            first_row += slice_.num_rows
+        assert first_row == key.shape[0]

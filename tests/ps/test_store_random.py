@@ -9,25 +9,52 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from baryon.ps.plan import Plan
+from baryon.ps.rows import Rows, add_rows, as_bytes, encoded
 from baryon.ps.store import Wait
 from baryon.ps.sync_store import SyncStore
 from baryon.ps.wire import KeySpec
 
 MOST_WORKERS = 4
 BUCKET_NBYTES = 256
-KEYS = [("a", (4,)), ("b", (0,)), ("big", (100,)), ("c", ())]  # big: slices of 64 and 36
+# big: slices of 16 and 9 rows
+KEYS = [("a", (4,)), ("b", (0,)), ("m", (3, 2)), ("big", (25, 4)), ("c", ())]
 RANKS = st.integers(0, MOST_WORKERS - 1)
+ROW_IDS = st.lists(st.integers(0, 15), max_size=6)
 VALUES = st.integers(-1000, 1000).map(float)  # sums of a few are exact in float32
+
+
+def add(slice_, merged, value):
+    """An optimizer."""
+    if isinstance(merged, Rows):
+        add_rows(value, merged)
+    else:
+        value += merged
 
 
 class ModelSlice:
     def __init__(self, slice_):
         self.slice = slice_
-        self.value = None  # None: none yet
+        self.value = None  # its elements; None: none yet
         self.round = 0
-        # rank -> (value, want_value), of the round that is open; None: is not to be answered
+        # rank -> (elements, want_value), of the round that is open; None: is not to be answered
         self.parts = {}
-        self.pullers = []
+        self.pullers = []  # (rank, ids of rows; None: of all)
+
+    def full(self, value):
+        return (value,) * (self.slice.stop - self.slice.start)
+
+    def ids(self, given):
+        """``given`` as ids that it has."""
+        return sorted({i % self.slice.num_rows for i in given}) if self.slice.num_rows else []
+
+    def rows(self, ids):
+        """The elements of some rows."""
+        size = self.slice.key.row_size
+        return tuple(x for i in ids for x in self.value[i * size : (i + 1) * size])
+
+    def answer(self, ids):
+        """What a pull is to get."""
+        return self.value if ids is None else ("rows", self.rows(ids))
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -42,7 +69,7 @@ class StoreMachine(RuleBasedStateMachine):
         for rank in range(workers):
             self.store.declare(rank, 0, [KeySpec(name, shape, "float32") for name, shape in KEYS])
         if with_update:
-            self.store.update = lambda slice_, merged, value: np.add(value, merged, out=value)
+            self.store.update = add
         self.buckets = [
             [ModelSlice(slice_) for slice_ in bucket.slices] for bucket in self.store.plan.buckets
         ]
@@ -57,8 +84,8 @@ class StoreMachine(RuleBasedStateMachine):
         for slot in run:
             expected[0, slot.slice, None] += 1
             if slot.value is None:
-                slot.value = value
-                expected.update((rank, slot.slice, value) for rank in slot.pullers)
+                slot.value = slot.full(value)
+                expected.update((r, slot.slice, slot.answer(ids)) for r, ids in slot.pullers)
                 slot.pullers = []
         self.check(self.store.init(0, *self.where(run), self.payload(run, value)), expected)
 
@@ -82,10 +109,52 @@ class StoreMachine(RuleBasedStateMachine):
             elif rank in slot.parts:
                 slot.parts[rank] = (slot.parts[rank][0], want_value)
             else:
-                slot.parts[rank] = (value, want_value)
+                slot.parts[rank] = (slot.full(value), want_value)
                 self.complete(slot, expected)
         data = self.payload(run, value)
         self.check(self.store.push(rank, *self.where(run), round_, want_value, data), expected)
+
+    @rule(
+        rank=RANKS, bucket=st.integers(0, 9), first=st.integers(0, 9), given=ROW_IDS, value=VALUES,
+        age=st.sampled_from([0, 0, 0, 1, 2]),
+    )  # fmt: skip
+    def push_rows(self, rank, bucket, first, given, value, age):
+        """The same of some rows of a slice, perhaps of none."""
+        rank %= self.workers
+        (slot,) = self.run(bucket, first, 1)
+        round_ = slot.round + 1 - age
+        is_refused = slot.value is None or round_ < 1 or (age == 0 and rank not in self.active)
+        if is_refused or not slot.slice.key.has_rows:
+            return
+        ids, size = slot.ids(given), slot.slice.key.row_size
+        expected = Counter()
+        if age:
+            expected[rank, slot.slice, None] += 1
+        elif rank in slot.parts:
+            slot.parts[rank] = (slot.parts[rank][0], False)
+        else:
+            part = np.zeros((slot.slice.num_rows, size))
+            part[ids] = value
+            slot.parts[rank] = (tuple(part.reshape(-1).tolist()), False)
+            self.complete(slot, expected)
+        rows = Rows(np.array(ids, np.int64), np.full((len(ids), size), value, np.float32))
+        where = slot.slice.bucket.index, slot.slice.position
+        self.check(self.store.push_rows(rank, *where, round_, encoded(rows)), expected)
+
+    @rule(rank=RANKS, bucket=st.integers(0, 9), first=st.integers(0, 9), given=ROW_IDS)
+    def pull_rows(self, rank, bucket, first, given):
+        rank %= self.workers
+        (slot,) = self.run(bucket, first, 1)
+        if not slot.slice.key.has_rows:
+            return
+        expected, ids = Counter(), slot.ids(given)
+        if slot.value is None:
+            slot.pullers.append((rank, ids))
+        else:
+            expected[rank, slot.slice, slot.answer(ids)] += 1
+        payload = as_bytes(np.array(ids, np.int64))
+        where = slot.slice.bucket.index, slot.slice.position
+        self.check(self.store.pull_rows(rank, *where, payload), expected)
 
     @rule(rank=RANKS, bucket=st.integers(0, 9), first=st.integers(0, 9), count=st.integers(1, 9))
     def pull(self, rank, bucket, first, count):
@@ -93,7 +162,7 @@ class StoreMachine(RuleBasedStateMachine):
         rank %= self.workers
         for slot in run:
             if slot.value is None:
-                slot.pullers.append(rank)
+                slot.pullers.append((rank, None))
             else:
                 expected[rank, slot.slice, slot.value] += 1
         self.check(self.store.pull(rank, *self.where(run)), expected)
@@ -104,7 +173,7 @@ class StoreMachine(RuleBasedStateMachine):
         for slot in self.slots():
             if rank in slot.parts:
                 slot.parts[rank] = (slot.parts[rank][0], None)
-            slot.pullers = [other for other in slot.pullers if other != rank]
+            slot.pullers = [puller for puller in slot.pullers if puller[0] != rank]
         self.store.forget_requests(rank)
 
     @rule(rank=RANKS)
@@ -173,8 +242,10 @@ class StoreMachine(RuleBasedStateMachine):
         return slot.parts and self.active <= set(slot.parts)
 
     def end_round(self, slot, expected):
-        total = sum(value for value, _ in slot.parts.values())
-        slot.value = total + (slot.value or 0.0) * self.with_update
+        terms = [part for part, _ in slot.parts.values()]
+        if self.with_update and slot.value is not None:
+            terms.append(slot.value)
+        slot.value = tuple(map(sum, zip(*terms)))
         for rank, (_, want_value) in slot.parts.items():
             if want_value is not None:
                 expected[rank, slot.slice, slot.value if want_value else None] += 1
@@ -201,19 +272,11 @@ class StoreMachine(RuleBasedStateMachine):
                 value = None
                 if reply.has_value:
                     start = slice_.offset - run[0].offset
-                    array = (
-                        self.store.values(reply)[start : start + slice_.nbytes]
-                        .copy()
-                        .view("float32")
-                    )
-                    values = set(array.tolist())
-                    assert len(values) <= 1
-                    value = values.pop() if values else None
+                    array = self.store.values(reply)[start : start + slice_.nbytes].copy()
+                    value = tuple(array.view("float32").tolist())
+                if reply.rows is not None:
+                    value = "rows", tuple(reply.rows.view("float32").tolist())
                 got[reply.child, slice_, value] += 1
-        for (rank, slice_, value), count in list(expected.items()):
-            if not slice_.nbytes and value is not None:  # nothing to tell a value by
-                del expected[rank, slice_, value]
-                expected[rank, slice_, None] += count
         assert got == expected
 
     @invariant()
@@ -226,7 +289,7 @@ class StoreMachine(RuleBasedStateMachine):
             for rank in slot.parts if missing else ():  # else the key's other slices say so
                 wait = Wait(rank, slot.slice.key.name, slot.round + 1, missing)
                 possible.setdefault(rank, set()).add(wait)
-            for rank in slot.pullers:
+            for rank, _ in slot.pullers:
                 possible.setdefault(rank, set()).add(Wait(rank, slot.slice.key.name, 0, (0,)))
         waits = {wait.child: wait for wait in self.store.waits()}
         assert waits.keys() == possible.keys()

@@ -341,7 +341,7 @@ def case_errors_are_named_on_the_worker_that_made_them():
     raises("not an NDArray", kv.push, "known", np.zeros((2, 3)))
     raises("pull needs the arrays", kv.pull, "known")
     raises("comes with no array", kv.push, "known", [])
-    raises("only dense arrays", kv.init, "sparse", mx.nd.zeros((2, 3)).tostype("row_sparse"))
+    raises("comes with a csr array", kv.init, "sparse", mx.nd.zeros((2, 3)).tostype("csr"))
     raises("'dist_maybe' is not served", mx.kv.create, "dist_maybe")
     kv.pushpull("known", mx.nd.ones((2, 3)), out=out)  # and the store goes on
     same(out, kv.num_workers)

@@ -23,6 +23,7 @@ parser.add_argument("--width", type=int, default=8)
 parser.add_argument("--devices", type=int, default=1)
 parser.add_argument("--optimizer", default="sgd")
 parser.add_argument("--momentum", type=float, default=0.0)
+parser.add_argument("--wd", type=float, default=0.01)
 parser.add_argument("--lazy", choices=("yes", "no"), default=None)
 parser.add_argument("--kvstore", default="dist_sync")
 args = parser.parse_args()
@@ -64,7 +65,7 @@ mx.random.seed(3)
 net = Net()
 net.initialize(mx.init.Uniform(0.5), ctx=devices)
 # With a row_sparse weight MXNet's own store is given the optimizer before the first step.
-options = {"learning_rate": 0.1, "wd": 0.01, "rescale_grad": 1 / (args.batch * size)}
+options = {"learning_rate": 0.1, "wd": args.wd, "rescale_grad": 1 / (args.batch * size)}
 if args.momentum:
     options["momentum"] = args.momentum
 if args.lazy:
