@@ -58,6 +58,12 @@ def parse_args():
         choices=["yes", "no"],
         help="where the optimizer runs; default: as MXNet chooses",
     )
+    p.add_argument(
+        "--compression",
+        type=compression_params,
+        metavar="TYPE[,OPTION=VALUE]",
+        help="of gradients between hosts: 2bit,threshold=2; 1bit; fp16; bf16; topk,ratio=0.05",
+    )
     p.add_argument("--seed", type=int, default=42)
     p.add_argument(
         "--export",
@@ -66,6 +72,11 @@ def parse_args():
         help="rank 0 writes PREFIX-symbol.json and PREFIX-0000.params",
     )
     return p.parse_args()
+
+
+def compression_params(text):
+    kind, *options = text.split(",")
+    return {"type": kind, **dict(option.split("=") for option in options)}
 
 
 def load_digits():
@@ -178,6 +189,7 @@ def main():
         "sgd",
         {"learning_rate": args.lr},
         kvstore=kv,
+        compression_params=args.compression,
         update_on_kvstore={"yes": True, "no": False}.get(args.update_on_kvstore),
     )
     tests = slice(kv.rank, None, kv.num_workers)  # this worker's part; parts may differ by one

@@ -17,6 +17,7 @@ from .wire import STATE_NBYTES, Codec, GetState, Message, Multipliers, Open, Put
 
 if TYPE_CHECKING:
     from .client import Client, StoreClient
+    from .compression import Compression, compression_of
     from .departures import Operation
     from .link import ServerAddress
     from .memory import HostMemory
@@ -34,6 +35,7 @@ __all__ = [
     "Child",
     "Client",
     "Codec",
+    "Compression",
     "GetState",
     "HostMemory",
     "Key",
@@ -61,6 +63,7 @@ __all__ = [
     "WaitTimeout",
     "array_over",
     "bind_to",
+    "compression_of",
     "connect_to",
     "dump_optimizer",
     "endpoint_of",
@@ -82,6 +85,8 @@ __all__ = [
 
 _LATER = {
     "Client": "client",
+    "Compression": "compression",
+    "compression_of": "compression",
     "HostMemory": "memory",
     "Key": "plan",
     "Slice": "plan",

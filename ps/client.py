@@ -22,6 +22,7 @@ import numpy as np
 import zmq
 
 from . import wire
+from .compression import Compression
 from .departures import Operation, Run
 from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
 from .link import Link, ServerAddress
@@ -338,7 +339,8 @@ class Client:
                 store.sent(run)
                 self._send(link, store, run)
             else:
-                self._window.put(run.priority, run.nbytes, link, store, run)
+                for part in store.apart(run):
+                    self._window.put(part.priority, part.nbytes, link, store, part)
         self._window.flush()
 
     def _send_now(self, link: Link, store: WorkerStore, run: Run) -> None:
@@ -353,7 +355,7 @@ class Client:
         elif link.server.is_shared:
             link.send_shared(store.header(run), run.priority)
         else:
-            link.send(store.header(run), store.payload(run), run.priority)
+            link.send(*store.message(run), run.priority)
 
     def _on_message(self, server: int, frames: List[zmq.Frame]) -> None:
         try:
@@ -488,6 +490,12 @@ class StoreClient:
     ) -> None:
         """Have all servers update by an optimizer; ``done()`` when they have accepted it."""
         self._configure(wire.SetOptimizer, (pickled, lr_mult, wd_mult, has_code), done)
+
+    def set_compression(self, compression: Compression) -> None:
+        """Compress what travels, as all workers do; call before the first push."""
+        self._store.compress(compression)
+        message = wire.SetCompression(self._store.number, compression.params)
+        self._client._will_introduce(message)
 
     def set_hyper(
         self,

@@ -73,6 +73,9 @@ class Operation:
     def done(self, error: Optional[str]) -> None:
         """It is answered, if ``error`` is None, or else never will be."""
 
+    def arrived_compressed(self, payload: np.ndarray, is_change: bool) -> None:
+        """A slice's value has arrived so (see wire.Answer): for those who pass it on."""
+
     def nbytes_in(self, slice_: Slice) -> int:
         """How many bytes of a slice travel."""
         return slice_.nbytes

@@ -8,8 +8,12 @@ here. Runs in the server's reactor, as the `Client` below it does.
 
 from typing import Callable, Dict, List, Optional, Tuple, Union
 
+import numpy as np
+
 from . import wire
+from .answers import Compressed
 from .client import Client, StoreClient
+from .compression import Compression
 from .departures import Operation
 from .memory import Memory
 from .plan import Plan
@@ -22,13 +26,17 @@ __all__ = ["Relay"]
 
 
 class _Rising(Operation):
-    __slots__ = ("answered",)
+    __slots__ = ("answered", "compressed")
 
-    answered: Callable[[], None]
+    answered: Callable[[Optional[Compressed]], None]
+    compressed: Optional[Compressed]  # its only slice's value, if it came so
+
+    def arrived_compressed(self, payload: np.ndarray, is_change: bool) -> None:
+        self.compressed = Compressed(payload, is_change)
 
     def done(self, error: Optional[str]) -> None:
         if error is None:  # otherwise the client says so
-            self.answered()
+            self.answered(self.compressed)
 
 
 class _RisingRows(RowOperation):
@@ -68,6 +76,10 @@ class Relay:
         for key in plan.keys[above.num_keys :]:
             above.declare(key.name, key.shape, key.dtype.name)
 
+    def compress(self, number: int, compression: Compression) -> None:
+        """Compress what is sent up."""
+        self._above[number].set_compression(compression)
+
     def rise(self, number: int, store: RisingStore) -> None:
         """Send up what has been merged."""
         above = self._above[number]
@@ -85,7 +97,10 @@ class Relay:
         # Front layers are declared first, and needed first.
         operation = _Rising(rise.kind, key, True, -key.number, (key.slices[slice_.index],))
         operation.round = rise.round if rise.kind == "push" else None
-        operation.answered = lambda: self._on_answers(number, store.answered_above(slice_))
+        operation.compressed = None
+        operation.answered = lambda compressed: self._on_answers(
+            number, store.answered_above(slice_, compressed)
+        )
         return operation
 
     def _row_operation(self, number: int, store: RisingStore, rise: Rise) -> Operation:

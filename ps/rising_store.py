@@ -12,6 +12,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Set
 
 import numpy as np
 
+from .answers import Compressed
 from .memory import Memory
 from .plan import Plan, Slice
 from .rows import Rows
@@ -55,8 +56,11 @@ class RisingStore(SyncStore):
         self._stale: Set[SyncSlot] = set()
         self._asked: Dict[SyncSlot, np.ndarray] = {}  # ids of the rows that are to come from above
 
-    def answered_above(self, slice_: Slice) -> List[Reply]:
-        """The servers above have answered what has risen of a slice; its value is there."""
+    def answered_above(self, slice_: Slice, compressed: Optional[Compressed] = None) -> List[Reply]:
+        """The servers above have answered what has risen of a slice; its value is there, and came
+        ``compressed`` or as it is."""
+        if self.answers is not None:
+            self.answers.pass_on(slice_, compressed)
         slot = self._slots[slice_.bucket.index][slice_.position]
         kind, slot.above = slot.above, ""
         self._stale.discard(slot)

@@ -21,6 +21,7 @@ from . import wire
 from .async_store import AsyncStore
 from .children import Child, Children
 from .client import Client
+from .compression import compression_of
 from .endpoints import bind_to, endpoint_of
 from .errors import BaryonError, ProtocolError, UsageError
 from .memory import HostMemory, Memory, staging
@@ -110,6 +111,7 @@ class Server:
             wire.PullRows: self._pull_rows,
             wire.SetOptimizer: self._set_optimizer,
             wire.SetHyper: self._set_hyper,
+            wire.SetCompression: self._set_compression,
             wire.Join: self._join,
             wire.GetState: self._get_state,
             wire.PutState: self._put_state,
@@ -308,6 +310,8 @@ class Server:
     def _push(self, child: int, message: wire.Push, payload: Payload) -> List[Reply]:
         m = message
         store = self._store(m)
+        where = m.bucket, m.first, m.count
+        payload = store.contribution(child, *where, payload, m.is_compressed)
         return store.push(child, m.bucket, m.first, m.count, m.round, m.want_value, payload)
 
     def _pull(self, child: int, message: wire.Pull) -> List[Reply]:
@@ -355,6 +359,16 @@ class Server:
             multipliers = {"lr_mult": dict(message.lr_mult), "wd_mult": dict(message.wd_mult)}
             update.set({**message.scalars, **multipliers})
         self._reply(child, wire.Accepted(message.store, message.serial))
+        return []
+
+    def _set_compression(self, child: int, message: wire.SetCompression) -> List[Reply]:
+        try:
+            compression = compression_of(message.params)
+        except UsageError as error:  # of a worker that did not look
+            raise ProtocolError(str(error)) from error
+        is_first = self._store(message).set_compression(child, compression)
+        if is_first and self._relay is not None:
+            self._relay.compress(message.store, compression)
         return []
 
     def _get_state(self, child: int, message: wire.GetState) -> List[Reply]:
@@ -411,15 +425,26 @@ class Server:
             answer = wire.Answer(number, r.bucket, r.first, r.num_slices, r.has_value)
             if self._children[r.child].member:
                 shared.setdefault(r.child, []).append(answer)
+            elif r.has_value:
+                self._send_values(number, r)
             else:
-                values = self._stores[number].values(r) if r.has_value else None
-                self._reply(r.child, answer, values)
+                self._reply(r.child, answer)
         for child, answers in shared.items():
             self._reply(child, wire.Batch(tuple(answers)))
         store = self._stores.get(number)
         if isinstance(store, RisingStore):
             assert self._relay is not None
             self._relay.rise(number, store)
+
+    def _send_values(self, number: int, reply: Reply) -> None:
+        store = self._stores[number]
+        for r, compressed in store.parts(reply):
+            where = number, r.bucket, r.first, r.num_slices, True
+            if compressed is None:
+                self._reply(r.child, wire.Answer(*where), store.values(r))
+            else:
+                answer = wire.Answer(*where, True, compressed.is_change)
+                self._reply(r.child, answer, compressed.payload)
 
     def _accepted_above(self, message: wire.Accepted) -> None:
         first = self._stores[message.store].first

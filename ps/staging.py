@@ -16,7 +16,9 @@ from typing import Deque, Dict, Iterator, List, Optional, Tuple, Union
 import numpy as np
 
 from . import wire
-from .departures import Departures, Operation, Run
+from .answers import Compressed, Received
+from .compression import Compression, Encoder
+from .departures import Departures, Operation, Run, runs_of
 from .errors import ProtocolError
 from .memory import Memory
 from .plan import Key, Plan, Slice
@@ -42,6 +44,13 @@ class WorkerStore:
         self._rounds: Dict[Key, int] = {}
         self._settings = 0
         self._epochs = 0
+        self._encoder: Optional[Encoder] = None  # if pushes are compressed
+        self._received: Optional[Received] = None  # if answers are
+
+    def compress(self, compression: Compression) -> None:
+        """Compress what is pushed from now on, where bytes travel."""
+        self._encoder = Encoder(compression)
+        self._received = Received(compression) if compression.answers else None
 
     def add(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> Key:
         """Add a key and its memory: in its user's thread, who is told if there is none left."""
@@ -112,7 +121,30 @@ class WorkerStore:
         waiting = self.outstanding
         return sum(waiting[slice_].nbytes_in(slice_) for slice_ in run if slice_ in waiting)
 
-    def header(self, run: Run) -> wire.Run:
+    def apart(self, run: Run) -> Iterator[Run]:
+        """A run as the runs that it travels in: each slice that is compressed is one of its own."""
+        if self._encoder is None or run.operations[0].kind != "push":
+            yield run
+            return
+        together: List[Tuple[Operation, Slice]] = []
+        for operation, slice_ in zip(run.operations, run.slices):
+            if not self._encoder.takes(slice_):
+                together.append((operation, slice_))
+                continue
+            yield from runs_of(together)
+            together = []
+            yield Run((operation,), (slice_,))
+        yield from runs_of(together)
+
+    def message(self, run: Run) -> Tuple[wire.Run, Optional[np.ndarray]]:
+        """What is sent of a run of `apart`, header and payload, where bytes travel."""
+        payload, encoder = self.payload(run), self._encoder
+        if encoder is None or run.operations[0].kind != "push" or not encoder.takes(run.slices[0]):
+            return self.header(run), payload
+        assert payload is not None and len(run.slices) == 1
+        return self.header(run, is_compressed=True), encoder.payload(run.slices[0], payload)
+
+    def header(self, run: Run, is_compressed: bool = False) -> wire.Run:
         operation, first = run.operations[0], run.slices[0]
         where = (self.number, first.bucket.index, first.position, len(run.slices))
         if operation.kind == "pull":
@@ -120,7 +152,7 @@ class WorkerStore:
         if operation.kind == "init":
             return wire.Init(*where)
         assert operation.round is not None
-        return wire.Push(*where, operation.round, operation.want_value)
+        return wire.Push(*where, operation.round, operation.want_value, is_compressed)
 
     def payload(self, run: Run) -> Optional[np.ndarray]:
         """The bytes of a run, as uint8, in one piece; None if it has none."""
@@ -162,24 +194,41 @@ class WorkerStore:
         except IndexError as error:
             raise ProtocolError(str(error)) from error
         start, end = run[0].offset, run[-1].end
+        compressed = None
+        if message.is_compressed:
+            compressed, payload = self._decompressed(message, run[0], payload)
         if payload is not None and payload.nbytes != end - start:
             raise ProtocolError(f"{payload.nbytes} bytes for {end - start} in {message}")
         finished = []
         for slice_ in run:
+            values = None
+            if message.has_value and payload is not None:
+                values = payload[slice_.offset - start : slice_.end - start]
+                if compressed is None and self._received is not None:
+                    self._received.take(slice_, values)
             operation = self.outstanding.pop(slice_, None)
             if operation is None:
                 continue
             if operation.kind == "pull_rows":
                 raise ProtocolError(f"{message} for who has asked for rows")
+            if self._encoder is not None and operation.kind == "push":
+                self._encoder.answered(slice_)
+            if compressed is not None:
+                operation.arrived_compressed(*compressed)
             if message.has_value:
-                values = None
-                if payload is not None:
-                    values = payload[slice_.offset - start : slice_.end - start]
                 self._take_value(operation, slice_, values)
             operation.remaining -= 1
             if not operation.remaining:
                 finished.append(operation)
         return finished
+
+    def _decompressed(
+        self, message: wire.Answer, slice_: Slice, payload: Optional[np.ndarray]
+    ) -> Tuple[Compressed, np.ndarray]:
+        if payload is None or message.count != 1 or self._received is None:
+            raise ProtocolError(f"{message} is compressed, and should not be")
+        compressed = Compressed(payload, message.is_change)
+        return compressed, self._received.decode(slice_, compressed)
 
     def answered_rows(self, message: wire.AnswerRows, payload: np.ndarray) -> List[Operation]:
         """Take the rows of a slice; returns the operation, if that completes it."""

@@ -20,6 +20,7 @@ from typing import (
     Dict,
     Generic,
     Iterable,
+    Iterator,
     List,
     NamedTuple,
     Optional,
@@ -32,6 +33,9 @@ from typing import (
 
 import numpy as np
 
+from .answers import Answers, Compressed
+from .compression import Compression
+from .contributions import Contributions
 from .errors import ProtocolError, UsageError
 from .memory import Memory
 from .plan import Key, Plan, Slice
@@ -111,7 +115,9 @@ class Store(Generic[S]):
         self.plan = plan
         self.first = first
         self.update: Optional[Updater] = None
+        self.answers: Optional[Answers] = None  # if they are compressed
         self._names = names or [f"worker {child}" for child in children]
+        self._contributions = Contributions(self._names)
         self._first_has_left = False
         self._settings = 0  # the serial number of the last one
         self._server = server
@@ -169,6 +175,26 @@ class Store(Generic[S]):
         """Update by ``update`` from now on; answers what could not be without one."""
         self.update = update
         return []
+
+    def set_compression(self, child: int, compression: Compression) -> bool:
+        """Take note that a child compresses; returns whether it is the first to say so.
+
+        Raises UsageError unless all say the same, before the first push.
+        """
+        return self._contributions.agree(child, compression)
+
+    def contribution(
+        self, child: int, bucket: int, first: int, count: int,
+        payload: Payload, is_compressed: bool,
+    ) -> Payload:  # fmt: skip
+        """The payload of a Push as `push` takes it."""
+        self._contributions.check(child)
+        if not is_compressed:
+            return payload
+        if isinstance(payload, Memory) or count != 1:
+            raise ProtocolError(f"{self._names[child]} compressed what is not to be compressed")
+        (slot,) = self._run(bucket, first, 1)
+        return self._contributions.decoded(child, slot.slice, payload)
 
     def init(
         self, child: int, bucket: int, first: int, count: int, payload: Payload
@@ -273,15 +299,25 @@ class Store(Generic[S]):
         """What is to be sent with an answer that has a value, as uint8; changes with the value."""
         return self._memory.run(self.plan.run(reply.bucket, reply.first, reply.num_slices))
 
+    def parts(self, reply: Reply) -> Iterator[Tuple[Reply, Optional[Compressed]]]:
+        """An answer with values as it is to be sent where bytes travel; None: as they are."""
+        if self.answers is None:
+            yield reply, None
+            return
+        run = self.plan.run(reply.bucket, reply.first, reply.num_slices)
+        for part in self.answers.parts(reply.child, run):
+            first = reply.first + part.start
+            yield reply._replace(first=first, num_slices=part.num_slices), part.compressed
+
     def unit(self, bucket: int, position: int) -> Tuple[Slice, np.ndarray]:
         """What is updated at once and begins with a slice: that slice, or its whole key; with its
         value (1-D). Raises ProtocolError if nothing does."""
         (slot,) = self._run(bucket, position, 1)
         if not self.plan.has_whole_keys:
-            return slot.slice, slot.value
+            return slot.slice, self._exact(slot.slice, slot.value)
         if slot.slice.index:
             raise ProtocolError(f"{slot.slice} is not updated by itself")
-        return slot.slice, self._memory.key(slot.slice.key).reshape(-1)
+        return slot.slice, self._exact(slot.slice, self._memory.key(slot.slice.key).reshape(-1))
 
     def waits(self) -> List[Wait]:
         """Who waits for whom, one entry per waiting worker: for messages, not for decisions."""
@@ -328,6 +364,10 @@ class Store(Generic[S]):
         return True
 
     # -- for all kinds ------------------------------------------------------------------------
+
+    def _exact(self, first: Slice, value: np.ndarray) -> np.ndarray:
+        """What is updated: a value, or an exact copy where the value is sent compressed."""
+        return value if self.answers is None else self.answers.exact(first, value)
 
     def _all_slots(self) -> Iterable[S]:
         for slots in self._slots.values():

@@ -15,6 +15,8 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from .answers import Answers
+from .compression import Compression
 from .errors import ProtocolError
 from .memory import Memory
 from .plan import Key, Plan, Slice
@@ -136,6 +138,15 @@ class SyncStore(Store[SyncSlot]):
                     completed.append(slot)
         return replies + self._complete(completed)
 
+    def set_compression(self, child: int, compression: Compression) -> bool:
+        is_first = super().set_compression(child, compression)
+        if compression.answers:
+            if self.answers is None:
+                self.answers = Answers(compression, self.plan.has_whole_keys)
+            # It has not kept what it was sent before it said so; and it says so on each connection.
+            self.answers.forget(child)
+        return is_first
+
     def forget_requests(self, child: int) -> None:
         super().forget_requests(child)
         for slot in self._all_slots():
@@ -207,15 +218,19 @@ class SyncStore(Store[SyncSlot]):
 
     def _complete(self, slots: List[SyncSlot]) -> List[Reply]:
         """All contributions to a round are merged: change the value."""
+        is_updated = self.update is not None
         if self.update is not None and self.plan.has_whole_keys:
             slots = self._update_keys(self.update, slots)
-            return self._end_round(slots)
-        for slot in slots:
-            assert slot.sum is not None
-            if self.update is not None:
-                self.update(slot.slice, slot.sum, slot.value)
-            elif slot.sum is not slot.value:
-                put(slot.sum, slot.value)
+        else:
+            for slot in slots:
+                assert slot.sum is not None
+                if self.update is not None:
+                    self.update(slot.slice, slot.sum, self._exact(slot.slice, slot.value))
+                elif slot.sum is not slot.value:
+                    put(slot.sum, slot.value)
+        if self.answers is not None:
+            for slot in slots:
+                self.answers.publish(slot.slice, slot.value, is_updated)
         return self._end_round(slots)
 
     def _update_keys(self, update: Updater, slots: List[SyncSlot]) -> List[SyncSlot]:
@@ -229,7 +244,7 @@ class SyncStore(Store[SyncSlot]):
             del self._merged[key]
             whole = self._slots_of(key)
             merged = [one.sum for one in whole if one.sum is not None]  # all of them
-            value = self._memory.key(key).reshape(-1)
+            value = self._exact(key.slices[0], self._memory.key(key).reshape(-1))
             update(key.slices[0], join(merged, key.slices), value)
             updated += whole
         return updated

@@ -44,6 +44,7 @@ __all__ = [
     "Push",
     "PushRows",
     "PutState",
+    "SetCompression",
     "SetHyper",
     "SetOptimizer",
     "State",
@@ -126,7 +127,8 @@ class Init(Message, frozen=True, tag=True):
 
 
 class Push(Message, frozen=True, tag=True):
-    """A contribution to round ``round`` of a run of slices. Payload: the values.
+    """A contribution to round ``round`` of a run of slices. Payload: the values, or of a single
+    slice, if ``is_compressed``, what the store's codec has made of them.
 
     Answered when the round is complete, with the new values as payload if ``want_value``.
     """
@@ -137,6 +139,7 @@ class Push(Message, frozen=True, tag=True):
     count: int
     round: int
     want_value: bool
+    is_compressed: bool = False
 
 
 class Pull(Message, frozen=True, tag=True):
@@ -273,6 +276,14 @@ class Stored(Message, frozen=True, tag=True):
     serial: int
 
 
+class SetCompression(Message, frozen=True, tag=True):
+    """From every worker, before its first Push: this is how the payloads of a store are compressed
+    (compression/setting.py). All say the same; a repeat changes nothing."""
+
+    store: int
+    params: Dict[str, Union[bool, int, float, str]]
+
+
 class Accepted(Message, frozen=True, tag=True):
     """The server has carried out the sender's SetOptimizer or SetHyper number ``serial``."""
 
@@ -281,13 +292,19 @@ class Accepted(Message, frozen=True, tag=True):
 
 
 class Answer(Message, frozen=True, tag=True):
-    """Completes Init, Push or Pull for a run of slices. Payload: the values, if ``has_value``."""
+    """Completes Init, Push or Pull for a run of slices. Payload: the values, if ``has_value``.
+
+    If ``is_compressed`` it is a single slice's, encoded: its value or, if ``is_change``, what is to
+    be added to the value that the receiver was sent before.
+    """
 
     store: int
     bucket: int
     first: int
     count: int
     has_value: bool
+    is_compressed: bool = False
+    is_change: bool = False
 
 
 class AnswerRows(Message, frozen=True, tag=True):
@@ -348,6 +365,7 @@ DATA = Codec(
         PullRows,
         SetOptimizer,
         SetHyper,
+        SetCompression,
         Join,
         Joined,
         GetState,

@@ -11,11 +11,12 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 import mxnet as mx
 import numpy as np
 
-from baryon import __version__
 from baryon.ps import (
+    Compression,
     Key,
     Multipliers,
     UsageError,
+    compression_of,
     dump_optimizer,
     needs_whole_keys,
 )
@@ -57,6 +58,7 @@ class KVStore(mx.kvstore.KVStore):
     def __init__(self, name: str) -> None:
         self._type = name
         self._session = session()
+        self._compression: Optional[Compression] = None
         self._open(has_whole_keys=False)
         self._collectives = Collectives(
             self._session.control, self.rank, self.num_workers, self._store.number
@@ -73,6 +75,8 @@ class KVStore(mx.kvstore.KVStore):
         kind = "sync" if not self._is_async else "async"
         staleness = self._session.credentials.staleness if "ssp" in self._type else None
         self._client, self._store = self._session.open(kind, has_whole_keys, staleness)
+        if self._compression is not None:
+            self._store.set_compression(self._compression)
         self._has_whole_keys = has_whole_keys
 
     @property
@@ -121,6 +125,10 @@ class KVStore(mx.kvstore.KVStore):
         Raises UsageError for a key that exists and for dtypes, shapes or storage not supported.
         """
         self._client.raise_if_failed()
+        names = list(key) if isinstance(key, (tuple, list)) else [key]
+        twice = sorted({repr(name) for name in names if names.count(name) > 1})
+        if twice:
+            raise UsageError(f"init names {', '.join(twice)} twice; initialise each key once")
         for name, arrays in _pairs(key, value):
             array = arrays[0] if is_sparse(arrays[0]) else _dense(name, arrays)[0]
             declared = self._store.declare(name, array.shape, np.dtype(array.dtype).name)
@@ -242,6 +250,28 @@ class KVStore(mx.kvstore.KVStore):
             pickled, has_code = dump_optimizer(optimizer)
             _, lr_mult, wd_mult = self._hyper
             self._store.set_optimizer(pickled, lr_mult, wd_mult, has_code)
+
+    def set_gradient_compression(self, compression_params: Dict[str, Any]) -> None:
+        """Send fewer bytes of gradients and values where they travel between hosts.
+
+        ``compression_params`` has the ``type`` of the codec, its options (baryon.ps.compression),
+        and perhaps ``min_size``, below which number of elements a key stays exact (4096), and
+        ``answers``, whether values are sent compressed, too (True, but for 2bit and asynchronous
+        stores). The same on all workers, before the first push; gluon.Trainer does so with its
+        own ``compression_params``. Raises UsageError with all that is wrong.
+        """
+        self._client.raise_if_failed()
+        compression = compression_of(compression_params, self._is_async)
+        if self._compression is not None and str(self._compression) == str(compression):
+            return
+        if self._compression is not None or self._first_pushed is not None:
+            before = self._compression or "none, and something has been pushed"
+            raise UsageError(
+                f"gradient compression of this kvstore is {before}; set it once, before the first "
+                "push, or create another store"
+            )
+        self._compression = compression
+        self._store.set_compression(compression)
 
     def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
         """Write the servers' optimizer states to ``fname``, as MXNet does on one machine.
@@ -404,9 +434,6 @@ class KVStore(mx.kvstore.KVStore):
 
     # -- what it does not do yet --------------------------------------------------------------
 
-    def set_gradient_compression(self, compression_params: Dict[str, Any]) -> None:
-        raise _not_yet("set_gradient_compression")
-
     def _send_command_to_servers(self, head: int, body: str) -> None:
         """MXNet's own: 0, an optimizer as pickled by the script, is `set_optimizer`; 1 and 3 say
         what our servers know (multiple precision, synchronous mode). UsageError for others.
@@ -447,10 +474,6 @@ def _hyper_parameters(optimizer: Any) -> Tuple[Dict[str, Any], Multipliers, Mult
     for index, parameter in optimizer.param_dict.items():
         lr_mult[index], wd_mult[index] = parameter.lr_mult, parameter.wd_mult
     return scalars, list(lr_mult.items()), list(wd_mult.items())
-
-
-def _not_yet(what: str) -> UsageError:
-    return UsageError(f"baryon {__version__} does not serve KVStore.{what} yet")
 
 
 def _pairs(key: Any, value: Any) -> List[Tuple[KeyName, List[Any]]]:

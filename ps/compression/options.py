@@ -3,7 +3,7 @@
 import math
 from typing import Any, Callable, NamedTuple
 
-__all__ = ["Option", "a_seed", "a_share", "a_threshold"]
+__all__ = ["Option", "a_flag", "a_seed", "a_share", "a_size", "a_threshold"]
 
 _SMALLEST_FLOAT32, _LARGEST_FLOAT32 = 2.0**-126, 2.0**127
 
@@ -34,6 +34,21 @@ def a_seed(value: Any) -> int:
     if not 0 <= number < 2**53 or number != int(number):
         raise ValueError("a whole number from 0 to 2**53 - 1")
     return int(number)
+
+
+def a_size(value: Any) -> int:
+    number = _number(value)
+    if not 0 <= number < 2**53 or number != int(number):
+        raise ValueError("a whole number of elements")
+    return int(number)
+
+
+def a_flag(value: Any) -> bool:
+    flags = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    flag = flags.get(str(value).lower())
+    if flag is None:
+        raise ValueError("True or False")
+    return flag
 
 
 def _number(value: Any) -> float:

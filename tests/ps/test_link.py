@@ -10,6 +10,7 @@ import zmq
 
 from baryon.ps import PeerError, UsageError, dump_optimizer, link, wire
 from baryon.ps.client import _Setting
+from baryon.ps.compression import CODECS, compression_of
 
 from .conftest import LIMIT_S, Job, answered, ask
 from .proxy import Proxy
@@ -49,10 +50,13 @@ def until(worker, condition, what):
 # -- whatever is cut, the result is the same ----------------------------------------------------
 
 
-def train(mx, workers, keys):
+def train(mx, workers, keys, codec=""):
     """Rounds of SGD with momentum and a change of its rate; the weights of all workers."""
     data = np.random.default_rng(1)
     for worker in workers:
+        if codec:
+            params = {"type": codec, "min_size": 100, "answers": True}
+            worker.store.set_compression(compression_of(params))
         for name, (shape, dtype) in keys.items():
             worker.key(name, shape, dtype)
         worker.key("rows", (50, 4))
@@ -84,24 +88,40 @@ def train(mx, workers, keys):
 @pytest.fixture(scope="module")
 def undisturbed(mx):
     weights = {}
-    for keys in (KEYS, {**KEYS, **BIG}):
-        made = Job(num_workers=2, num_servers=2)
-        first, second = train(mx, [made.worker(0), made.worker(1)], keys)
-        made.close()
-        assert first == second
-        weights[len(keys)] = first
-    return weights
+
+    def get(keys, codec=""):
+        if (len(keys), codec) not in weights:
+            made = Job(num_workers=2, num_servers=2)
+            first, second = train(mx, [made.worker(0), made.worker(1)], keys, codec)
+            made.close()
+            assert first == second
+            weights[len(keys), codec] = first
+        return weights[len(keys), codec]
+
+    return get
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_cuts_at_any_byte_change_no_bit_of_the_result(
     job, proxies, mx, undisturbed, monkeypatch, seed
 ):
+    train_with_cuts(job, proxies, mx, undisturbed, monkeypatch, seed, "")
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_nor_do_they_if_it_is_compressed(job, proxies, mx, undisturbed, monkeypatch, seed, codec):
+    train_with_cuts(job, proxies, mx, undisturbed, monkeypatch, seed, codec)
+
+
+def train_with_cuts(job, proxies, mx, undisturbed, monkeypatch, seed, codec):
     monkeypatch.setattr(link, "_RETRY_S", 0.01)
     chance = random.Random(seed)
     is_big = seed % 6 == 0
     keys = {**KEYS, **BIG} if is_big else KEYS
     reach = 2_000_000 if is_big else 15_000
+    if codec:
+        reach //= 10
     made = job(num_workers=2, num_servers=2)
     links = [
         [
@@ -111,7 +131,9 @@ def test_cuts_at_any_byte_change_no_bit_of_the_result(
         for _ in range(2)
     ]
     workers = [made.worker(rank, [proxy.endpoint for proxy in links[rank]]) for rank in range(2)]
-    assert train(mx, workers, keys) == [undisturbed[len(keys)]] * 2
+    expected = undisturbed(keys, codec)
+    assert train(mx, workers, keys, codec) == [expected] * 2
+    assert (expected != undisturbed(keys)) == bool(codec)
     assert sum(proxy.num_cuts for row in links for proxy in row) >= 2
     assert made.faults.empty() and all(worker.faults.empty() for worker in workers)
 

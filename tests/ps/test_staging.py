@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from baryon.ps import wire
+from baryon.ps.compression import compression_of
 from baryon.ps.departures import Operation, Run
 from baryon.ps.errors import ProtocolError
 from baryon.ps.memory import Memory
@@ -196,3 +197,77 @@ def test_giving_up_names_every_operation_once_sent_or_ready(store):
     store.departures.ready(ready)
     assert store.forget_all() == [sent, ready]
     assert store.forget_all() == []
+
+
+# -- compression --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compressing():
+    """Keys a, w, b, c, v share bucket 0; w and v, of 100 elements, are compressed."""
+    made = store_of(Plan(1))
+    for name, size in [("a", 5), ("w", 100), ("b", 5), ("c", 5), ("v", 100)]:
+        add_key(made, name, (size,), "float32")
+    made.compress(compression_of({"type": "2bit", "min_size": 100, "answers": True}))
+    return made
+
+
+def test_each_compressed_slice_travels_by_itself_and_its_neighbours_stay_together(compressing):
+    run = run_of(compressing, "push", *"awbcv")
+    parts = [[slice_.key.name for slice_ in part.slices] for part in compressing.apart(run)]
+    assert parts == [["a"], ["w"], ["b", "c"], ["v"]]
+    messages = [compressing.message(part) for part in compressing.apart(run)]
+    assert [header.is_compressed for header, _ in messages] == [False, True, False, True]
+    assert [payload.nbytes for _, payload in messages] == [20, 28, STRIDE + 20, 28]
+
+
+@pytest.mark.parametrize("kind", ["init", "pull"])
+def test_other_operations_are_not_compressed(compressing, kind):
+    run = run_of(compressing, kind, *"awbcv")
+    assert list(compressing.apart(run)) == [run]
+    assert compressing.message(run)[0].count == 5
+
+
+def test_a_contribution_is_encoded_once_however_often_it_is_sent(compressing):
+    place = compressing.outgoing.key(compressing.plan["w"])
+    slice_ = compressing.plan["w"].slices[0]
+    sent = []
+    for _ in range(3):
+        place[:] = 0.2
+        run = run_of(compressing, "push", "w")
+        compressing.sent(run)
+        first = compressing.message(run)[1].tobytes()
+        (again,) = compressing.unanswered()
+        assert compressing.message(again)[1].tobytes() == first
+        compressing.answered(answer(compressing, slice_, False), None)
+        sent.append(any(first))
+    assert sent == [False, False, True]  # 0.6 reaches the threshold of 0.5
+
+
+def test_compressed_answers_are_added_to_what_came_before(compressing):
+    codec = compression_of({"type": "2bit"}).codec
+    key = compressing.plan["w"]
+    (slice_,) = key.slices
+    seen = []
+    change = codec.encode(np.full(100, 0.5, "f4"))
+    first = np.full(100, 3.0, "f4").view("u1")
+    for payload, flags in [
+        (first, (False, False)), (change, (True, True)), (change, (True, True)),
+        (change, (True, False)),
+    ]:  # fmt: skip
+        under_way(compressing, "push", "w")
+        message = wire.Answer(0, 0, slice_.position, 1, True, *flags)
+        compressing.answered(message, payload)
+        seen.append(set(compressing.incoming.key(key).tolist()))
+    assert seen == [{3.0}, {3.5}, {4.0}, {0.5}]
+
+
+def test_compressed_answers_are_refused_unless_they_were_asked_for(compressing, store):
+    run = compressing.plan.buckets[0].slices
+    for made, message in [
+        (compressing, wire.Answer(0, 0, 0, 2, True, True, True)),
+        (compressing, wire.Answer(0, 0, run[1].position, 1, True, True, True)),
+        (store, wire.Answer(5, 0, 0, 1, True, True, False)),
+    ]:
+        with pytest.raises(ProtocolError):
+            made.answered(message, np.zeros(28, "u1"))

@@ -14,11 +14,11 @@ from baryon.ps.store import Wait
 from baryon.ps.sync_store import SyncStore
 from baryon.ps.wire import KeySpec
 
-WORKERS = 3
+MOST_WORKERS = 4
 BUCKET_NBYTES = 256
 # big: slices of 16 and 9 rows
 KEYS = [("a", (4,)), ("b", (0,)), ("m", (3, 2)), ("big", (25, 4)), ("c", ())]
-RANKS = st.integers(0, WORKERS - 1)
+RANKS = st.integers(0, MOST_WORKERS - 1)
 ROW_IDS = st.lists(st.integers(0, 15), max_size=6)
 VALUES = st.integers(-1000, 1000).map(float)  # sums of a few are exact in float32
 
@@ -58,20 +58,23 @@ class ModelSlice:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Workers push, repeat, pull, connect again and leave anyhow; all answers are foretold."""
+    """Workers push, repeat, pull, join, connect again, leave: all answers are foretold."""
 
-    @initialize(with_update=st.booleans())
-    def start(self, with_update):
+    @initialize(with_update=st.booleans(), is_whole=st.booleans(), workers=st.integers(2, 4))
+    def start(self, with_update, is_whole, workers):
         self.with_update = with_update
-        self.store = SyncStore(0, Plan(1, BUCKET_NBYTES), range(WORKERS))
-        for rank in range(WORKERS):
+        self.is_whole = is_whole and with_update
+        self.workers = workers
+        self.store = SyncStore(0, Plan(1, BUCKET_NBYTES, is_whole), range(workers))
+        for rank in range(workers):
             self.store.declare(rank, 0, [KeySpec(name, shape, "float32") for name, shape in KEYS])
         if with_update:
             self.store.update = add
         self.buckets = [
             [ModelSlice(slice_) for slice_ in bucket.slices] for bucket in self.store.plan.buckets
         ]
-        self.active = set(range(WORKERS))
+        self.active = set(range(workers))
+        self.joined = set()
 
     # -- stimuli
 
@@ -92,6 +95,7 @@ class StoreMachine(RuleBasedStateMachine):
     )  # fmt: skip
     def push(self, rank, bucket, first, count, value, want_value, age):
         """A contribution to the open round, a repeat of one, or a repeat from rounds ago."""
+        rank %= self.workers
         run = self.run(bucket, first, count)
         round_ = run[0].round + 1 - age
         alike = lambda slot: slot.value is not None and slot.round + 1 - age == round_  # noqa: E731
@@ -116,6 +120,7 @@ class StoreMachine(RuleBasedStateMachine):
     )  # fmt: skip
     def push_rows(self, rank, bucket, first, given, value, age):
         """The same of some rows of a slice, perhaps of none."""
+        rank %= self.workers
         (slot,) = self.run(bucket, first, 1)
         round_ = slot.round + 1 - age
         is_refused = slot.value is None or round_ < 1 or (age == 0 and rank not in self.active)
@@ -138,6 +143,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(rank=RANKS, bucket=st.integers(0, 9), first=st.integers(0, 9), given=ROW_IDS)
     def pull_rows(self, rank, bucket, first, given):
+        rank %= self.workers
         (slot,) = self.run(bucket, first, 1)
         if not slot.slice.key.has_rows:
             return
@@ -153,6 +159,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(rank=RANKS, bucket=st.integers(0, 9), first=st.integers(0, 9), count=st.integers(1, 9))
     def pull(self, rank, bucket, first, count):
         run, expected = self.run(bucket, first, count), Counter()
+        rank %= self.workers
         for slot in run:
             if slot.value is None:
                 slot.pullers.append((rank, None))
@@ -162,6 +169,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(rank=RANKS)
     def connect_again(self, rank):
+        rank %= self.workers
         for slot in self.slots():
             if rank in slot.parts:
                 slot.parts[rank] = (slot.parts[rank][0], None)
@@ -171,16 +179,43 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(rank=RANKS)
     def leave(self, rank):
         """One of several workers, and not rank 0 while it owes first values."""
+        rank %= self.workers
         owes = any(slot.value is None for slot in self.slots())
-        if self.active == {rank} or (rank == 0 and owes):
+        if self.active | self.joined == {rank} or (rank == 0 and owes):
             return
+        if self.is_whole and any(rank in slot.parts for slot in self.slots()):
+            return  # it may have sent a part of a key only, which a worker that ends well has not
+        self.joined.discard(rank)
+        self.check(self.store.leave(rank), self.without(rank))
+        self.begin_epoch()
+
+    @rule(rank=RANKS)
+    def join(self, rank):
+        """A worker that waits for nothing."""
+        rank %= self.workers
+        if rank not in self.active or any(rank in slot.parts for slot in self.slots()):
+            return
+        self.joined.add(rank)
+        self.check(self.store.join(rank, self.store.epoch + 1), self.without(rank))
+        self.begin_epoch()
+
+    # -- the model
+
+    def without(self, rank):
+        """What is answered because a worker is not waited for any more."""
         self.active.discard(rank)
         expected = Counter()
         for slot in self.slots():
             self.complete(slot, expected)
-        self.check(self.store.leave(rank), expected)
+        return expected
 
-    # -- the model
+    def begin_epoch(self):
+        assert self.store.have_all_joined == (not self.active)
+        if not self.active:
+            self.store.begin_epoch()
+            self.active, self.joined = self.joined, set()
+            for slot in self.slots():
+                slot.round = 0
 
     def slots(self):
         return [slot for bucket in self.buckets for slot in bucket]
@@ -194,8 +229,19 @@ class StoreMachine(RuleBasedStateMachine):
         return run[0].slice.bucket.index, run[0].slice.position, len(run)
 
     def complete(self, slot, expected):
-        if not slot.parts or not self.active <= set(slot.parts):
-            return
+        if self.is_whole:
+            alike = [other for other in self.slots() if other.slice.key is slot.slice.key]
+            if not all(self.is_merged(other) for other in alike):
+                return
+            for other in alike:
+                self.end_round(other, expected)
+        elif self.is_merged(slot):
+            self.end_round(slot, expected)
+
+    def is_merged(self, slot):
+        return slot.parts and self.active <= set(slot.parts)
+
+    def end_round(self, slot, expected):
         terms = [part for part, _ in slot.parts.values()]
         if self.with_update and slot.value is not None:
             terms.append(slot.value)
@@ -240,7 +286,7 @@ class StoreMachine(RuleBasedStateMachine):
         possible = {}
         for slot in self.slots():
             missing = tuple(sorted(self.active - set(slot.parts)))
-            for rank in slot.parts:
+            for rank in slot.parts if missing else ():  # else the key's other slices say so
                 wait = Wait(rank, slot.slice.key.name, slot.round + 1, missing)
                 possible.setdefault(rank, set()).add(wait)
             for rank, _ in slot.pullers:
@@ -251,4 +297,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestStore.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

@@ -23,6 +23,7 @@ STATES = st.builds(
     NUMBER,
     SCALARS,
 )
+PARAMS = st.dictionaries(TEXT, st.booleans() | NUMBER | st.floats(allow_nan=False) | TEXT)
 PLACE = dict.fromkeys(("store", "serial", "bucket", "position", "array", "start"), NUMBER)
 SPEC = wire.StateSpec(["tuple", 0, None], (("float32", (2, 3)),), 4, {"m_schedule": 0.5})
 STRATEGIES = [
@@ -44,7 +45,9 @@ STRATEGIES = [
         wire.Declare, store=NUMBER, first=NUMBER, keys=st.lists(SPECS, max_size=3).map(tuple)
     ),
     st.builds(wire.Init, **WHERE),
-    st.builds(wire.Push, round=NUMBER, want_value=st.booleans(), **WHERE),
+    st.builds(
+        wire.Push, round=NUMBER, want_value=st.booleans(), is_compressed=st.booleans(), **WHERE
+    ),
     st.builds(wire.Pull, **WHERE),
     st.builds(wire.PushRows, store=NUMBER, bucket=NUMBER, position=NUMBER, round=NUMBER),
     st.builds(wire.PullRows, store=NUMBER, bucket=NUMBER, position=NUMBER),
@@ -67,7 +70,12 @@ STRATEGIES = [
         MULTIPLIERS,
     ),
     st.builds(wire.Accepted, store=NUMBER, serial=NUMBER),
-    st.builds(wire.Answer, has_value=st.booleans(), **WHERE),
+    st.builds(wire.SetCompression, NUMBER, PARAMS),
+    st.builds(
+        wire.Answer,
+        **dict.fromkeys(("has_value", "is_compressed", "is_change"), st.booleans()),
+        **WHERE,
+    ),
     st.builds(
         wire.Batch,
         st.lists(st.builds(wire.Init, **WHERE) | st.builds(wire.Pull, **WHERE), max_size=3).map(
@@ -99,6 +107,7 @@ SAMPLES = [
     wire.SetOptimizer(0, 1, b"\x80", [("w", 0.5)], [(1, 0.0)]),
     wire.Accepted(2, 3),
     wire.SetHyper(1, 2, {"lr": 0.5, "clip_gradient": None}, [(0, 2.0)], [("w", 0.0)]),
+    wire.SetCompression(0, {"type": "topk", "ratio": 0.5, "min_size": 4096, "answers": True}),
     wire.Answer(0, 1, 2, 3, False),
     wire.Fault("no"),
 ]
