@@ -24,8 +24,9 @@ class Harness:
     def __init__(self, context, mx):
         children = [Child("", f"worker {n}", (n,), f"token {n}", True) for n in range(2)]
         self.faults = []
+        self.reactor = Reactor()
         self.server = Server(
-            Reactor(), context, index=0, num_owners=1, children=children, keys=KeyPair("", ""),
+            self.reactor, context, index=0, num_owners=1, children=children, keys=KeyPair("", ""),
             address="127.0.0.1", timeout_s=30.0, on_fault=self.faults.append, encrypts=False,
         )  # fmt: skip
         self.told = []
@@ -57,6 +58,7 @@ class Harness:
 
     def close(self):
         self.server.close()
+        self.reactor.close()
 
 
 def originals(mx):
