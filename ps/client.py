@@ -243,7 +243,7 @@ class Client:
             link.send(message)
         for message, payload in self._requests.pending(server):
             link.send(message, payload)
-        for store in self._stores.values():
+        for store in list(self._stores.values()):  # others may open more
             is_only = len(self._links) == 1
             for run in store.unanswered(None if is_only else server):
                 self._send(link, store, run)
@@ -421,7 +421,7 @@ class Client:
             self._when_failed(error)
         self.close()  # what is still queued lies in memory that is no longer ours to send
         operations = {op: None for _, _, run in self._window.clear() for op in run.operations}
-        for store in self._stores.values():
+        for store in list(self._stores.values()):  # others may open more
             operations.update(dict.fromkeys(store.forget_all()))
         for operation in operations:
             self._finish(operation)
@@ -430,7 +430,7 @@ class Client:
 
     def _call_when_idle(self, idle: threading.Event) -> None:
         self._idle.append(idle)
-        for store in self._stores.values():
+        for store in list(self._stores.values()):  # others may open more
             self._unfinished += store.take_announced()
         if not self._unfinished or self._error is not None:
             self._release_waiters()
