@@ -13,7 +13,7 @@ from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeo
 from .outbox import Outbox
 from .reactor import Reactor, Timer
 from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server, token_of
-from .wire import STATE_NBYTES, Codec, GetState, Message, Multipliers, Open, PutState, StateSpec
+from .wire import Codec, GetState, Message, Multipliers, Open, PutState, StateSpec
 
 if TYPE_CHECKING:
     from .client import Client, StoreClient
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .row_operation import RowOperation
     from .rows import Rows, ids_in, rows_in, summed, union
     from .server import Server
-    from .states import SliceState, flatten, layout_of, pieces, unflatten
+    from .states import SliceState, flatten, layout_of, piece_of, pieces, unflatten
 
 __all__ = [
     "Authenticator",
@@ -51,7 +51,6 @@ __all__ = [
     "Reactor",
     "RowOperation",
     "Rows",
-    "STATE_NBYTES",
     "Server",
     "ServerAddress",
     "Slice",
@@ -73,6 +72,7 @@ __all__ = [
     "layout_of",
     "needs_whole_keys",
     "new_key_pair",
+    "piece_of",
     "pieces",
     "rows_in",
     "secure_client",
@@ -93,6 +93,7 @@ _LATER = {
     "SliceState": "states",
     "flatten": "states",
     "layout_of": "states",
+    "piece_of": "states",
     "pieces": "states",
     "unflatten": "states",
     "Operation": "departures",

@@ -379,7 +379,9 @@ class Server:
             self._leaving[child] = slice_, updater.state(slice_)
         state = self._leaving[child][1]
         answer = wire.State(m.serial, None if state is None else state.spec)
-        self._reply(child, answer, None if state is None else piece_of(state, m.array, m.start))
+        self._reply(
+            child, answer, None if state is None else piece_of(state.arrays, m.array, m.start)
+        )
         return []
 
     def _put_state(self, child: int, message: wire.PutState, payload: np.ndarray) -> List[Reply]:

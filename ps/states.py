@@ -98,7 +98,7 @@ class Arrivals:
         ]:
             raise ProtocolError(f"a state of {slice_} came in pieces that do not fit together")
         if arrays:
-            place = _piece(arrays, array, start)
+            place = piece_of(arrays, array, start)
             if place.nbytes != payload.nbytes:
                 raise ProtocolError(f"{payload.nbytes} bytes of a state of {slice_} at {start}")
             place[:] = payload
@@ -109,12 +109,13 @@ class Arrivals:
         return SliceState(spec, arrays)
 
 
-def piece_of(state: SliceState, array: int, start: int) -> np.ndarray:
-    """The bytes of an array of a state from ``start`` on, as many as travel at once."""
-    return _piece(state.arrays, array, start) if state.arrays else np.empty(0, np.uint8)
+def piece_of(arrays: List[np.ndarray], array: int, start: int) -> np.ndarray:
+    """The bytes of an array of a state from ``start`` on, as many as travel at once: a view.
 
-
-def _piece(arrays: List[np.ndarray], array: int, start: int) -> np.ndarray:
+    A state without arrays has none. Raises ProtocolError if there is no such array or byte.
+    """
+    if not arrays:
+        return np.empty(0, np.uint8)
     if not 0 <= array < len(arrays) or not 0 <= start <= arrays[array].nbytes:
         raise ProtocolError(
             f"a state of {len(arrays)} arrays has no byte {start} of number {array}"

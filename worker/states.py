@@ -8,7 +8,6 @@ in its attribute `SCALARS`: {key: [{attribute: value} for each slice]}.
 """
 
 import copy
-import functools
 import os
 import pickle
 from typing import Any, Dict, List, Optional, Tuple
@@ -17,7 +16,6 @@ import mxnet as mx
 import numpy as np
 
 from baryon.ps import (
-    STATE_NBYTES,
     Client,
     GetState,
     Key,
@@ -29,6 +27,7 @@ from baryon.ps import (
     UsageError,
     flatten,
     layout_of,
+    piece_of,
     pieces,
     unflatten,
 )
@@ -122,9 +121,7 @@ class States:
         arrays = [np.zeros(shape, dtype) for dtype, shape in spec.arrays]
         for array, start in pieces(arrays):
             payload = first if (array, start) == (0, 0) else self._ask_for(unit, array, start)[1]
-            if arrays:
-                place = arrays[array].reshape(-1).view(np.uint8)[start : start + STATE_NBYTES]
-                place[:] = payload
+            piece_of(arrays, array, start)[:] = payload
         return SliceState(spec, arrays)
 
     def _ask_for(self, unit: Slice, array: int, start: int) -> Tuple[Any, np.ndarray]:
@@ -138,21 +135,20 @@ class States:
         return answer.spec, payload
 
     def _put(self, unit: Slice, spec: StateSpec, arrays: List[np.ndarray]) -> None:
-        bucket = unit.bucket
         for array, start in pieces(arrays):
-            payload = np.empty(0, np.uint8)
-            if arrays:
-                payload = arrays[array].reshape(-1).view(np.uint8)[start : start + STATE_NBYTES]
-            message = functools.partial(
-                _put_state, self._store.number, bucket.index, unit.position, array, start, spec
-            )
-            self._client.ask(bucket.server, message, payload)
+            self._put_piece(unit, spec, array, start, piece_of(arrays, array, start))
 
-
-def _put_state(
-    store: int, bucket: int, position: int, array: int, start: int, spec: StateSpec, serial: int
-) -> PutState:
-    return PutState(store, serial, bucket, position, array, start, spec)
+    def _put_piece(
+        self, unit: Slice, spec: StateSpec, array: int, start: int, payload: np.ndarray
+    ) -> None:
+        bucket = unit.bucket
+        self._client.ask(
+            bucket.server,
+            lambda serial: PutState(
+                self._store.number, serial, bucket.index, unit.position, array, start, spec
+            ),
+            payload,
+        )
 
 
 def _joined(key: Key, parts: List[SliceState]) -> Any:

@@ -47,7 +47,7 @@ def test_a_state_arrives_in_pieces_some_of_them_twice(mx, small_pieces):
     arrivals, found = Arrivals(), []
     for array, start in pieces(arrays):
         for _ in range(2):
-            piece = piece_of(state, array, start)
+            piece = piece_of(state.arrays, array, start)
             assert piece.nbytes <= 16
             found.append(arrivals.put(slice_, spec, array, start, piece))
             if found[-1] is not None:
