@@ -458,6 +458,11 @@ class StoreClient:
         return list(self._store.plan.keys)
 
     @property
+    def has_whole_keys(self) -> bool:
+        """As its plan says (plan.py)."""
+        return self._store.plan.has_whole_keys
+
+    @property
     def num_keys(self) -> int:
         return len(self._store.plan.keys)
 

@@ -77,7 +77,6 @@ class KVStore(mx.kvstore.KVStore):
         self._client, self._store = self._session.open(kind, has_whole_keys, staleness)
         if self._compression is not None:
             self._store.set_compression(self._compression)
-        self._has_whole_keys = has_whole_keys
 
     @property
     def _is_async(self) -> bool:
@@ -241,7 +240,7 @@ class KVStore(mx.kvstore.KVStore):
         self._client.raise_if_failed()
         if not isinstance(optimizer, mx.optimizer.Optimizer):
             raise UsageError(f"set_optimizer needs an optimizer, not a {type(optimizer).__name__}")
-        if needs_whole_keys(optimizer) and not self._has_whole_keys:
+        if needs_whole_keys(optimizer) and not self._store.has_whole_keys:
             self._keep_keys_whole()
         self._optimizer = optimizer
         if self.rank == 0:
@@ -303,7 +302,7 @@ class KVStore(mx.kvstore.KVStore):
             raise UsageError("the servers have no optimizer, whose states there could be")
         self._client.raise_if_failed()
         self._client.drain()
-        return States(self._session.direct_client(), self._store, self._has_whole_keys)
+        return States(self._session.direct_client(), self._store)
 
     def _set_updater(self, updater: Any) -> None:
         """Take note of it, as MXNet's dist stores do, whose servers have `set_optimizer`'s."""

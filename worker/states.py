@@ -40,10 +40,9 @@ SCALARS = "baryon_scalars"
 class States:
     """The states of one store's servers; ``client`` speaks to these."""
 
-    def __init__(self, client: Client, store: StoreClient, has_whole_keys: bool) -> None:
+    def __init__(self, client: Client, store: StoreClient) -> None:
         self._client = client
         self._store = store
-        self._has_whole_keys = has_whole_keys
 
     def dump(self, optimizer: Any, with_optimizer: bool) -> bytes:
         """All states, as the bytes of a file."""
@@ -107,10 +106,10 @@ class States:
 
     def _units(self, key: Key) -> List[Slice]:
         """What the servers update at once, by its first slice."""
-        return key.slices[:1] if self._has_whole_keys else list(key.slices)
+        return key.slices[:1] if self._store.has_whole_keys else list(key.slices)
 
     def _part(self, key: Key, unit: Slice, array: np.ndarray) -> np.ndarray:
-        if self._has_whole_keys or array.size != key.size or len(key.slices) == 1:
+        if self._store.has_whole_keys or array.size != key.size or len(key.slices) == 1:
             return np.ascontiguousarray(array)
         return np.ascontiguousarray(array.reshape(-1)[unit.start : unit.stop].reshape(unit.shape))
 
