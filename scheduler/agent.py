@@ -1,11 +1,11 @@
 """The agent: one per host; starts, watches and stops the tasks on it.
 
-`agent_argv` is its command. It reads one line from its standard input, an `AgentConfig`, and
-keeps the input open: its end means that the scheduler has gone. Where a cluster manager starts all
-agents by one command, the line is in a file for each instead, and the scheduler's silence alone
-means that it has gone. What an agent has to say when nobody can be told any more goes to its
-standard error, which its cluster keeps. Whatever happens to the scheduler, to this process or to its guard (processes.py), no task outlives them. Everything runs in
-the main thread; signals only enqueue.
+`agent_argv` is its command. It reads one line from its standard input, an `AgentConfig`, and keeps
+the input open: its end means that the scheduler has gone. Where a cluster manager starts all agents
+by one command, the line is in a file for each instead, and the scheduler's silence alone means that
+it has gone. What an agent has to say when nobody can be told any more goes to its standard error,
+which its cluster keeps. Whatever happens to the scheduler, to this process or to its guard
+(processes.py), no task outlives them. Everything runs in the main thread; signals only enqueue.
 """
 
 import os

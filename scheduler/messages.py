@@ -66,8 +66,8 @@ class AgentHello(Message, frozen=True, tag=True):
     """The first message of an agent.
 
     ``address`` is where other hosts reach this one, so its servers listen there; ``endpoint`` is
-    where this host reaches the scheduler, so its tasks connect there. ``gpus`` are those that the agent
-    itself was given (CUDA_VISIBLE_DEVICES), empty if nothing was said.
+    where this host reaches the scheduler, so its tasks connect there. ``gpus`` are those that the
+    agent itself was given (CUDA_VISIBLE_DEVICES), empty if nothing was said.
     """
 
     version: str
