@@ -102,6 +102,7 @@ class BatchCluster:
         self._say = say
         self._configs: Dict[int, bytes] = {}
         self._running: List[int] = []  # hosts whose agents have not ended
+        self._ended: List[Tuple[int, str]] = []  # what the output has said of agents since
         self._released = 0
         self._trouble: Optional[Trouble] = None
         self._job: Optional[_BatchJob] = None
@@ -125,16 +126,8 @@ class BatchCluster:
         return trouble
 
     def ended(self) -> List[Tuple[int, str]]:
-        job = self._job
-        if job is None:
-            return []
-        ended: List[Tuple[int, str]] = []
-        while job.lines:
-            line = job.lines.popleft()
-            if not job.is_cancelled:
-                self._say(line)
-                ended += self._manager.ended_agents(line)
-        if job.status.phase == OVER:
+        ended, self._ended = self._ended, []
+        if self._job is not None and self._job.status.phase == OVER:
             ended += [(host, "ended") for host in self._running]
         seen = dict(reversed(ended))  # the first word about each counts
         news = [(host, how) for host, how in seen.items() if host in self._running]
@@ -158,8 +151,13 @@ class BatchCluster:
     def _look(self) -> None:
         if self._job is None:
             return
-        job = self._job
-        says, trouble = self._watch.on_status(job.name, job.status, job.silence)
+        job, status = self._job, self._job.status  # first: the output is complete up to it
+        while job.lines:
+            line = job.lines.popleft()
+            if not job.is_cancelled:
+                self._say(line)
+                self._ended += self._manager.ended_agents(line)
+        says, trouble = self._watch.on_status(job.name, status, job.silence)
         for text in says:
             self._say(text)
         if trouble is not None:

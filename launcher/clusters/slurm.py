@@ -115,7 +115,7 @@ def _start(job: Job, options: Options) -> _Start:
     configs = os.path.join(directory, f".agents-{job.id}")
     path, output = os.path.join(directory, "slurm.sh"), os.path.join(directory, "slurm.out")
     num_hosts = len({task.host for task in job.tasks})
-    srun = ["srun", "--quiet", *_layout(num_hosts), f"--ntasks={num_hosts}"]
+    srun = ["srun", *_layout(num_hosts), f"--ntasks={num_hosts}"]
     srun += ["--kill-on-bad-exit=0", "--wait=0", "--cpu-bind=none", "--input=none", "--overlap"]
     srun += agent_argv(options.python or job.python, configs=configs, index_from="SLURM_PROCID")
     sbatch = ["sbatch", "--parsable", "--no-requeue", *_layout(num_hosts)]
@@ -184,9 +184,8 @@ def _address(job: Job, place: List[str]) -> str:
         if job.interfaces:
             return own_address("", job.interfaces)
         sinfo = ["sinfo", "-h", "-N", "-o", "%o"]
-        nodes = (
-            call([*sinfo, *place]).split() or call(sinfo).split()
-        )  # sbatch will say what is wrong
+        # If there is no such place, sbatch will say so.
+        nodes = call([*sinfo, *place]).split() or call(sinfo).split()
         if not nodes:
             raise PeerError("Slurm has no nodes, says sinfo")
         return own_address(nodes[0])

@@ -15,7 +15,7 @@ SCRIPT = """\
 # Baryon's job JOB: one agent on each of 2 hosts, which launch.py then tells
 # what to run. The options for sbatch are on its command line. A template of your own
 # (--template FILE) can do more before the last line: load modules, copy data, #SBATCH options.
-exec srun --quiet --nodes=2 --ntasks-per-node=1 --ntasks=2 --kill-on-bad-exit=0 --wait=0 \
+exec srun --nodes=2 --ntasks-per-node=1 --ntasks=2 --kill-on-bad-exit=0 --wait=0 \
 --cpu-bind=none --input=none --overlap /the/python -c CODE DIR/.agents-JOB SLURM_PROCID
 """
 
@@ -70,7 +70,7 @@ def test_each_flag_is_one_argument_of_sbatch(plan):
 def test_a_template_of_the_users_own(plan, folder):
     (folder / "mine.j2").write_text("#!/bin/sh\nmodule load x\n{{ srun }}\n")
     _, script, _ = plan("-n", "1", "--template", "mine.j2", "train.py")
-    assert script.startswith("#!/bin/sh\nmodule load x\nsrun --quiet")
+    assert script.startswith("#!/bin/sh\nmodule load x\nsrun")
     (folder / "mine.j2").write_text("{{ no_such }}")
     with pytest.raises(UsageError, match=r"--template mine\.j2: 'no_such' is undefined"):
         plan("-n", "1", "--template", "mine.j2", "train.py")
@@ -81,7 +81,7 @@ def test_in_an_allocation_workers_are_shared_out_over_its_nodes(folder, monkeypa
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "3")
     job, options = parse(["--launcher", "slurm", "-n", "7", "train.py"])
     assert [host.slots for host in job.hosts] == [3, 3, 3]
-    assert preview(job, options).startswith("# in allocation 7\nsrun --quiet --nodes=3 ")
+    assert preview(job, options).startswith("# in allocation 7\nsrun --nodes=3 ")
 
 
 def test_wrong_flags_are_named(faults):
