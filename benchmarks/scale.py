@@ -52,6 +52,12 @@ class SimulatedCluster:
     def ended(self) -> List[Tuple[int, str]]:
         return [self._ended.popleft() for _ in range(len(self._ended))]
 
+    def is_queued(self) -> bool:
+        return False
+
+    def trouble(self) -> None:
+        return None
+
     def release(self, host: int) -> None:
         self._write(f"release {host}\n".encode())
 

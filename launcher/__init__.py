@@ -11,7 +11,7 @@ from baryon import __version__
 from baryon.ps import BaryonError, UsageError
 from baryon.scheduler import run
 
-from .clusters import prepare
+from .clusters import prepare, preview
 from .options import parse, parse_doctor
 
 __all__ = ["baryon", "main"]
@@ -39,7 +39,7 @@ def _launch(argv: List[str], say: Say) -> int:
     if options.dry_run:
         from .dry_run import show  # its libraries take longer than all else
 
-        show(job)
+        show(job, preview(job, options))
         return 0
     job, cluster = prepare(job, options, say)
     return run(job, cluster)

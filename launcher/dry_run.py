@@ -13,8 +13,8 @@ from baryon.scheduler import Job, Task
 __all__ = ["show"]
 
 
-def show(job: Job) -> None:
-    """Print a table to standard error and the job as JSON to standard output."""
+def show(job: Job, preview: str = "") -> None:
+    """Print a table and ``preview`` to standard error, and the job as JSON to standard output."""
     table = Table(title=f"{job.launcher}: {job.num_workers} workers, {job.num_servers} servers")
     for column in ("host", "task", "devices", "command"):
         table.add_column(column, overflow="fold")
@@ -30,6 +30,8 @@ def show(job: Job) -> None:
             row = (host.name, task.name, devices, command if is_worker else what)
             table.add_row(*map(Text, row))
     Console(stderr=True).print(table)
+    sys.stderr.write(preview)
+    sys.stderr.flush()
     sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(job), indent=2) + b"\n")
     sys.stdout.flush()
 

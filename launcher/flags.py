@@ -57,6 +57,20 @@ class Options(argparse.Namespace):
     topology: Optional[str]
     no_shared_memory: bool
     no_encryption: bool
+    queue: Optional[str]
+    account: Optional[str]
+    time: Optional[str]
+    mem: Optional[str]
+    cpus_per_worker: Optional[int]
+    gpus_per_worker: Optional[int]
+    job_name: Optional[str]
+    mail: Optional[str]
+    constraint: Optional[str]
+    extra: List[str]
+    template: Optional[str]
+    job_dir: Optional[str]
+    queue_timeout: Optional[float]
+    time_margin: float
     command: List[str]
     json: bool = False
 
@@ -107,8 +121,8 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
     add(
         "--launcher", choices=_LAUNCHERS,
         metavar="NAME",
-        help="how tasks are started, ssh or local (default: ssh with -H, local without); local "
-        "with -H simulates those hosts on this machine",
+        help="how tasks are started: ssh, local or slurm (default: ssh with -H, local without); "
+        "local with -H simulates those hosts on this machine",
     )  # fmt: skip
     add(
         "--sync-dst-dir", metavar="DIR",
@@ -125,7 +139,8 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="print what would run where, and run nothing")
     add(
         "--workers-per-host", type=int, metavar="N",
-        help="workers on each host (default: its slots; all on one host with local)",
+        help="workers on each host (default: its slots; all on one host with local; with a "
+        "cluster manager 1, or, inside an allocation, as many as it takes)",
     )  # fmt: skip
     add("--devices", type=int, default=1, metavar="N", help="devices per worker (default: 1)")
     add(
@@ -169,6 +184,7 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--port", type=int, default=0, metavar="P", help="the scheduler's (default: a free one)")
     _add_ssh(parser)
+    _add_manager(parser)
     if is_doctor:
         add("--json", action="store_true", help="print the findings as JSON")
     add("--version", action="version", version=f"baryon {__version__}")
@@ -198,4 +214,38 @@ def _add_ssh(parser: argparse.ArgumentParser) -> None:
         "--tunnel", action="store_true",
         help="let hosts reach this machine through their SSH connections only (default: those "
         "that cannot reach it otherwise)",
+    )  # fmt: skip
+
+
+def _add_manager(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("jobs of a cluster manager (--launcher slurm)").add_argument
+    add("--queue", "--partition", metavar="NAME", help="where the job waits")
+    add("--account", metavar="NAME", help="whom it is charged to")
+    add("--time", metavar="LIMIT", help="its time limit, as the manager writes it: 4:00:00")
+    add("--mem", metavar="SIZE", help="memory on each host, as the manager writes it: 64G")
+    add("--cpus-per-worker", type=int, metavar="N", help="CPUs for each worker of a host")
+    add(
+        "--gpus-per-worker", type=int, metavar="N",
+        help="GPUs for each worker of a host; also its --devices",
+    )  # fmt: skip
+    add("--job-name", metavar="NAME", help="its name in the queue (default: the command's)")
+    add("--mail", metavar="ADDRESS", help="who is told of its end")
+    add("--constraint", metavar="WORDS", help="what its hosts must have")
+    add(
+        "--extra", action="append", default=[], metavar="OPTIONS",
+        help="more options for the manager's own command: --extra='--exclusive --nice=5'",
+    )  # fmt: skip
+    add("--template", metavar="FILE", help="a job script of your own (jinja2) instead of ours")
+    add(
+        "--job-dir", metavar="DIR",
+        help="where script, agents' output and, while they start, their keys lie; hosts must see "
+        "it (default: the log directory)",
+    )  # fmt: skip
+    add(
+        "--queue-timeout", type=float, metavar="S",
+        help="longest wait in the queue (default: for ever)",
+    )  # fmt: skip
+    add(
+        "--time-margin", type=float, default=60.0, metavar="S",
+        help="how long before the time limit tasks are told to end (default: %(default)g)",
     )  # fmt: skip

@@ -14,13 +14,14 @@ from baryon import __version__
 from baryon.ps import UsageError
 from baryon.scheduler import Group, Host, Job, Task, place
 
+from .clusters import MANAGERS, allocated_hosts
 from .flags import Options, parse_flags
 from .hostfile import HostLine, parse_host_list, parse_hosts
 from .topology import parse_topology
 
 __all__ = ["LAUNCHERS", "parse", "parse_doctor"]
 
-LAUNCHERS = ("local", "ssh")
+LAUNCHERS = ("local", "ssh", *MANAGERS)
 """Those that exist so far."""
 
 _MAX_SECONDS = 1e7  # four months; clocks and poll(2) have limits
@@ -65,12 +66,15 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         if not _is_utf8(text):
             faults.append(f"the {what} {text!r} is not UTF-8, so it cannot reach other hosts")
     if launcher not in LAUNCHERS:
-        known = " and ".join(LAUNCHERS)
-        faults.append(f"--launcher {launcher} is not in version {__version__} yet; {known} are")
+        known = ", ".join(LAUNCHERS)
+        faults.append(f"--launcher {launcher} is not in version {__version__}; there are {known}")
     if options.sync_dst_dir == "":
         faults.append("--sync-dst-dir is empty; name a directory on the hosts, as '~/job'")
     if launcher == "ssh" and options.hostfile is None:
         faults.append("--launcher ssh needs hosts: -H FILE, or -H node1,node2")
+    if launcher in MANAGERS and options.hostfile is not None:
+        faults.append(f"-H is not for --launcher {launcher}, which chooses the hosts itself")
+    devices = _devices(options, faults)
     groups = () if faults else _groups(options.topology, hosts, faults)
     tasks: Tuple[Task, ...] = ()
     if not faults:
@@ -78,7 +82,7 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
             count = options.num_workers or sum(host.slots for host in hosts)
             shares = not options.no_shared_memory
             tasks = place(hosts, count, options.num_servers, shares, groups)
-            faults += _too_few_gpus(hosts, tasks, options.devices)
+            faults += _too_few_gpus(hosts, tasks, devices)
         except UsageError as error:
             faults.append(str(error))
     if faults:
@@ -94,7 +98,7 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         python=sys.executable,
         log_dir=os.path.abspath(options.log_dir or os.path.join("baryon-logs", job_id)),
         launcher=launcher,
-        devices=options.devices,
+        devices=devices,
         kvstore=options.kvstore,
         port=options.port,
         interfaces=tuple(filter(None, interface.split(","))),
@@ -118,6 +122,8 @@ def _check_numbers(options: Options, faults: List[str]) -> None:
         ("-s", options.num_servers),
         ("--workers-per-host", options.workers_per_host),
         ("--devices", options.devices),
+        ("--cpus-per-worker", options.cpus_per_worker),
+        ("--gpus-per-worker", options.gpus_per_worker),
     ):
         if value is not None and value < 1:
             faults.append(f"{flag} must be 1 or more, not {value}")
@@ -125,8 +131,10 @@ def _check_numbers(options: Options, faults: List[str]) -> None:
         ("--timeout", options.timeout),
         ("--heartbeat-timeout", options.heartbeat_timeout),
         ("--start-timeout", options.start_timeout),
+        ("--queue-timeout", options.queue_timeout),
+        ("--time-margin", options.time_margin),
     ):
-        if not 0 < seconds <= _MAX_SECONDS:
+        if seconds is not None and not 0 < seconds <= _MAX_SECONDS:
             faults.append(f"{flag} must be a number of seconds above 0, not {seconds:g}")
     if 0 < options.heartbeat_timeout < 1:
         faults.append("--heartbeat-timeout must be at least 1 second; less is shorter than a pause")
@@ -134,6 +142,14 @@ def _check_numbers(options: Options, faults: List[str]) -> None:
         faults.append(f"--staleness must be 0 or more rounds, not {options.staleness}")
     if not 0 <= options.port < 65536:
         faults.append(f"--port must be between 1 and 65535, not {options.port}")
+
+
+def _devices(options: Options, faults: List[str]) -> int:
+    """Of each worker; a number of GPUs that is asked for says how many they are, too."""
+    gpus = options.gpus_per_worker
+    if gpus is not None and options.devices not in (1, gpus):
+        faults.append(f"--gpus-per-worker {gpus} and --devices {options.devices} contradict")
+    return gpus or options.devices
 
 
 def _is_utf8(text: str) -> bool:
@@ -162,6 +178,11 @@ def _hosts(options: Options, launcher: str, faults: List[str]) -> Tuple[Host, ..
             for name, line in zip(names, lines)
         )
     count = max(1, options.num_workers or 1)
+    if launcher in MANAGERS:
+        allocated = allocated_hosts(launcher, os.environ)
+        slots = per_host if per_host and per_host > 0 else -(-count // (allocated or count))
+        indices = range(-(-count // slots))
+        return tuple(Host(f"host {index}", slots, is_allotted=True) for index in indices)
     if per_host is None or per_host < 1:
         return (Host("localhost", count),)
     return tuple(Host(f"local{index}", per_host) for index in range(-(-count // per_host)))

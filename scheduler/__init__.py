@@ -8,9 +8,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .addresses import own_address
-from .agent import agent_argv
+from .agent import agent_argv, config_name
 from .client import ControlClient
-from .cluster import Cluster
+from .cluster import Cluster, Trouble
 from .credentials import TASK_VARIABLE, AgentConfig, Credentials, read_credentials
 from .job import KVSTORE_TYPES, Group, Host, Job, Task, place
 from .loop import run
@@ -31,8 +31,10 @@ __all__ = [
     "Host",
     "Job",
     "Task",
+    "Trouble",
     "agent_argv",
     "client_of",
+    "config_name",
     "own_address",
     "place",
     "read_credentials",

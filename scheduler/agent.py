@@ -1,10 +1,11 @@
 """The agent: one per host; starts, watches and stops the tasks on it.
 
-`agent_argv` is its command. It reads one line from its standard input, an `AgentConfig`, and
-keeps the input open: its end means that the scheduler has gone. What it has to say when nobody
-can be told any more goes to its standard error, which its cluster keeps. Whatever happens to the
-scheduler, to this process or to its guard (processes.py), no task outlives them. Everything runs in
-the main thread; signals only enqueue.
+`agent_argv` is its command. It reads one line from its standard input, an `AgentConfig`, and keeps
+the input open: its end means that the scheduler has gone. Where a cluster manager starts all agents
+by one command, the line is in a file for each instead, and the scheduler's silence alone means that
+it has gone. What an agent has to say when nobody can be told any more goes to its standard error,
+which its cluster keeps. Whatever happens to the scheduler, to this process or to its guard
+(processes.py), no task outlives them. Everything runs in the main thread; signals only enqueue.
 """
 
 import os
@@ -46,7 +47,7 @@ from .processes import (
     status_of,
 )
 
-__all__ = ["agent_argv", "main"]
+__all__ = ["agent_argv", "config_name", "main"]
 
 _PACKAGE = Path(baryon.__file__).parent
 _HOOK = _PACKAGE / "worker" / "hook"
@@ -141,7 +142,12 @@ class Agent:
         scheduler = urlsplit(config.endpoint).hostname
         address = config.address or own_address(scheduler or "", config.interfaces)
         return messages.AgentHello(
-            baryon.__version__, socket.gethostname(), os.getpid(), address, config.endpoint
+            baryon.__version__,
+            socket.gethostname(),
+            os.getpid(),
+            address,
+            config.endpoint,
+            tuple(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","))),
         )
 
     def _send(self, message: Message) -> None:
@@ -162,6 +168,8 @@ class Agent:
                 self._start(spec, num_workers)
         elif isinstance(message, messages.StopTasks):
             self._stop(message)
+        elif isinstance(message, messages.Release):
+            self._reactor.stop()
 
     def _on_input(self) -> None:
         if not os.read(sys.stdin.fileno(), 4096):
@@ -345,12 +353,21 @@ def _argv(spec: messages.TaskSpec) -> List[str]:
     return [sys.executable, *spec.argv] if spec.runner == "python" else list(spec.argv)
 
 
-def agent_argv(python: str, home: str = "") -> List[str]:
+def agent_argv(python: str, home: str = "", configs: str = "", index_from: str = "") -> List[str]:
     """The command that starts an agent of this version, whether it is installed there or not.
 
     ``home`` is the folder there that holds the package baryon; by default, the one that does here.
+    With ``configs``, a directory, the agent reads its `AgentConfig` from the file `config_name`
+    there, for the number in its environment variable ``index_from``, and removes that file if it
+    may; its standard input is not used.
     """
-    return _python_argv(python, "baryon.scheduler.agent", home or str(_PACKAGE.parent))
+    argv = _python_argv(python, "baryon.scheduler.agent", home or str(_PACKAGE.parent))
+    return [*argv, configs, index_from] if configs else argv
+
+
+def config_name(index: int) -> str:
+    """The name of the file with the `AgentConfig` of agent ``index``."""
+    return f"agent-{index}.json"
 
 
 def _python_argv(python: str, module: str, home: str) -> List[str]:
@@ -363,8 +380,33 @@ def _python_argv(python: str, module: str, home: str) -> List[str]:
     return [python, "-c", f"import sys; sys.path[:1] = [{home!r}]; {run}"]
 
 
+def _take_config(configs: str, index_from: str) -> bytes:
+    """The content of this agent's file, which is removed; empty if it cannot be read."""
+    try:
+        path = os.path.join(configs, config_name(int(os.environ[index_from])))
+        with open(path, "rb") as file:
+            line = file.read()
+    except (KeyError, ValueError, OSError) as error:
+        where = f"agent on {socket.gethostname()}"
+        sys.stderr.write(f"baryon: {where}: cannot read its configuration: {error!r}\n")
+        return b""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # it lies where only the cluster manager may write
+    _have_endless_input()
+    return line
+
+
+def _have_endless_input() -> None:
+    """Replace standard input by a pipe whose other end is this process's own (and its child's)."""
+    reader, _ = os.pipe()
+    os.dup2(reader, 0)
+    os.close(reader)
+
+
 def main() -> int:
-    line = _read_line(sys.stdin.fileno())
+    line = _take_config(*sys.argv[1:]) if sys.argv[1:] else _read_line(sys.stdin.fileno())
     if not line:
         return 1  # the scheduler went before it had said anything
     config = msgspec.json.decode(line, type=AgentConfig)

@@ -1,11 +1,18 @@
 """What the scheduler asks of a cluster: run the agent once per host and say whether it runs."""
 
-from typing import AbstractSet, List, Protocol, Tuple
+from typing import AbstractSet, List, NamedTuple, Optional, Protocol, Tuple
 
 from .credentials import AgentConfig
 from .job import Job
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "Trouble"]
+
+
+class Trouble(NamedTuple):
+    """What has gone wrong with a cluster as a whole, and the exit code of the job that it ends."""
+
+    text: str
+    exit_code: int = 1
 
 
 class Cluster(Protocol):
@@ -17,15 +24,26 @@ class Cluster(Protocol):
     def start(self, job: Job, host: int, config: AgentConfig) -> None:
         """Start the agent of host number ``host`` without waiting for it.
 
-        Its standard input gets ``config.line()`` and stays open: its end tells the agent that the
-        scheduler has gone.
+        It gets ``config.line()`` on its standard input, which stays open: its end tells the agent
+        that the scheduler has gone. Or it gets that from a file (``agent_argv``), and knows from
+        the scheduler's silence alone.
         """
 
     def ended(self) -> List[Tuple[int, str]]:
         """(host number, how it ended) of each agent that has ended since the last call."""
 
+    def is_queued(self) -> bool:
+        """Whether the job waits for its hosts, so that the time to start has not begun."""
+
+    def trouble(self) -> Optional[Trouble]:
+        """What has gone wrong since the last call."""
+
     def release(self, host: int) -> None:
-        """Close an agent's standard input: it ends whatever still runs there, and itself."""
+        """Let go of an agent: close its standard input, if it has one.
+
+        It ends whatever still runs there, and itself. It is told so by a message as well, which
+        those that have not said hello yet do not get.
+        """
 
     def kill(self, lost: AbstractSet[int] = frozenset()) -> None:
         """End all agents at once; those of hosts ``lost`` cannot be reached, so do not wait."""

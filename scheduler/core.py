@@ -50,7 +50,9 @@ class SchedulerCore:
         self._start = now
         self._last_tick = now
         self._next_alive = now
-        self._tasks = {task.slug: TaskState(task, job.hosts[task.host].name) for task in job.tasks}
+        self._start_clock = now  # it stands while the job waits for its hosts
+        self._names = [host.name for host in job.hosts]
+        self._tasks = {task.slug: TaskState(task, self._names[task.host]) for task in job.tasks}
         # Hosts that have no task have no agent.
         hosts = sorted({task.host for task in job.tasks})
         self._agents: Dict[int, Optional[float]] = dict.fromkeys(hosts)  # when last heard
@@ -104,10 +106,20 @@ class SchedulerCore:
             state.ended = True
         if self.phase in (STARTING, RUNNING):
             what = ", ".join(s.task.name for s in orphaned) or "no task left"
-            name = self.job.hosts[host].name
+            name = self._names[host]
             text = f"the agent on {name} {how}, and with it {what}"
             return self._fail(text, 1, now) + self._release_workers(f"the agent on {name}")
         return self._continue_stopping(now)
+
+    def on_queued(self, now: float) -> None:
+        """The job still waits for its hosts."""
+        self._start_clock = now
+
+    def on_trouble(self, text: str, exit_code: int, now: float) -> List[Action]:
+        """The cluster as a whole has failed; said also if it only explains an earlier failure."""
+        if self.phase == OVER:
+            return []
+        return self._fail(text, exit_code, now) or [Say(text)]
 
     def on_signal(self, signum: int, now: float) -> List[Action]:
         """The user wants to stop (SIGINT, SIGTERM, SIGHUP), or to see where things are (USR1)."""
@@ -169,6 +181,10 @@ class SchedulerCore:
     def _on_agent_hello(self, host: int, hello: messages.AgentHello) -> List[Action]:
         if self.phase != STARTING:
             return [ReleaseAgent(host)]
+        if self.job.hosts[host].is_allotted:
+            self._names[host] = hello.hostname
+            for state in self._of_host(host):
+                state.where = f"{state.task.name} ({hello.hostname})"
         return [Send(f"agent-{host}", self._specs(host, hello))]
 
     def _on_join(self, state: TaskState, message: messages.Join, now: float) -> List[Action]:
@@ -317,7 +333,7 @@ class SchedulerCore:
     def _also_silent(self, now: float) -> str:
         """What a failure elsewhere may come from."""
         return "".join(
-            f"; the agent on {self.job.hosts[host].name} has not been heard for {silent_s:.0f} s"
+            f"; the agent on {self._names[host]} has not been heard for {silent_s:.0f} s"
             for host, silent_s in self._silent_hosts(now).items()
         )
 
@@ -325,7 +341,7 @@ class SchedulerCore:
         """Give silent hosts up, {number: seconds}, if it has been for too long for one of them."""
         if not silent or max(silent.values()) <= self.job.silence_s:
             return []
-        names = ", ".join(self.job.hosts[host].name for host in silent)
+        names = ", ".join(self._names[host] for host in silent)
         seconds, plural = max(silent.values()), len(silent) > 1
         text = f"the agent{'s' * plural} on {names} {'have' if plural else 'has'} not been heard "
         text += f"for {seconds:.0f} s: host down, network cut, or agent stopped"
@@ -340,9 +356,9 @@ class SchedulerCore:
 
     def _look_for_late_starters(self, now: float) -> List[Action]:
         limit_s = min(self.job.start_s, self.job.timeout_s)
-        if self.phase != STARTING or now - self._start < limit_s:
+        if self.phase != STARTING or now - self._start_clock < limit_s:
             return []
-        late = [f"the agent on {self.job.hosts[h].name}" for h, t in self._agents.items() if not t]
+        late = [f"the agent on {self._names[h]}" for h, t in self._agents.items() if not t]
         late += [s.where for s in self._of_role("server") if s.joined is None]
         if not late:
             return []

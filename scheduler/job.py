@@ -25,13 +25,15 @@ class Host(msgspec.Struct, frozen=True):
 
     ``name`` is for people; ``slots`` workers fit on it; ``gpus`` are handed out to them in rank
     order (all that it has, if empty); ``address`` is where other hosts reach it, empty to have
-    its agent find out.
+    its agent find out. If ``is_allotted``, a cluster manager chooses the machine when the job runs,
+    and its agent says what it is called and which GPUs were given to the job there.
     """
 
     name: str
     slots: int = 1
     gpus: Tuple[str, ...] = ()
     address: str = ""
+    is_allotted: bool = False
 
 
 class Task(msgspec.Struct, frozen=True):

@@ -165,6 +165,11 @@ class _Loop:
     def _tick(self) -> None:
         # First the time: it may have stood still for this process, which explains what follows.
         self._do(self._core.on_tick(_now()))
+        if self._cluster.is_queued():
+            self._core.on_queued(_now())
+        trouble = self._cluster.trouble()
+        if trouble is not None:
+            self._do(self._core.on_trouble(trouble.text, trouble.exit_code, _now()))
         for host, how in self._cluster.ended():
             self._do(self._core.on_agent_ended(host, how, _now()))
 
@@ -179,6 +184,7 @@ class _Loop:
             elif isinstance(action, actions.Show):
                 self._console.show(action.output)
             elif isinstance(action, actions.ReleaseAgent):
+                self._send(actions.Send(f"agent-{action.host}", messages.Release()))
                 self._cluster.release(action.host)
             elif isinstance(action, actions.Kill):
                 self._cluster.kill(action.lost)

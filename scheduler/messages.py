@@ -23,6 +23,7 @@ __all__ = [
     "MAX_VALUE_NBYTES",
     "Output",
     "Peer",
+    "Release",
     "Roster",
     "StartTasks",
     "StopTasks",
@@ -65,7 +66,8 @@ class AgentHello(Message, frozen=True, tag=True):
     """The first message of an agent.
 
     ``address`` is where other hosts reach this one, so its servers listen there; ``endpoint`` is
-    where this host reaches the scheduler, so its tasks connect there.
+    where this host reaches the scheduler, so its tasks connect there. ``gpus`` are those that the
+    agent itself was given (CUDA_VISIBLE_DEVICES), empty if nothing was said.
     """
 
     version: str
@@ -73,6 +75,7 @@ class AgentHello(Message, frozen=True, tag=True):
     pid: int
     address: str
     endpoint: str
+    gpus: Tuple[str, ...] = ()
 
 
 class Output(Message, frozen=True, tag=True):
@@ -160,6 +163,10 @@ class StopTasks(Message, frozen=True, tag=True):
     grace_s: float
 
 
+class Release(Message, frozen=True, tag=True):
+    """Nothing is left to do: end whatever still runs, and then yourself."""
+
+
 # Scheduler to task
 
 
@@ -201,6 +208,7 @@ CONTROL = Codec(
         Gone,
         StartTasks,
         StopTasks,
+        Release,
         Roster,
         Gathered,
         Left,

@@ -1,6 +1,6 @@
 """What each task of a job is started with: argv, environment, credentials. Pure."""
 
-from typing import Dict, Iterable, Tuple
+from typing import Dict, Iterable, Sequence, Tuple
 
 import msgspec
 
@@ -22,6 +22,7 @@ def start_tasks(
     """The processes of the host whose agent said ``hello``; ``keys``: of all tasks, by slug."""
     specs = []
     here = [task for task in job.tasks if task.host == host]
+    gpus = hello.gpus if job.hosts[host].is_allotted else job.hosts[host].gpus
     for number, task in enumerate(here, 1):
         is_worker = task.role == "worker"
         credentials = Credentials(
@@ -55,7 +56,11 @@ def start_tasks(
                 runner=_runner(job) if is_worker else "server",
                 argv=job.command if is_worker else (),
                 cwd=job.cwd,
-                env=worker_env(job, tree, task) if is_worker else {**job.env, **job.env_server},
+                env=(
+                    worker_env(job, tree, task, gpus)
+                    if is_worker
+                    else {**job.env, **job.env_server}
+                ),
                 credentials=msgspec.json.encode(credentials),
             )
         )
@@ -81,8 +86,10 @@ def _children(tree: Tree, tasks: Iterable[Task], keys: Dict[str, KeyPair]) -> Tu
     )
 
 
-def worker_env(job: Job, tree: Tree, task: Task) -> Dict[str, str]:
+def worker_env(job: Job, tree: Tree, task: Task, gpus: Sequence[str] = ()) -> Dict[str, str]:
     """What a worker finds in its environment besides what its host gives it.
+
+    ``gpus`` are its host's, and are handed out as far as they go round.
 
     The DMLC_* variables are those of MXNet's own launcher that scripts read. Those that would
     let MXNet's own store start (DMLC_PS_ROOT_URI, ...) are left out on purpose.
@@ -96,10 +103,10 @@ def worker_env(job: Job, tree: Tree, task: Task) -> Dict[str, str]:
         "BARYON_LOCAL_RANK": str(task.local_rank),
         "BARYON_DEVICES": str(job.devices),
     }
-    gpus = job.hosts[task.host].gpus
-    if gpus:
-        first = task.local_rank * job.devices
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[first : first + job.devices])
+    first = task.local_rank * job.devices
+    mine = gpus[first : first + job.devices]
+    if len(mine) == job.devices:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
         env["BARYON_FIRST_GPU"] = "0"  # of those that it sees
     if job.is_terminal:
         env["BARYON_TERMINAL"] = "1"  # a line ended by a carriage return is shown in place

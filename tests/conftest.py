@@ -1,16 +1,21 @@
-"""For all tests: those that need hosts are skipped where there can be none, but not in CI."""
+"""For all tests: those that need what is not there are skipped, but not in CI."""
 
 import os
 from typing import List
 
 import pytest
 
-from deploy.testbed import problems
+from deploy import testbed
+from tests.clusters import slurm_bed
+
+PROBLEMS = {"hosts": testbed.problems, "slurm": slurm_bed.problems}
+"""By marker: what says why its tests cannot run here."""
 
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
-    marked = [item for item in items if item.get_closest_marker("hosts")]
-    if marked and "CI" not in os.environ:
-        found = problems()
-        for item in marked if found else ():
-            item.add_marker(pytest.mark.skip(reason="; ".join(found)))
+    for marker, problems in PROBLEMS.items():
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        if marked and "CI" not in os.environ:
+            found = problems()
+            for item in marked if found else ():
+                item.add_marker(pytest.mark.skip(reason="; ".join(found)))

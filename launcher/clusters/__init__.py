@@ -1,17 +1,21 @@
 """How agents are started, one module each, named as ``--launcher`` names them.
 
 Each has a function ``prepare``, which makes everything ready and returns the job, as it is then
-known, with a baryon.scheduler.Cluster to run it on.
+known, with a baryon.scheduler.Cluster to run it on. Those of `MANAGERS` choose the hosts
+themselves, and have two more: ``preview`` and ``allocated_hosts``.
 """
 
 import importlib
-from typing import Callable, Tuple
+from types import ModuleType
+from typing import Callable, Mapping, Tuple
 
 from baryon.scheduler import Cluster, Job
 
 from ..flags import Options
 
-__all__ = ["prepare"]
+__all__ = ["MANAGERS", "allocated_hosts", "prepare", "preview"]
+
+MANAGERS = ("slurm",)
 
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, Cluster]:
@@ -19,6 +23,22 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
 
     Raises BaryonError, in a line for each thing that is wrong, if the job cannot begin.
     """
-    module = importlib.import_module(f".{job.launcher}", __name__)  # and no other's libraries
-    prepared: Tuple[Job, Cluster] = module.prepare(job, options, say)
+    prepared: Tuple[Job, Cluster] = _module(job.launcher).prepare(job, options, say)
     return prepared
+
+
+def preview(job: Job, options: Options) -> str:
+    """What would be given to a cluster manager, for people; empty if there is none.
+
+    Raises UsageError if that cannot be made.
+    """
+    return str(_module(job.launcher).preview(job, options)) if job.launcher in MANAGERS else ""
+
+
+def allocated_hosts(manager: str, environ: Mapping[str, str]) -> int:
+    """How many hosts this process has from a manager already; 0 outside an allocation."""
+    return int(_module(manager).allocated_hosts(environ))
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f".{name}", __name__)  # and no other's libraries

@@ -58,6 +58,12 @@ class LocalCluster:
                 ended.append((host, how))
         return ended
 
+    def is_queued(self) -> bool:
+        return False
+
+    def trouble(self) -> None:
+        return None
+
     def release(self, host: int) -> None:
         if host in self._agents:
             self._close_input(self._agents[host])

@@ -150,6 +150,12 @@ class SshCluster:
                 del self._agents[host]
                 self._ended.append((host, how))
 
+    def is_queued(self) -> bool:
+        return False
+
+    def trouble(self) -> None:
+        return None
+
     def release(self, host: int) -> None:
         if host in self._agents:
             self._agents[host].release()

@@ -104,6 +104,12 @@ class ThreadCluster:
     def ended(self):
         return [self._ended.popleft() for _ in range(len(self._ended))]
 
+    def is_queued(self):
+        return False
+
+    def trouble(self):
+        return None
+
     def release(self, host):
         self._released[host].set()
 

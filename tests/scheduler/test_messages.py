@@ -26,6 +26,7 @@ EXAMPLES = [
     messages.StartTasks((SPEC, SPEC)),
     messages.StartTasks(()),
     messages.StopTasks("worker", 15, 5.0),
+    messages.Release(),
     messages.Roster((messages.Peer("tcp://h:1", "k" * 40), messages.Peer("tcp://g:2", "l" * 40))),
     messages.Gathered("x", ((0, b""), (2, b"\x00\xff"))),
     messages.Gathered("x", ()),

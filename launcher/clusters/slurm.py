@@ -1,0 +1,308 @@
+"""Slurm: a job of one srun step with an agent on each node, submitted or in an allocation.
+
+Outside an allocation, sbatch submits a script (deploy/templates/slurm.sh.j2, or the user's) whose
+last line is srun. Options are arguments of sbatch, not lines of the script: there they are quoted
+for certain, and win over a template's. In an allocation (salloc, or a job of the user's own), srun
+is started here. Either way squeue says how the job is; it keeps finished jobs for MinJobAge.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Mapping, Optional, Tuple
+
+import msgspec
+
+import baryon
+from baryon.ps import PeerError, UsageError
+from baryon.scheduler import Job, agent_argv, own_address
+
+from ..flags import Options
+from .batch import BatchCluster, call
+from .watch import OVER, QUEUED, RUNNING, TIME_LIMIT_CODE, Status, Watch
+
+__all__ = ["allocated_hosts", "prepare", "preview"]
+
+_TEMPLATE = Path(baryon.__file__).parent / "templates" / "slurm.sh.j2"
+_CANCELLED_CODE = 143  # as if SIGTERM had ended launch.py
+_QUEUED_STATES = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+_OVER_STATES: Dict[str, Tuple[str, int]] = {
+    "COMPLETED": ("is over: all its agents have ended", 1),
+    "CANCELLED": ("was cancelled from outside, as by scancel", _CANCELLED_CODE),
+    "FAILED": ("has failed", 1),
+    "TIMEOUT": ("has reached its time limit", TIME_LIMIT_CODE),
+    "DEADLINE": ("has reached its deadline", TIME_LIMIT_CODE),
+    "PREEMPTED": ("was preempted by another job", _CANCELLED_CODE),
+    "NODE_FAIL": ("has lost a node", 1),
+    "BOOT_FAIL": ("could not boot its nodes", 1),
+    "OUT_OF_MEMORY": ("has run out of memory", 1),
+    "REVOKED": ("was revoked", 1),
+}
+_SQUEUE_FORMAT = "%T|%L|%N|%r"
+_NO_SUCH_JOB = "Invalid job id"
+
+
+def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, BatchCluster]:
+    """Find out how nodes reach this machine, and what the script is.
+
+    Raises UsageError if Slurm's commands are not here or an option is wrong, PeerError if Slurm
+    does not answer.
+    """
+    for flag, value in (
+        ("--sync-dst-dir", options.sync_dst_dir),
+        ("--setup", options.setup),
+        ("--ssh-config", options.ssh_config),
+        ("--tunnel", options.tunnel),
+    ):
+        if value:
+            say(f"{flag} has no effect with --launcher slurm")
+    for command in ("sbatch", "srun", "squeue", "sinfo", "scancel"):
+        if shutil.which(command) is None:
+            raise UsageError(
+                f"{command} is not on PATH here; run launch.py where you submit jobs to Slurm, on "
+                "a login node or in an allocation"
+            )
+    allocation = os.environ.get("SLURM_JOB_ID", "")
+    start = _start(job, options)
+    if allocation:
+        nodes = call(["scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", "")])
+        job = _named(job, nodes.split())
+        manager: Slurm = SlurmStep(start, allocation)
+        place = ["-n", nodes.split()[0]]
+    else:
+        manager = Slurm(start)
+        place = ["-p", options.queue] if options.queue else []
+    address = _address(job, place)
+    watch = Watch(options.queue_timeout, options.time_margin, time.monotonic)
+    return job, BatchCluster(manager, start.configs, address, watch, say)
+
+
+def preview(job: Job, options: Options) -> str:
+    """The script and the command that would submit it, or the command alone in an allocation."""
+    start = _start(job, options)
+    if "SLURM_JOB_ID" in os.environ:
+        return f"# in allocation {os.environ['SLURM_JOB_ID']}\n{shlex.join(start.srun)}\n"
+    return f"# {start.path}\n{start.script}\n# is submitted by\n{shlex.join(start.sbatch)}\n"
+
+
+def allocated_hosts(environ: Mapping[str, str]) -> int:
+    """How many nodes the allocation has in which this process runs; 0 outside."""
+    return int(environ.get("SLURM_JOB_NUM_NODES", 0)) if "SLURM_JOB_ID" in environ else 0
+
+
+class _Start(msgspec.Struct, frozen=True):
+    """How the agents are started: ``srun``, in a ``script`` at ``path`` that ``sbatch`` submits.
+
+    What they write goes to ``output``; ``configs`` is the directory of their configurations.
+    """
+
+    srun: List[str]
+    script: str
+    path: str
+    sbatch: List[str]
+    output: str
+    configs: str
+
+
+def _start(job: Job, options: Options) -> _Start:
+    directory = os.path.abspath(options.job_dir or job.log_dir)
+    if "\\" in directory:
+        raise UsageError(f"Slurm cannot write to {directory}, because of the \\; use --job-dir")
+    configs = os.path.join(directory, f".agents-{job.id}")
+    path, output = os.path.join(directory, "slurm.sh"), os.path.join(directory, "slurm.out")
+    num_hosts = len({task.host for task in job.tasks})
+    srun = ["srun", *_layout(num_hosts), f"--ntasks={num_hosts}"]
+    srun += ["--kill-on-bad-exit=0", "--wait=0", "--cpu-bind=none", "--input=none", "--overlap"]
+    srun += agent_argv(options.python or job.python, configs=configs, index_from="SLURM_PROCID")
+    sbatch = ["sbatch", "--parsable", "--no-requeue", *_layout(num_hosts)]
+    sbatch += [f"--output={output.replace('%', '%%')}", *_options(job, options)]
+    sbatch += [word for line in options.extra for word in _split(line)]
+    script = _render(options.template, job=job, num_hosts=num_hosts, srun=shlex.join(srun))
+    return _Start(srun, script, path, [*sbatch, path], output, configs)
+
+
+def _layout(num_hosts: int) -> List[str]:
+    return [f"--nodes={num_hosts}", "--ntasks-per-node=1"]
+
+
+def _options(job: Job, options: Options) -> List[str]:
+    """What the flags of launch.py are to sbatch."""
+    slots = job.hosts[0].slots
+    cpus, gpus = options.cpus_per_worker, options.gpus_per_worker
+    given = {
+        "job-name": options.job_name or os.path.basename(job.command[0]),
+        "partition": options.queue,
+        "account": options.account,
+        "time": options.time,
+        "mem": options.mem,
+        "cpus-per-task": cpus and str(cpus * slots),
+        "gres": gpus and f"gpu:{gpus * slots}",
+        "constraint": options.constraint,
+        "mail-user": options.mail,
+        "mail-type": options.mail and "END,FAIL",
+    }
+    return [f"--{name}={value}" for name, value in given.items() if value]
+
+
+def _split(line: str) -> List[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"--extra {line!r}: {error}") from error
+
+
+def _render(template: Optional[str], **values: object) -> str:
+    import jinja2  # no other cluster needs it, and it takes a while
+
+    path = template or str(_TEMPLATE)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return environment.from_string(text).render(**values)
+    except (OSError, UnicodeDecodeError, jinja2.TemplateError) as error:
+        raise UsageError(f"--template {path}: {error}") from error
+
+
+def _named(job: Job, nodes: List[str]) -> Job:
+    """The job with the names of the nodes that it has; raises UsageError if they are too few."""
+    if len(nodes) < len(job.hosts):
+        raise UsageError(
+            f"{job.num_workers} workers need {len(job.hosts)} hosts, and the allocation has "
+            f"{len(nodes)}; leave out --workers-per-host to share them out evenly"
+        )
+    hosts = (msgspec.structs.replace(h, name=name) for h, name in zip(job.hosts, nodes))
+    return msgspec.structs.replace(job, hosts=tuple(hosts))
+
+
+def _address(job: Job, place: List[str]) -> str:
+    """The address of this machine by which nodes reach it: that of the route to one of them."""
+    try:
+        if job.interfaces:
+            return own_address("", job.interfaces)
+        sinfo = ["sinfo", "-h", "-N", "-o", "%o"]
+        # If there is no such place, sbatch will say so.
+        nodes = call([*sinfo, *place]).split() or call(sinfo).split()
+        if not nodes:
+            raise PeerError("Slurm has no nodes, says sinfo")
+        return own_address(nodes[0])
+    except OSError as error:
+        raise PeerError(
+            f"nodes would not reach this machine: {error}; --interface names the network"
+        ) from error
+
+
+class Slurm:
+    """A job that is submitted. A Manager (batch.py)."""
+
+    name = "Slurm"
+
+    def __init__(self, start: _Start, job_id: str = "") -> None:
+        self.output = start.output
+        self._start = start
+        self._id = job_id
+
+    def submit(self) -> str:
+        try:
+            os.makedirs(os.path.dirname(self._start.path), exist_ok=True)
+            Path(self._start.path).write_text(self._start.script, encoding="utf-8")
+        except OSError as error:
+            raise PeerError(f"has no script: {self._start.path}: {error.strerror}") from error
+        try:
+            self._id = call(self._start.sbatch).strip().split(";")[0]  # ID;CLUSTER
+        except PeerError as error:
+            raise PeerError(f"did not take the job: {error}") from error
+        return f"Slurm job {self._id}"
+
+    def status(self) -> Status:
+        squeue = ["squeue", "-h", "-t", "all", "-j", self._id, "-o", _SQUEUE_FORMAT]
+        try:
+            return parse_status(call(squeue))
+        except PeerError as error:
+            if _NO_SUCH_JOB in str(error):
+                return Status(OVER, "is not known to Slurm any more")
+            raise
+
+    def cancel(self) -> None:
+        call(["scancel", self._id])
+
+    def ended_agents(self, line: str) -> List[Tuple[int, str]]:
+        return parse_ended(line)
+
+
+class SlurmStep(Slurm):
+    """A step of an allocation that exists, by an srun that runs here."""
+
+    def __init__(self, start: _Start, job_id: str) -> None:
+        super().__init__(start, job_id)
+        self._srun: Optional[subprocess.Popen[bytes]] = None
+
+    def submit(self) -> str:
+        try:
+            os.makedirs(os.path.dirname(self.output), exist_ok=True)
+            with open(self.output, "ab") as output:
+                self._srun = subprocess.Popen(
+                    self._start.srun,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise PeerError(f"could not be asked: {error}") from error
+        return f"the step in Slurm job {self._id}"
+
+    def status(self) -> Status:
+        assert self._srun is not None
+        code = self._srun.poll()
+        job = super().status()
+        if code is None or job.phase == OVER:
+            return job
+        return Status(OVER, f"is over: srun exited with code {code}")
+
+    def cancel(self) -> None:
+        assert self._srun is not None
+        self._srun.terminate()  # it ends the step
+
+
+def parse_status(text: str) -> Status:
+    """The Status that a line of squeue in `_SQUEUE_FORMAT` describes."""
+    state, left, nodes, reason = [*text.strip().split("|", 3), "", "", ""][:4]
+    reason = "" if reason == "None" else reason
+    if state in _OVER_STATES:
+        words, code = _OVER_STATES[state]
+        why = f"{state}, {reason}" if reason else state
+        return Status(OVER, f"{words} ({why})", exit_code=code)
+    if state in _QUEUED_STATES:
+        return Status(QUEUED, reason)
+    if not state:
+        return Status(OVER, "is not known to Slurm any more")
+    return Status(RUNNING, nodes, parse_seconds(left))
+
+
+def parse_seconds(text: str) -> Optional[float]:
+    """The seconds of [D-][H:]M:S, or None for UNLIMITED and the like."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def parse_ended(line: str) -> List[Tuple[int, str]]:
+    """The agents of whose end srun tells in a line, by their numbers, and how they ended.
+
+    ``srun: error: node2: tasks 1-2,4: Exited with exit code 1``
+    """
+    found = re.fullmatch(r"srun: error: \S+: tasks? ([\d,-]+): (.*)", line)
+    if found is None:
+        return []
+    numbers: List[int] = []
+    for part in found[1].split(","):
+        first, _, last = part.partition("-")
+        numbers += range(int(first), int(last or first) + 1)
+    how = found[2][:1].lower() + found[2][1:]
+    return [(number, f"ended: {how}") for number in numbers]

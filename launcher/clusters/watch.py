@@ -1,0 +1,90 @@
+"""What a cluster manager's answers mean for a job: what to tell the user, and when to give up. Pure
+but for the clock, which is given."""
+
+from typing import Callable, List, NamedTuple, Optional, Tuple
+
+from baryon.scheduler import Trouble
+
+__all__ = ["OVER", "QUEUED", "RUNNING", "TIME_LIMIT_CODE", "Status", "Watch"]
+
+QUEUED, RUNNING, OVER = "queued", "running", "over"
+
+TIME_LIMIT_CODE = 124
+"""A job's exit code if its time is over, as timeout(1) has it."""
+
+
+class Status(NamedTuple):
+    """How a job is, in the manager's words: why it waits, where it runs, or how it has ended.
+
+    ``left_s``: seconds to its time limit, if it runs and has one. ``exit_code``: that of launch.py
+    if the job is over before its time.
+    """
+
+    phase: str
+    words: str = ""
+    left_s: Optional[float] = None
+    exit_code: int = 1
+
+
+class Watch:
+    """Follows one job. ``clock`` counts seconds.
+
+    ``queue_limit_s`` is the longest wait in the queue. ``margin_s`` before its time limit, or at
+    half of its time if that is later, the job is told to end.
+    """
+
+    def __init__(
+        self, queue_limit_s: Optional[float], margin_s: float, clock: Callable[[], float]
+    ) -> None:
+        self.is_ending = False  # the scheduler has let go of all hosts
+        self._queue_limit_s = queue_limit_s
+        self._margin_s = margin_s
+        self._clock = clock
+        self._start = clock()
+        self._last = Status(QUEUED)
+        self._was_silent = False
+        self._has_failed = False
+
+    def on_status(
+        self, name: str, status: Status, silence: str = ""
+    ) -> Tuple[List[str], Optional[Trouble]]:
+        """(what to tell the user, what ends the job) of the last status of the job ``name``.
+
+        ``silence`` says why there is no newer one. What ends the job is returned once.
+        """
+        says = self._news(name, status, silence)
+        if status.phase == RUNNING and self._last.phase == QUEUED and status.left_s is not None:
+            self._margin_s = min(self._margin_s, status.left_s / 2)
+        self._last = status
+        if self.is_ending or self._has_failed:
+            return says, None
+        trouble = self._judge(name, status)
+        self._has_failed = trouble is not None
+        return says, trouble
+
+    def _news(self, name: str, status: Status, silence: str) -> List[str]:
+        says = []
+        if silence and not self._was_silent:
+            says.append(f"the manager of {name} does not answer: {silence}")
+        self._was_silent = bool(silence)
+        was = self._last
+        if self.is_ending or (status.phase, status.words) == (was.phase, was.words):
+            return says
+        if status.phase == QUEUED:
+            says.append(f"{name} waits: {status.words}")
+        elif status.phase == RUNNING:
+            says.append(f"{name} runs on {status.words}")
+        return says
+
+    def _judge(self, name: str, status: Status) -> Optional[Trouble]:
+        if status.phase == OVER:
+            return Trouble(f"{name} {status.words}", status.exit_code)
+        waited_s = self._clock() - self._start
+        limit_s = self._queue_limit_s
+        if status.phase == QUEUED and limit_s is not None and waited_s > limit_s:
+            why = status.words or "no reason is known"
+            return Trouble(f"{name} waited {waited_s:.0f} s (--queue-timeout): {why}")
+        if status.left_s is not None and status.left_s <= self._margin_s:
+            text = f"{name} reaches its time limit in {status.left_s:.0f} s"
+            return Trouble(text, TIME_LIMIT_CODE)
+        return None

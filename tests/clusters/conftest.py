@@ -1,0 +1,55 @@
+"""Jobs through real cluster managers, whose daemons are started once and serve all tests.
+
+After each test no process of a job may be left, and no job in the manager's queue.
+"""
+
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional
+
+import pytest
+
+from tests.cluster import Cluster, JobRun
+
+from .slurm_bed import SlurmBed
+
+NODES = 4
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmBed]:
+    with SlurmBed(tmp_path_factory.mktemp("slurm") / "bed", NODES) as bed:
+        yield bed
+
+
+class SlurmCluster(Cluster):
+    """Starts jobs through the Slurm of a bed."""
+
+    def __init__(self, cwd: Path, bed: SlurmBed) -> None:
+        super().__init__(cwd)
+        self.bed = bed
+
+    def start(
+        self, *args: object, env: Optional[Dict[str, str]] = None, ignore: Optional[int] = None
+    ) -> JobRun:
+        env = {**self.bed.env, **(env or {})}
+        return super().start("--launcher", "slurm", *args, env=env, ignore=ignore)
+
+    def secrets(self) -> List[Path]:
+        """Agents' configurations that lie about."""
+        return list(self.cwd.rglob(".agents-*"))
+
+    def close(self) -> None:
+        try:
+            super().close()
+            assert self.secrets() == []
+            self.bed.wait_until_idle()
+        finally:
+            for job in self.bed.jobs():
+                self.bed.run("scancel", job)
+
+
+@pytest.fixture
+def cluster(slurm: SlurmBed, tmp_path: Path) -> Iterator[SlurmCluster]:
+    cluster = SlurmCluster(tmp_path, slurm)
+    yield cluster
+    cluster.close()
