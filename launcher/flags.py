@@ -71,6 +71,13 @@ class Options(argparse.Namespace):
     job_dir: Optional[str]
     queue_timeout: Optional[float]
     time_margin: float
+    image: Optional[str]
+    image_pull_secret: Optional[str]
+    namespace: Optional[str]
+    context: Optional[str]
+    workdir: Optional[str]
+    shm_size: Optional[str]
+    spread: str
     command: List[str]
     json: bool = False
 
@@ -121,8 +128,8 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
     add(
         "--launcher", choices=_LAUNCHERS,
         metavar="NAME",
-        help="how tasks are started: ssh, local or slurm (default: ssh with -H, local without); "
-        "local with -H simulates those hosts on this machine",
+        help="how tasks are started: ssh, local, slurm or kubernetes (default: ssh with -H, "
+        "local without); local with -H simulates those hosts on this machine",
     )  # fmt: skip
     add(
         "--sync-dst-dir", metavar="DIR",
@@ -185,6 +192,7 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
     add("--port", type=int, default=0, metavar="P", help="the scheduler's (default: a free one)")
     _add_ssh(parser)
     _add_manager(parser)
+    _add_kubernetes(parser)
     if is_doctor:
         add("--json", action="store_true", help="print the findings as JSON")
     add("--version", action="version", version=f"baryon {__version__}")
@@ -218,7 +226,7 @@ def _add_ssh(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_manager(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("jobs of a cluster manager (--launcher slurm)").add_argument
+    add = parser.add_argument_group("jobs of a cluster manager (slurm, kubernetes)").add_argument
     add("--queue", "--partition", metavar="NAME", help="where the job waits")
     add("--account", metavar="NAME", help="whom it is charged to")
     add("--time", metavar="LIMIT", help="its time limit, as the manager writes it: 4:00:00")
@@ -248,4 +256,21 @@ def _add_manager(parser: argparse.ArgumentParser) -> None:
     add(
         "--time-margin", type=float, default=60.0, metavar="S",
         help="how long before the time limit tasks are told to end (default: %(default)g)",
+    )  # fmt: skip
+
+
+def _add_kubernetes(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("pods (--launcher kubernetes)").add_argument
+    add("--image", metavar="NAME", help="what pods run: an image with Baryon and the script")
+    add("--image-pull-secret", metavar="NAME", help="the Secret that lets nodes fetch it")
+    add("--namespace", metavar="NAME", help="where (default: the context's, or this pod's)")
+    add("--context", metavar="NAME", help="of the kubeconfig (default: the current one)")
+    add("--workdir", metavar="DIR", help="where the command runs in the image (default: as here)")
+    add(
+        "--shm-size", metavar="SIZE",
+        help="of /dev/shm, for the script's own use (default: --mem, or all that the node has)",
+    )  # fmt: skip
+    add(
+        "--spread", choices=("preferred", "required"), default="preferred",
+        help="whether pods must be on nodes of their own (default: %(default)s)",
     )  # fmt: skip

@@ -55,7 +55,8 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
     env_worker = _variables(options.env_worker, ":", "--env-worker", faults)
     if launcher != "local":
         env = {**_passed_on(os.environ), **env}
-    is_here = launcher != "ssh" or options.sync_dst_dir is not None
+    workdir = options.workdir if launcher == "kubernetes" else None
+    is_here = workdir is None and (launcher != "ssh" or options.sync_dst_dir is not None)
     command = () if is_doctor and not options.command else _command(options, is_here, faults)
     _check_numbers(options, faults)
     for what, text in [
@@ -72,6 +73,8 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         faults.append("--sync-dst-dir is empty; name a directory on the hosts, as '~/job'")
     if launcher == "ssh" and options.hostfile is None:
         faults.append("--launcher ssh needs hosts: -H FILE, or -H node1,node2")
+    if launcher != "kubernetes" and options.image is not None:
+        faults.append("--image is for --launcher kubernetes")
     if launcher in MANAGERS and options.hostfile is not None:
         faults.append(f"-H is not for --launcher {launcher}, which chooses the hosts itself")
     devices = _devices(options, faults)
@@ -92,7 +95,8 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         id=job_id,
         command=command,
         is_script=bool(command) and command[0].endswith(".py"),
-        cwd=options.sync_dst_dir if launcher != "local" and options.sync_dst_dir else os.getcwd(),
+        cwd=workdir
+        or (options.sync_dst_dir if launcher != "local" and options.sync_dst_dir else os.getcwd()),
         hosts=hosts,
         tasks=tasks,
         python=sys.executable,

@@ -181,7 +181,8 @@ class Agent:
     def _look_after_scheduler(self) -> None:
         silent_s = time.monotonic() - self._last_heard
         if silent_s > self._config.silence_s:
-            self._lose(f"the scheduler has not been heard for {silent_s:.0f} s")
+            where = "" if self._was_told else f" at {self._config.endpoint}, once"
+            self._lose(f"the scheduler has not been heard{where} for {silent_s:.0f} s")
         stopped = tuple(slug for slug, task in self._tasks.items() if task.is_stopped())
         self._send(messages.Alive(stopped))
 
@@ -353,15 +354,19 @@ def _argv(spec: messages.TaskSpec) -> List[str]:
     return [sys.executable, *spec.argv] if spec.runner == "python" else list(spec.argv)
 
 
-def agent_argv(python: str, home: str = "", configs: str = "", index_from: str = "") -> List[str]:
+def agent_argv(
+    python: str, home: Optional[str] = "", configs: str = "", index_from: str = ""
+) -> List[str]:
     """The command that starts an agent of this version, whether it is installed there or not.
 
-    ``home`` is the folder there that holds the package baryon; by default, the one that does here.
+    ``home`` is the folder there that holds the package baryon; by default, the one that does here;
+    None if it is installed there.
     With ``configs``, a directory, the agent reads its `AgentConfig` from the file `config_name`
     there, for the number in its environment variable ``index_from``, and removes that file if it
     may; its standard input is not used.
     """
-    argv = _python_argv(python, "baryon.scheduler.agent", home or str(_PACKAGE.parent))
+    home = str(_PACKAGE.parent) if home == "" else home
+    argv = _python_argv(python, "baryon.scheduler.agent", home)
     return [*argv, configs, index_from] if configs else argv
 
 
@@ -370,14 +375,15 @@ def config_name(index: int) -> str:
     return f"agent-{index}.json"
 
 
-def _python_argv(python: str, module: str, home: str) -> List[str]:
+def _python_argv(python: str, module: str, home: Optional[str]) -> List[str]:
     """The command that runs ``main()`` of a module of ours.
 
     ``sys.path`` begins with our own folder instead of the working directory, whose files could
     hide the standard library's.
     """
     run = f"from {module} import main; sys.exit(main())"
-    return [python, "-c", f"import sys; sys.path[:1] = [{home!r}]; {run}"]
+    path = [] if home is None else [home]
+    return [python, "-c", f"import sys; sys.path[:1] = {path!r}; {run}"]
 
 
 def _take_config(configs: str, index_from: str) -> bytes:

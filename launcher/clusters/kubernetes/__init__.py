@@ -1,0 +1,189 @@
+"""Kubernetes: an Indexed Job whose pods run an agent each, through the official client.
+
+With it come a headless Service, which gives the pods names, and a Secret, from which agents read
+their configurations. Both have the Job for owner and go when it goes, so one deletion ends all.
+The Job is created first: pods that are there before the Secret wait for it. What pods have written
+is fetched when they have ended; as long as all is well it is nothing, because tasks' output travels
+to the scheduler.
+"""
+
+import ipaddress
+import os
+import time
+from typing import Callable, Dict, List, Mapping, Optional, Set, Tuple
+
+from baryon.ps import PeerError, UsageError
+from baryon.scheduler import Job, own_address
+
+from ...flags import Options
+from ..batch import BatchCluster
+from ..watch import OVER, QUEUED, RUNNING, Status, Watch
+from .api import Api, connect
+from .manifests import Manifest, Plan, dump, make_plan, secret_of
+from .status import ALL_ENDED, Object, ended_pods, obstacle, status_of
+
+__all__ = ["allocated_hosts", "prepare", "preview"]
+
+_REMEDY = "run launch.py in a pod, name the network with --interface, or open a port and name it"
+_MAX_LOGS = 5  # of pods that have ended, the failed ones first
+
+
+def prepare(
+    job: Job, options: Options, say: Callable[[str], None]
+) -> Tuple[Job, "KubernetesCluster"]:
+    """Find out how pods reach this machine, and what the manifests are.
+
+    Raises UsageError if there is no way to a cluster or an option is wrong, PeerError if pods
+    would not reach this machine.
+    """
+    for flag, value in (
+        ("--sync-dst-dir", options.sync_dst_dir),
+        ("--setup", options.setup),
+        ("--ssh-config", options.ssh_config),
+        ("--tunnel", options.tunnel),
+        ("--account", options.account),
+        ("--mail", options.mail),
+        ("--extra", options.extra),
+        ("--job-dir", options.job_dir),
+    ):
+        if value:
+            say(f"{flag} has no effect with --launcher kubernetes")
+    plan = make_plan(job, options)
+    api = connect(options.context, options.namespace)
+    address = _address(job, api)
+    manager = Kubernetes(api, plan, job, address)
+    watch = Watch(options.queue_timeout, options.time_margin, time.monotonic)
+    return job, KubernetesCluster(manager, address, watch, say)
+
+
+def preview(job: Job, options: Options) -> str:
+    """The manifests, without what is secret, and where they would go."""
+    plan = make_plan(job, options)
+    try:
+        api = connect(options.context, options.namespace)
+        where = f"namespace {api.namespace} of {api.place}"
+    except UsageError as error:
+        where = f"nowhere yet: {error}"
+    secret = secret_of(plan, dict.fromkeys(range(plan.num_hosts), b""))
+    secret["data"] = dict.fromkeys(secret["data"], "(the keys of an agent)")
+    manifests = [plan.job, *(_owned(each, plan, "(the Job's)") for each in [*plan.others, secret])]
+    return f"# would be created, as by kubectl create, in {where}\n{dump(manifests)}"
+
+
+def allocated_hosts(environ: Mapping[str, str]) -> int:
+    """There are no allocations to be inside of."""
+    return 0
+
+
+class KubernetesCluster(BatchCluster):
+    """The pods of one Job."""
+
+    def __init__(
+        self, manager: "Kubernetes", address: str, watch: Watch, say: Callable[[str], None]
+    ) -> None:
+        super().__init__(manager, "", address, watch, say)
+        self._kubernetes = manager
+
+    def _write_configs(self) -> None:
+        """Not into files: into a Secret."""
+        self._kubernetes.configs = dict(self._configs)
+
+
+class Kubernetes:
+    """One Job. A Manager (batch.py)."""
+
+    name = "Kubernetes"
+
+    def __init__(self, api: Api, plan: Plan, job: Job, address: str) -> None:
+        self.output = os.path.join(job.log_dir, "kubernetes.out")
+        self.configs: Dict[int, bytes] = {}
+        self._api = api
+        self._plan = plan
+        self._start_s = job.start_s
+        self._address = address
+        self._is_cancelled = False
+        self._stuck_since: Optional[float] = None
+        self._logged: Set[str] = set()
+
+    def submit(self) -> str:
+        api, plan = self._api, self._plan
+        try:
+            created = api.create_job(plan.job)
+            try:
+                for manifest in [*plan.others, secret_of(plan, self.configs)]:
+                    api.create(_owned(manifest, plan, created["metadata"]["uid"]))
+            except PeerError:
+                api.delete_job(plan.name)
+                raise
+        except PeerError as error:
+            raise PeerError(f"did not take the job: {error}") from error
+        return f"Kubernetes job {api.namespace}/{plan.name}"
+
+    def status(self) -> Status:
+        api, name = self._api, self._plan.name
+        job = api.job(name)
+        if self._is_cancelled:  # and over when nothing is left
+            return Status(RUNNING if job else OVER, "its end")
+        pods = api.pods(name) if job else []
+        status = status_of(job, pods, "", time.time())
+        if status.phase == QUEUED:
+            status = self._is_stuck(pods) or status_of(job, pods, api.warning(name), time.time())
+        self._keep_logs(pods)
+        if status.phase == OVER:
+            api.delete_job(name)
+        if status.words == ALL_ENDED:
+            words = f"{ALL_ENDED}; if they cannot reach this machine at {self._address}, {_REMEDY}"
+            status = status._replace(words=words)
+        return status
+
+    def cancel(self) -> None:
+        self._api.delete_job(self._plan.name)
+        self._is_cancelled = True
+
+    def ended_agents(self, line: str) -> List[Tuple[int, str]]:
+        return []  # the first of them ends the Job
+
+    def _is_stuck(self, pods: List[Object]) -> Optional[Status]:
+        """The end of a job whose pod has not been able to start for too long, as without image."""
+        why, now = obstacle(pods), time.monotonic()
+        self._stuck_since = (self._stuck_since or now) if why else None
+        if self._stuck_since is None or now - self._stuck_since < self._start_s:
+            return None
+        return Status(OVER, f"cannot start (--start-timeout {self._start_s:g}): {why}")
+
+    def _keep_logs(self, pods: List[Object]) -> None:
+        """What agents had to say that have ended, into the file that is shown."""
+        for pod in ended_pods(pods)[:_MAX_LOGS]:
+            if pod in self._logged:
+                continue
+            self._logged.add(pod)
+            lines = [f"{pod}: {line}\n" for line in self._api.log(pod).splitlines()]
+            try:
+                os.makedirs(os.path.dirname(self.output), exist_ok=True)
+                with open(self.output, "a", encoding="utf-8", errors="replace") as file:
+                    file.writelines(lines)
+            except OSError as error:
+                raise PeerError(f"{self.output}: {error.strerror}") from error
+
+
+def _owned(manifest: Manifest, plan: Plan, uid: str) -> Manifest:
+    """It, as part of the Job: Kubernetes deletes it when that has gone."""
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": plan.name, "uid": uid}
+    return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner]}}
+
+
+def _address(job: Job, api: Api) -> str:
+    """The address of this machine by which pods reach it: that of the route to the API server."""
+    try:
+        address = own_address(api.host if not job.interfaces else "", job.interfaces)
+    except OSError as error:
+        raise PeerError(
+            f"pods would not reach this machine: {error}; --interface names the network"
+        ) from error
+    if not job.interfaces and ipaddress.ip_address(address).is_loopback:
+        raise UsageError(
+            f"the API server at {api.place} is on this machine, which says nothing of how pods "
+            "reach it: name that network with --interface (kind, minikube: the bridge of their "
+            "containers), or run launch.py in a pod"
+        )
+    return address

@@ -1,0 +1,164 @@
+"""Kubernetes' API through its official client, whose exceptions end here.
+
+Objects come as they are, not as the client's classes: these know one version's fields each.
+"""
+
+import json
+import os
+from typing import Any, Callable, List, Optional
+from urllib.parse import urlsplit
+
+from baryon.ps import PeerError, UsageError
+
+from .manifests import Manifest, missing
+from .status import AGENT, Object
+
+__all__ = ["Api", "connect"]
+
+_LIMIT_S = 30.0  # for one answer
+_LOG_LINES = 50
+_POD = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+class Api:
+    """One namespace of one cluster. ``host`` is the API server's, ``place`` says where that is.
+
+    All methods raise PeerError with the server's own words.
+    """
+
+    def __init__(self, client: Any, namespace: str, place: str) -> None:
+        import kubernetes
+
+        self.namespace = namespace
+        self.place = place
+        self.host = urlsplit(client.configuration.host).hostname or ""
+        self._client = client
+        self._batch = kubernetes.client.BatchV1Api(client)
+        self._core = kubernetes.client.CoreV1Api(client)
+
+    def create_job(self, manifest: Manifest) -> Object:
+        return self._json(self._batch.create_namespaced_job, self.namespace, manifest)
+
+    def create(self, manifest: Manifest) -> None:
+        """Anything else."""
+        import kubernetes
+
+        create = kubernetes.utils.create_from_dict
+        self._call(create, self._client, manifest, namespace=self.namespace)
+
+    def job(self, name: str) -> Optional[Object]:
+        """None if there is no such Job any more."""
+        try:
+            return self._json(self._batch.read_namespaced_job, name, self.namespace)
+        except _NotFound:
+            return None
+
+    def delete_job(self, name: str) -> None:
+        """And all that belongs to it; the Job itself is gone when its pods are."""
+        try:
+            delete = self._batch.delete_namespaced_job
+            self._json(delete, name, self.namespace, propagation_policy="Foreground")
+        except _NotFound:
+            pass
+
+    def pods(self, job: str) -> List[Object]:
+        selector = f"job-name={job}"
+        found = self._json(self._core.list_namespaced_pod, self.namespace, label_selector=selector)
+        return list(found["items"])
+
+    def log(self, pod: str) -> str:
+        """The last lines that a pod's agent has written; empty if they are not to be had."""
+        read = self._core.read_namespaced_pod_log
+        try:
+            answer = self._call(
+                *(read, pod, self.namespace),
+                container=AGENT,
+                tail_lines=_LOG_LINES,
+                _preload_content=False,
+            )
+        except PeerError:
+            return ""  # the pod has gone, or its node
+        return bytes(answer.data).decode(errors="replace")
+
+    def warning(self, job: str) -> str:
+        """The last warning about a Job or its pods; empty if there is none, or none to be read."""
+        events = self._core.list_namespaced_event
+        try:
+            found = self._json(events, self.namespace, field_selector="type=Warning")
+        except PeerError:
+            return ""  # they are no more than a help
+        ours = [e for e in found["items"] if e["involvedObject"].get("name", "").startswith(job)]
+        ours.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+        return f"{ours[-1]['reason']}: {ours[-1]['message']}" if ours else ""
+
+    def _json(self, method: Callable[..., Any], *args: Any, **options: Any) -> Object:
+        answer = self._call(method, *args, **options, _preload_content=False)
+        thing: Object = json.loads(answer.data)
+        return thing
+
+    def _call(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        import kubernetes
+        import urllib3
+
+        try:
+            return method(*args, **options, _request_timeout=_LIMIT_S)
+        except kubernetes.utils.FailToCreateError as error:
+            raise _translated(error.api_exceptions[0]) from error
+        except kubernetes.client.ApiException as error:
+            raise _translated(error) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise PeerError(f"the API server at {self.place} does not answer: {reason}") from error
+
+
+class _NotFound(PeerError):
+    pass
+
+
+def connect(context: Optional[str], namespace: Optional[str]) -> Api:
+    """The API that this pod's service account or the kubeconfig leads to; asks it nothing yet.
+
+    Raises UsageError if there is no such way.
+    """
+    try:
+        import kubernetes
+    except ImportError as error:
+        raise missing(error) from error
+    config = kubernetes.config
+    settings = kubernetes.client.Configuration()
+    try:
+        if _is_pod() and context is None and "KUBECONFIG" not in os.environ:
+            config.load_incluster_config(client_configuration=settings)
+            with open(f"{_POD}/namespace", encoding="utf-8") as file:
+                default, where = file.read().strip(), "this pod's own cluster"
+        else:
+            config.load_kube_config(context=context, client_configuration=settings)
+            contexts, current = config.list_kube_config_contexts()
+            chosen = next((c for c in contexts if c["name"] == context), current)
+            default = chosen["context"].get("namespace") or "default"
+            where = f"context {chosen['name']}"
+    except (config.ConfigException, OSError) as error:
+        raise UsageError(
+            f"there is no way to Kubernetes from here: {error}; put a kubeconfig at "
+            "~/.kube/config, name one in KUBECONFIG and --context one of its contexts (kubectl "
+            "config get-contexts), or run launch.py in a pod"
+        ) from error
+    settings.retries = 0  # the client's own would write to the terminal; whoever asks, asks again
+    client = kubernetes.client.ApiClient(settings)
+    return Api(client, namespace or default, f"{settings.host} ({where})")
+
+
+def _is_pod() -> bool:
+    return "KUBERNETES_SERVICE_HOST" in os.environ and os.path.exists(f"{_POD}/token")
+
+
+def _translated(error: Any) -> PeerError:
+    """An ApiException in the server's own words."""
+    try:
+        words = json.loads(error.body)["message"]
+    except (TypeError, ValueError, KeyError):
+        words = error.body or error.reason
+    kind = _NotFound if error.status == 404 else PeerError
+    if error.status == 401:
+        words = f"{words}: who you are is not known; are your credentials out of date?"
+    return kind(f"{words} ({error.status})")

@@ -1,0 +1,169 @@
+"""What Kubernetes' objects say of a job: why it waits, where it runs, or how it has ended. Pure.
+
+Objects are as the API writes them. With ``backoffLimit: 0`` the first pod that fails decides:
+Kubernetes ends the others and says no more of the Job than that, so the pod's words are ours. One
+pod may be long gone when the Job is looked at, and its words with it.
+"""
+
+import time
+from calendar import timegm
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from ..watch import OVER, QUEUED, RUNNING, TIME_LIMIT_CODE, Status
+
+__all__ = ["AGENT", "ALL_ENDED", "Object", "ended_pods", "obstacle", "status_of"]
+
+Object = Dict[str, Any]
+
+AGENT = "agent"
+"""The name of the container in each pod."""
+
+ALL_ENDED = "is over: all its agents have ended"
+
+_INDEX = "batch.kubernetes.io/job-completion-index"
+_ENDED_CODE = 143  # as if SIGTERM had ended launch.py
+_OOM_CODE = 137
+_FAILED = ("Failed", "FailureTarget")  # the latter (1.31) while its pods are being ended
+_STARTING = ("", "ContainerCreating", "PodInitializing")
+# https://kubernetes.io/docs/concepts/workloads/pods/disruptions: somebody's decision, no fault
+_DECIDED = ("PreemptionByScheduler", "EvictionByEvictionAPI", "TerminationByKubelet")
+
+
+def status_of(job: Optional[Object], pods: Sequence[Object], warning: str, now: float) -> Status:
+    """The Status of a Job (None: there is none any more) with its pods at ``now``, Unix time.
+
+    ``warning`` is the last that Kubernetes has had to say of it, for when the rest says nothing.
+    """
+    if job is None or "deletionTimestamp" in job["metadata"]:
+        return Status(OVER, "was deleted from outside, as by kubectl delete", None, _ENDED_CODE)
+    pods = sorted(pods, key=_index)
+    for condition in _true_conditions(job):
+        if condition["type"] in _FAILED:
+            return _failed(condition, pods)
+        if condition["type"] == "Complete":
+            return Status(OVER, ALL_ENDED)
+    if job["spec"].get("suspend") and pods:
+        return Status(OVER, f"was suspended: {_why_suspended(job)}", None, _ENDED_CODE)
+    words, code = _culprit(pods)
+    if words:
+        return Status(OVER, f"has failed: {words}", None, code)
+    num_hosts = job["spec"]["completions"]
+    started = [pod for pod in pods if {"running", "terminated"} & _container(pod).keys()]
+    if len(started) < num_hosts:
+        return Status(QUEUED, _why_it_waits(job, pods, num_hosts, warning))
+    nodes = dict.fromkeys(pod["spec"].get("nodeName", "?") for pod in pods)
+    return Status(RUNNING, ", ".join(nodes), _left_s(job, now))
+
+
+def obstacle(pods: Sequence[Object]) -> str:
+    """What keeps a pod on its node from starting, and will unless somebody does something."""
+    for pod in sorted(pods, key=_index):
+        waiting = _container(pod).get("waiting", {})
+        if waiting.get("reason", "") not in _STARTING:
+            return f"{_place(pod)}: {_both(waiting)}"
+    return ""
+
+
+def ended_pods(pods: Sequence[Object]) -> List[str]:
+    """The names of those whose agents have run and ended, those that failed first."""
+    ended = [pod for pod in sorted(pods, key=_index) if "terminated" in _container(pod)]
+    ended.sort(key=lambda pod: _container(pod)["terminated"].get("exitCode") == 0)
+    return [pod["metadata"]["name"] for pod in ended]
+
+
+def _failed(condition: Object, pods: Sequence[Object]) -> Status:
+    if condition.get("reason") == "DeadlineExceeded":
+        words = f"has reached its time limit ({_both(condition)})"
+        return Status(OVER, words, None, TIME_LIMIT_CODE)
+    words, code = _culprit(pods)
+    return Status(OVER, f"has failed: {words or _both(condition)}", None, code)
+
+
+def _culprit(pods: Sequence[Object]) -> Tuple[str, int]:
+    """(how the pod has ended that decided about the others, the exit code for that).
+
+    Kubernetes deletes those others, so one that only was deleted comes last.
+    """
+    ends = [_end(pod) for pod in sorted(pods, key=lambda p: "deletionTimestamp" in p["metadata"])]
+    return next((end for end in ends if end[0]), ("", 1))
+
+
+def _end(pod: Object) -> Tuple[str, int]:
+    """(how a pod has ended that should not have, the exit code for that), or empty words."""
+    status = pod.get("status", {})
+    terminated = _container(pod).get("terminated", {})
+    disruption = next((c for c in _true_conditions(pod) if c["type"] == "DisruptionTarget"), None)
+    if terminated.get("reason") == "OOMKilled":
+        return f"{_place(pod)} was OOMKilled: it needs more memory (--mem)", _OOM_CODE
+    if disruption is not None:
+        code = _ENDED_CODE if disruption.get("reason") in _DECIDED else 1
+        return f"{_place(pod)} was taken away: {_both(disruption)}", code
+    if status.get("reason"):  # Evicted, NodeLost, UnexpectedAdmissionError, ...
+        return f"{_place(pod)} {_both(status)}", 1
+    if terminated.get("exitCode", 0) != 0:
+        how = f"exited with code {terminated['exitCode']}"
+        return f"{_place(pod)} {how} ({_both(terminated)})", 1
+    if status.get("phase") == "Failed":
+        return f"{_place(pod)} Failed", 1
+    if "deletionTimestamp" in pod["metadata"]:
+        return f"{_place(pod)} was deleted", _ENDED_CODE
+    return "", 0
+
+
+def _why_it_waits(job: Object, pods: Sequence[Object], num_hosts: int, warning: str) -> str:
+    if job["spec"].get("suspend"):
+        return _why_suspended(job)
+    whys = [why for why in map(_why_pod_waits, pods) if why]
+    if whys and warning and whys[0] in _STARTING:
+        return f"{whys[0]}: {warning}"
+    if whys:
+        return f"{len(whys)} of {num_hosts} pods: {whys[0]}"
+    return warning
+
+
+def _why_suspended(job: Object) -> str:
+    """By Kueue, for want of quota, or by somebody."""
+    suspended = [c for c in _true_conditions(job) if c["type"] == "Suspended"]
+    return _both(suspended[0]) if suspended else "Suspended"
+
+
+def _why_pod_waits(pod: Object) -> str:
+    for condition in pod.get("status", {}).get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return _both(condition)
+    return _both(_container(pod).get("waiting", {}))
+
+
+def _left_s(job: Object, now: float) -> Optional[float]:
+    limit_s, start = job["spec"].get("activeDeadlineSeconds"), job["status"].get("startTime")
+    if limit_s is None or start is None:
+        return None
+    return timegm(time.strptime(start, "%Y-%m-%dT%H:%M:%SZ")) + limit_s - now
+
+
+def _container(pod: Object) -> Object:
+    """The state of the agent's container, {} before there is any."""
+    for status in pod.get("status", {}).get("containerStatuses") or []:
+        if status["name"] == AGENT:
+            return status.get("state") or {}
+    return {}
+
+
+def _true_conditions(thing: Object) -> List[Object]:
+    conditions = thing.get("status", {}).get("conditions") or []
+    return [condition for condition in conditions if condition["status"] == "True"]
+
+
+def _place(pod: Object) -> str:
+    node = pod["spec"].get("nodeName")
+    name = f"pod {pod['metadata']['name']}"
+    return f"{name} on {node}" if node else name
+
+
+def _index(pod: Object) -> int:
+    return int(pod["metadata"].get("annotations", {}).get(_INDEX, 0))
+
+
+def _both(thing: Object) -> str:
+    """Reason and message, as far as they are there."""
+    return ": ".join(filter(None, (thing.get("reason"), (thing.get("message") or "").strip())))
