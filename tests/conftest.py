@@ -6,9 +6,13 @@ from typing import List
 import pytest
 
 from deploy import testbed
-from tests.clusters import slurm_bed
+from tests.clusters import kube_bed, slurm_bed
 
-PROBLEMS = {"hosts": testbed.problems, "slurm": slurm_bed.problems}
+PROBLEMS = {
+    "hosts": testbed.problems,
+    "kubernetes": kube_bed.problems,
+    "slurm": slurm_bed.problems,
+}
 """By marker: what says why its tests cannot run here."""
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cluster import Cluster, JobRun
 
+from .kube_bed import IMAGE, KubeBed
 from .slurm_bed import SlurmBed
 
 NODES = 4
@@ -51,5 +52,43 @@ class SlurmCluster(Cluster):
 @pytest.fixture
 def cluster(slurm: SlurmBed, tmp_path: Path) -> Iterator[SlurmCluster]:
     cluster = SlurmCluster(tmp_path, slurm)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="session")
+def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeBed]:
+    with KubeBed(tmp_path_factory.mktemp("kubernetes") / "bed", 2) as bed:
+        yield bed
+
+
+class KubeCluster(Cluster):
+    """Starts jobs through the Kubernetes of a bed."""
+
+    def __init__(self, cwd: Path, bed: KubeBed) -> None:
+        super().__init__(cwd)
+        self.bed = bed
+
+    def start(
+        self, *args: object, env: Optional[Dict[str, str]] = None, ignore: Optional[int] = None
+    ) -> JobRun:
+        usual = ["--launcher", "kubernetes", "--image", IMAGE, "--interface", "lo"]
+        return super().start(*usual, *args, env={**self.bed.env, **(env or {})}, ignore=ignore)
+
+    def start_here(self, *args: object) -> JobRun:
+        """The same without Kubernetes."""
+        return super().start("--launcher", "local", *args)
+
+    def close(self) -> None:
+        try:
+            super().close()
+            self.bed.wait_until_empty()
+        finally:
+            self.bed.reset()
+
+
+@pytest.fixture
+def kube(kubernetes: KubeBed, tmp_path: Path) -> Iterator[KubeCluster]:
+    cluster = KubeCluster(tmp_path, kubernetes)
     yield cluster
     cluster.close()

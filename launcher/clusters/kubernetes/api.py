@@ -122,6 +122,7 @@ def connect(context: Optional[str], namespace: Optional[str]) -> Api:
     """
     try:
         import kubernetes
+        import yaml
     except ImportError as error:
         raise missing(error) from error
     config = kubernetes.config
@@ -129,23 +130,29 @@ def connect(context: Optional[str], namespace: Optional[str]) -> Api:
     try:
         if _is_pod() and context is None and "KUBECONFIG" not in os.environ:
             config.load_incluster_config(client_configuration=settings)
-            with open(f"{_POD}/namespace", encoding="utf-8") as file:
-                default, where = file.read().strip(), "this pod's own cluster"
+            with open(f"{_POD}/namespace", encoding="utf-8") as own:
+                default, where = own.read().strip(), "this pod's own cluster"
         else:
-            config.load_kube_config(context=context, client_configuration=settings)
-            contexts, current = config.list_kube_config_contexts()
+            file = os.environ.get("KUBECONFIG") or "~/.kube/config"
+            config.load_kube_config(file, context, settings)
+            contexts, current = config.list_kube_config_contexts(file)
             chosen = next((c for c in contexts if c["name"] == context), current)
             default = chosen["context"].get("namespace") or "default"
             where = f"context {chosen['name']}"
-    except (config.ConfigException, OSError) as error:
+    except (config.ConfigException, OSError, yaml.YAMLError, TypeError) as error:
+        # TypeError is what the client has for a file that is something else.
         raise UsageError(
-            f"there is no way to Kubernetes from here: {error}; put a kubeconfig at "
+            f"there is no way to Kubernetes from here: {_one_line(error)}; put a kubeconfig at "
             "~/.kube/config, name one in KUBECONFIG and --context one of its contexts (kubectl "
             "config get-contexts), or run launch.py in a pod"
         ) from error
     settings.retries = 0  # the client's own would write to the terminal; whoever asks, asks again
     client = kubernetes.client.ApiClient(settings)
     return Api(client, namespace or default, f"{settings.host} ({where})")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _is_pod() -> bool:

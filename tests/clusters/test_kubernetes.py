@@ -1,0 +1,176 @@
+"""Whole jobs through the official client and a stand-in for Kubernetes, whose pods are real
+processes."""
+
+import re
+import signal
+from typing import List
+
+import pytest
+
+from tests.cluster import REPOSITORY, JobRun, wait_until
+
+from .conftest import KubeCluster
+
+pytestmark = pytest.mark.kubernetes
+
+DIGITS = REPOSITORY / "examples" / "train_digits.py"
+WAITS = "import time\nprint('here', flush=True)\ntime.sleep(1000)\n"
+
+
+def said(out: str) -> List[str]:
+    """What workers have said after ``I am``, sorted."""
+    return sorted(line.split("I am ")[1] for line in out.splitlines() if "I am " in line)
+
+
+def waiting_job(kube: KubeCluster, *args: object) -> JobRun:
+    """One whose two workers are there and wait."""
+    kube.script(WAITS)
+    run = kube.start("-n", 2, *args, "script.py")
+    run.wait_for_output("here", 2)
+    return run
+
+
+def test_digits_train_as_on_one_machine(kube: KubeCluster) -> None:
+    """The same layout of workers, servers and hosts, simulated here: the same bits."""
+    layout = ["-n", 2, "--workers-per-host", 1, "--env", "OMP_NUM_THREADS=1"]
+    script = [DIGITS, "--epochs", 1, "--export"]
+    run = kube.run(*layout, *script, kube.cwd / "kubernetes")
+    assert "Epoch 1." in run.out
+    local = kube.start_here(*layout, *script, kube.cwd / "local")
+    assert local.end() == 0
+    names = ("kubernetes", "local")
+    weights = [(kube.cwd / f"{name}-0000.params").read_bytes() for name in names]
+    assert weights[0] == weights[1]
+
+
+def test_a_pod_has_what_its_manifest_says(kube: KubeCluster) -> None:
+    kube.script(
+        "import os, socket\n"
+        "names = ['DMLC_WORKER_ID', 'CUDA_VISIBLE_DEVICES', 'BARYON_DEVICES', 'OMP_NUM_THREADS']\n"
+        "shm = os.statvfs('/dev/shm')\n"
+        "print('I am', socket.gethostname().split('-', 2)[2], *map(os.environ.get, names),\n"
+        "      shm.f_blocks * shm.f_frsize >> 20, os.getppid())\n"
+    )
+    run = kube.run(
+        *("-n", 4, "--workers-per-host", 2, "--gpus-per-worker", 2, "--cpus-per-worker", 3),
+        *("--mem", "2Gi", "--shm-size", "64Mi", "script.py"),
+    )
+    lines = [line.rsplit(" ", 1)[0] for line in said(run.out)]
+    assert lines == ["0 0 0,1 2 3 64", "0 1 2,3 2 3 64", "1 2 0,1 2 3 64", "1 3 2,3 2 3 64"]
+    logs = {path.name for path in next((kube.cwd / "baryon-logs").iterdir()).iterdir()}
+    assert logs >= {f"worker-{rank}.log" for rank in range(4)}
+
+
+def test_a_worker_that_fails_gives_its_code(kube: KubeCluster) -> None:
+    kube.script("import os, sys\nsys.exit(3 * (os.environ['DMLC_WORKER_ID'] == '1'))")
+    run = kube.run("-n", 2, "script.py", code=3)
+    assert re.search(r"worker 1 \(script-\w{8}-1\) exited with code 3", run.err)
+
+
+def test_ctrl_c_leaves_nothing(kube: KubeCluster) -> None:
+    run = waiting_job(kube)
+    (job,) = kube.bed.names("jobs")
+    assert kube.bed.names("secrets") == kube.bed.names("services") == [job]
+    run.signal(signal.SIGINT)
+    assert run.end() == 130
+    assert kube.bed.names("jobs") == kube.bed.names("pods") == []
+
+
+def test_the_death_of_launch_py_ends_the_pods(kube: KubeCluster) -> None:
+    run = waiting_job(kube, "--heartbeat-timeout", 2)
+    processes = kube.bed.process(0).processes() + kube.bed.process(1).processes()
+    run.signal(signal.SIGKILL)
+    assert run.end() == -signal.SIGKILL
+    wait_until(lambda: not any(process.is_running() for process in processes), "no process")
+    (job,) = kube.bed.names("jobs")
+    kube.bed.delete("jobs", job)  # as ttlSecondsAfterFinished does
+
+
+def test_a_job_deleted_from_outside_says_so(kube: KubeCluster) -> None:
+    run = waiting_job(kube)
+    (job,) = kube.bed.names("jobs")
+    kube.bed.delete("jobs", job)
+    assert run.end() == 143
+    assert f"Kubernetes job team/{job} was deleted from outside, as by kubectl delete" in run.err
+
+
+def test_a_pod_that_is_deleted(kube: KubeCluster) -> None:
+    run = waiting_job(kube)
+    kube.bed.delete("pods", kube.bed.names("pods")[1])
+    assert run.end() in (1, 143)  # whether it was seen while it ended
+    assert re.search(r"pod script-\w+-1-\w+ on node2 was deleted|BackoffLimitExceeded", run.err)
+
+
+def test_a_pod_that_runs_out_of_memory(kube: KubeCluster) -> None:
+    run = waiting_job(kube)
+    kube.bed.oom_kill(1)
+    assert run.end() == 137
+    assert re.search(r"pod script-\w+-1-\w+ on node2 was OOMKilled: it needs more me", run.err)
+
+
+def test_a_pod_that_is_preempted(kube: KubeCluster) -> None:
+    run = waiting_job(kube)
+    kube.bed.preempt(0)
+    assert run.end() == 143
+    assert "on node1 was taken away: PreemptionByScheduler: default-scheduler: preem" in run.err
+
+
+def test_a_job_for_which_there_is_no_place(kube: KubeCluster) -> None:
+    kube.script("print('never')")
+    args = ["--queue-timeout", 1, "-n", 1, "script.py"]
+    run = kube.run("--gpus-per-worker", 5, *args, code=1)
+    words = "1 of 1 pods: Unschedulable: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+    assert f" waits: {words}" in run.err
+    assert f" s (--queue-timeout): {words}" in run.err
+    run = kube.start("-n", 3, "--spread", "required", "script.py")
+    run.wait_for_output("waits: 1 of 3 pods: Unschedulable")
+    run.signal(signal.SIGINT)
+    assert run.end() == 130
+
+
+def test_what_kubernetes_refuses(kube: KubeCluster) -> None:
+    kube.script("print('never')")
+    words = "is forbidden: exceeded quota: small, requested: count/jobs.batch=1, limited: 0"
+    run = kube.run("--namespace", "nope", "-n", 1, "script.py", code=1)
+    assert 'Kubernetes did not take the job: namespaces "nope" not found (404)' in run.err
+    kube.bed.forbidden["create", "jobs"] = f'jobs.batch "script" {words}'
+    run = kube.run("-n", 1, "script.py", code=1)
+    assert f'Kubernetes did not take the job: jobs.batch "script" {words} (403)' in run.err
+    kube.bed.forbidden = {("create", "secrets"): "secrets is forbidden: User cannot create"}
+    run = kube.run("-n", 1, "script.py", code=1)
+    assert "did not take the job: secrets is forbidden: User cannot create (403)" in run.err
+    kube.bed.forbidden = {}
+    kube.bed.pod_refusal = 'pods "script-0" is forbidden: exceeded quota: small'
+    run = kube.run("--queue-timeout", 1, "-n", 1, "script.py", code=1)
+    assert f" waits: FailedCreate: {kube.bed.pod_refusal}" in run.err
+
+
+def test_an_image_that_is_not_to_be_had(kube: KubeCluster) -> None:
+    kube.script("print('never')")
+    run = kube.run("--image", "no/such:1", "--start-timeout", 1, "-n", 1, "script.py", code=1)
+    assert re.search(
+        r"job team/script-\w+ cannot start \(--start-timeout 1\): pod \S+ on node1: "
+        r'ImagePullBackOff: failed to resolve reference "no/such:1": not found',
+        run.err,
+    )
+
+
+def test_what_an_agent_says_before_it_is_heard(kube: KubeCluster) -> None:
+    kube.script("print('never')")
+    run = kube.run("--python", "no-such-python", "-n", 1, "script.py", code=1)
+    assert re.search(r"pod \S+ on node1 exited with code 127 \(Error\)", run.err)
+    assert re.search(r"script-\w+-0-\w+: sh: .*no-such-python: not found", run.err)
+
+
+def test_pods_that_cannot_reach_this_machine(kube: KubeCluster) -> None:
+    kube.script("print('never')")
+    kube.bed.has_network = False
+    run = kube.run("--heartbeat-timeout", 1, "-n", 1, "script.py", code=1)
+    assert re.search(r"the scheduler has not been heard at tcp://127\S+, once for", run.err)
+    assert "cannot reach this machine at 127.0.0.1, run launch.py in a pod, name the" in run.err
+
+
+def test_the_time_limit(kube: KubeCluster) -> None:
+    kube.script(WAITS)
+    run = kube.run("-n", 1, "--time", "5s", "script.py", code=124)
+    assert re.search(r"reaches its time limit in \d s|DeadlineExceeded", run.err)
