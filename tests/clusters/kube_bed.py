@@ -28,6 +28,7 @@ IMAGE = "registry.local/digits:1"
 GPUS = 4  # of each node
 _TOKEN = "a-token"
 _INDEX = "batch.kubernetes.io/job-completion-index"
+_SCHEMA = kubernetes_validate.latest_version()
 _TICK_S = 0.03
 _PULL_S = 0.3
 _GROUPS = {"jobs": "batch"}
@@ -184,7 +185,7 @@ class KubeBed:
         if name in self.objects[kind]:
             raise Refusal(409, f'{kind} "{name}" already exists')
         try:
-            kubernetes_validate.validate(body, "1.37", strict=True)
+            kubernetes_validate.validate(body, _SCHEMA, strict=True)
         except kubernetes_validate.ValidationError as error:
             raise Refusal(422, f'{_KINDS[kind]} "{name}" is invalid: {error.message}') from error
         self.seen.append(json.loads(json.dumps(body)))

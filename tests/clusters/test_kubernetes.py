@@ -7,6 +7,9 @@ from typing import List
 
 import pytest
 
+from baryon.launcher.clusters.kubernetes import Kubernetes, connect, make_plan
+from baryon.launcher.options import parse
+from baryon.ps import PeerError
 from tests.cluster import REPOSITORY, JobRun, wait_until
 
 from .conftest import KubeCluster
@@ -25,7 +28,7 @@ def said(out: str) -> List[str]:
 def waiting_job(kube: KubeCluster, *args: object) -> JobRun:
     """One whose two workers are there and wait."""
     kube.script(WAITS)
-    run = kube.start("-n", 2, *args, "script.py")
+    run = kube.start("-n", 2, "-s", 1, *args, "script.py")
     run.wait_for_output("here", 2)
     return run
 
@@ -128,21 +131,36 @@ def test_a_job_for_which_there_is_no_place(kube: KubeCluster) -> None:
     assert run.end() == 130
 
 
-def test_what_kubernetes_refuses(kube: KubeCluster) -> None:
+def test_what_kubernetes_refuses(kube: KubeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     kube.script("print('never')")
-    words = "is forbidden: exceeded quota: small, requested: count/jobs.batch=1, limited: 0"
-    run = kube.run("--namespace", "nope", "-n", 1, "script.py", code=1)
-    assert 'Kubernetes did not take the job: namespaces "nope" not found (404)' in run.err
-    kube.bed.forbidden["create", "jobs"] = f'jobs.batch "script" {words}'
-    run = kube.run("-n", 1, "script.py", code=1)
-    assert f'Kubernetes did not take the job: jobs.batch "script" {words} (403)' in run.err
-    kube.bed.forbidden = {("create", "secrets"): "secrets is forbidden: User cannot create"}
-    run = kube.run("-n", 1, "script.py", code=1)
-    assert "did not take the job: secrets is forbidden: User cannot create (403)" in run.err
-    kube.bed.forbidden = {}
+    monkeypatch.chdir(kube.cwd)
+    monkeypatch.setenv("KUBECONFIG", kube.bed.env["KUBECONFIG"])
+
+    def refusal(*args: str) -> str:
+        usual = ["--launcher", "kubernetes", "--image", "i", "--interface", "lo", "-n", "1"]
+        job, options = parse([*usual, *args, "script.py"])
+        plan = make_plan(job, options)
+        api = connect(options.context, options.namespace)
+        with pytest.raises(PeerError) as caught:
+            Kubernetes(api, plan, job, "").submit()
+        return str(caught.value)
+
+    words = "did not take the job: "
+    assert refusal("--namespace", "no") == f'{words}namespaces "no" not found (404)'
+    quota = 'jobs.batch "script" is forbidden: exceeded quota: small, limited: count/jobs.batch=0'
+    kube.bed.forbidden["create", "jobs"] = quota
+    assert refusal() == f"{words}{quota} (403)"
+    rights = "secrets is forbidden: User cannot create resource"
+    kube.bed.forbidden = {("create", "secrets"): rights}
+    assert refusal() == f"{words}{rights} (403)"
+
+
+def test_a_quota_of_pods(kube: KubeCluster) -> None:
+    kube.script("print('never')")
     kube.bed.pod_refusal = 'pods "script-0" is forbidden: exceeded quota: small'
     run = kube.run("--queue-timeout", 1, "-n", 1, "script.py", code=1)
     assert f" waits: FailedCreate: {kube.bed.pod_refusal}" in run.err
+    assert re.search(r"waited \d s \(--queue-timeout\): FailedCreate: ", run.err)
 
 
 def test_an_image_that_is_not_to_be_had(kube: KubeCluster) -> None:

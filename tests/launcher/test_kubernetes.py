@@ -382,6 +382,7 @@ def disrupted(reason):
             Status(RUNNING, "n0, n1", 50.0),
         ),
         (a_job({"type": "Complete"}), [], Status(OVER, ALL_ENDED)),
+        (a_job(), [a_pod(1, exited(0)), a_pod(0, exited(0))], Status(OVER, ALL_ENDED)),
         (
             a_job({"type": "FailureTarget", "reason": "DeadlineExceeded", "message": "late"}),
             [a_pod(0, RUNS, deleted=True)],

@@ -9,8 +9,11 @@ to the scheduler.
 
 import ipaddress
 import os
+import socket
 import time
 from typing import Callable, Dict, List, Mapping, Optional, Set, Tuple
+
+import msgspec
 
 from baryon.ps import PeerError, UsageError
 from baryon.scheduler import Job, own_address
@@ -18,7 +21,7 @@ from baryon.scheduler import Job, own_address
 from ...flags import Options
 from ..batch import BatchCluster
 from ..watch import OVER, QUEUED, RUNNING, Status, Watch
-from .api import Api, connect
+from .api import Api, connect, is_pod
 from .manifests import Manifest, Plan, dump, make_plan, secret_of
 from .status import ALL_ENDED, Object, ended_pods, obstacle, status_of
 
@@ -51,6 +54,13 @@ def prepare(
     plan = make_plan(job, options)
     api = connect(options.context, options.namespace)
     address = _address(job, api)
+    if not is_pod():
+        # Pods have other interfaces: what is named for this machine is none of theirs.
+        here = {name for _, name in socket.if_nameindex()}
+        theirs = tuple(name for name in job.interfaces if name not in here)
+        if not job.interfaces:
+            say(f"pods are to reach this machine at {address}; --interface names another network")
+        job = msgspec.structs.replace(job, interfaces=theirs)
     manager = Kubernetes(api, plan, job, address)
     watch = Watch(options.queue_timeout, options.time_margin, time.monotonic)
     return job, KubernetesCluster(manager, address, watch, say)

@@ -13,7 +13,7 @@ from baryon.ps import PeerError, UsageError
 from .manifests import Manifest, missing
 from .status import AGENT, Object
 
-__all__ = ["Api", "connect"]
+__all__ = ["Api", "connect", "is_pod"]
 
 _LIMIT_S = 30.0  # for one answer
 _LOG_LINES = 50
@@ -89,7 +89,7 @@ class Api:
             return ""  # they are no more than a help
         ours = [e for e in found["items"] if e["involvedObject"].get("name", "").startswith(job)]
         ours.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
-        return f"{ours[-1]['reason']}: {ours[-1]['message']}" if ours else ""
+        return f"{ours[-1].get('reason')}: {ours[-1].get('message')}" if ours else ""
 
     def _json(self, method: Callable[..., Any], *args: Any, **options: Any) -> Object:
         answer = self._call(method, *args, **options, _preload_content=False)
@@ -128,7 +128,7 @@ def connect(context: Optional[str], namespace: Optional[str]) -> Api:
     config = kubernetes.config
     settings = kubernetes.client.Configuration()
     try:
-        if _is_pod() and context is None and "KUBECONFIG" not in os.environ:
+        if is_pod() and context is None and "KUBECONFIG" not in os.environ:
             config.load_incluster_config(client_configuration=settings)
             with open(f"{_POD}/namespace", encoding="utf-8") as own:
                 default, where = own.read().strip(), "this pod's own cluster"
@@ -155,7 +155,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _is_pod() -> bool:
+def is_pod() -> bool:
+    """Whether this process runs in a pod that may ask its cluster."""
     return "KUBERNETES_SERVICE_HOST" in os.environ and os.path.exists(f"{_POD}/token")
 
 

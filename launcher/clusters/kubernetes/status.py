@@ -49,6 +49,8 @@ def status_of(job: Optional[Object], pods: Sequence[Object], warning: str, now: 
         return Status(OVER, f"has failed: {words}", None, code)
     num_hosts = job["spec"]["completions"]
     started = [pod for pod in pods if {"running", "terminated"} & _container(pod).keys()]
+    if len([pod for pod in started if "terminated" in _container(pod)]) == num_hosts:
+        return Status(OVER, ALL_ENDED)  # Kubernetes takes some seconds more to say so
     if len(started) < num_hosts:
         return Status(QUEUED, _why_it_waits(job, pods, num_hosts, warning))
     nodes = dict.fromkeys(pod["spec"].get("nodeName", "?") for pod in pods)
