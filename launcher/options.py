@@ -95,8 +95,7 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         id=job_id,
         command=command,
         is_script=bool(command) and command[0].endswith(".py"),
-        cwd=workdir
-        or (options.sync_dst_dir if launcher != "local" and options.sync_dst_dir else os.getcwd()),
+        cwd=workdir or (launcher == "ssh" and options.sync_dst_dir) or os.getcwd(),
         hosts=hosts,
         tasks=tasks,
         python=sys.executable,

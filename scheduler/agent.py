@@ -104,6 +104,7 @@ class Agent:
         self._paused: List[Tuple[_Task, Callable[[], None]]] = []
         self._last_heard = time.monotonic()
         self._was_told = False  # to start its tasks
+        self._exit_code = 0
         self._memory = self._keep("memory", b"")  # which tasks make as big as they need
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -133,7 +134,7 @@ class Agent:
                 self._complain(f"cannot end the processes {survivors}")
             self._context.destroy(linger=1000)
             reactor.close()
-        return 0
+        return self._exit_code
 
     # -- the scheduler ------------------------------------------------------------------------
 
@@ -176,6 +177,7 @@ class Agent:
             self._lose("the scheduler has gone")
 
     def _on_signal(self, signum: int) -> None:
+        self._exit_code = 128 + signum  # or Kubernetes would take its pod for one that is done
         self._lose(f"{signal.Signals(signum).name} received")
 
     def _look_after_scheduler(self) -> None:

@@ -83,7 +83,7 @@ class KubeCluster(Cluster):
         try:
             super().close()
             self.bed.wait_until_empty()
-            assert not any("Traceback" in run.err for run in self._runs)
+            assert not any("\nTraceback" in f"\n{run.err}" for run in self._runs)
         finally:
             self.bed.reset()
 

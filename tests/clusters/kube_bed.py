@@ -136,6 +136,7 @@ class KubeBed:
             self._set_condition(
                 self.objects["pods"][name], "DisruptionTarget", "PreemptionByScheduler", message
             )
+            self._tell(name, "Normal", "Preempted", "Preempted by pod 1234 on node node1")
             self._delete("pods", name)
 
     def wait_until_empty(self) -> None:
@@ -201,6 +202,9 @@ class KubeBed:
         label, _, value = query.get("labelSelector", "").partition("=")
         if label:
             items = [i for i in items if i["metadata"]["labels"].get(label) == value]
+        field, _, value = query.get("fieldSelector", "").partition("=")
+        if field:
+            items = [i for i in items if i[field] == value]
         return {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}
 
     def _delete(self, kind: str, name: str) -> None:
@@ -237,7 +241,9 @@ class KubeBed:
         made = status.setdefault("made", [])
         phases = [pod["status"]["phase"] for pod in pods]
         limit_s = spec.get("activeDeadlineSeconds")
-        if "Failed" in phases or len(pods) < len(made):  # one was deleted
+        if "Failed" in phases:
+            self._end(job, pods, *_why_failed(pods[phases.index("Failed")]))
+        elif len(pods) < len(made):  # one was deleted before it ran
             self._end(job, pods, "BackoffLimitExceeded", "Job has reached the backoff limit")
         elif limit_s is not None and time.time() - _seconds(status["startTime"]) > limit_s:
             message = "Job was active longer than specified deadline"
@@ -246,7 +252,7 @@ class KubeBed:
             self._set_condition(job, "Complete", "CompletionsReached", "Reached expected number")
         elif not spec.get("suspend") and len(made) < spec["completions"]:
             if self.pod_refusal:
-                self._warn(metadata["name"], "FailedCreate", self.pod_refusal)
+                self._tell(metadata["name"], "Warning", "FailedCreate", self.pod_refusal)
                 return
             self._make_pod(job, len(made))
             made.append(len(made))
@@ -350,15 +356,14 @@ class KubeBed:
                 if _owner(thing) not in ("", *alive):
                     self._delete(kind, name)
 
-    def _warn(self, name: str, reason: str, message: str) -> None:
-        involved = {"kind": "Job", "name": name}
-        event = {
-            "involvedObject": involved,
-            "reason": reason,
+    def _tell(self, name: str, type_: str, reason: str, message: str) -> None:
+        event = {"involvedObject": {"name": name}, "type": type_, "reason": reason}
+        self.objects["events"][name] = {
+            **event,
             "message": message,
-            "type": "Warning",
+            "metadata": {},
+            "lastTimestamp": _now(),
         }
-        self.objects["events"][name] = {**event, "metadata": {}, "lastTimestamp": _now()}
 
     @staticmethod
     def _set_condition(thing: Object, type_: str, reason: str, message: str) -> None:
@@ -410,6 +415,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def _why_failed(pod: Object) -> Tuple[str, str]:
+    """What its Job says of it, by its podFailurePolicy, which is that of our template."""
+    if any(each["type"] == "DisruptionTarget" for each in pod["status"].get("conditions", [])):
+        name = f"{NAMESPACE}/{pod['metadata']['name']}"
+        message = f"Pod {name} has condition DisruptionTarget matching FailJob rule at index 0"
+        return "PodFailurePolicy", message
+    return "BackoffLimitExceeded", "Job has reached the backoff limit"
 
 
 def _owner(thing: Object) -> str:

@@ -38,6 +38,12 @@ spec:
   completions: 2
   parallelism: 2
   backoffLimit: 0
+  podFailurePolicy:
+    rules:
+    - action: FailJob
+      onPodConditions:
+      - type: DisruptionTarget
+        status: 'True'
   ttlSecondsAfterFinished: 300
   activeDeadlineSeconds: 14400
   template:
@@ -359,11 +365,11 @@ def disrupted(reason):
     ("job", "pods", "status"),
     [
         (None, [], Status(OVER, "was deleted from outside, as by kubectl delete", None, 143)),
-        (a_job(), [], Status(QUEUED, "a warning")),
+        (a_job(), [], Status(QUEUED, "an event")),
         (
             a_job(),
             [a_pod(1, {"waiting": {"reason": "ContainerCreating"}}), a_pod(0, RUNS)],
-            Status(QUEUED, "ContainerCreating: a warning"),
+            Status(QUEUED, "ContainerCreating: an event"),
         ),
         (
             a_job(suspend=True),
@@ -388,7 +394,17 @@ def disrupted(reason):
             [a_pod(0, RUNS, deleted=True)],
             Status(OVER, "has reached its time limit (DeadlineExceeded: late)", None, 124),
         ),
-        (a_job(FAILED), [], Status(OVER, "has failed: BackoffLimitExceeded: too often", None, 1)),
+        (a_job(FAILED), [], Status(OVER, "has failed: BackoffLimitExceeded: too often; an event")),
+        (
+            a_job({**FAILED, "message": "j-0 has condition DisruptionTarget"}),
+            [a_pod(1, exited(143), deleted=True)],
+            Status(
+                OVER,
+                "has failed: BackoffLimitExceeded: j-0 has condition DisruptionTarget; an event",
+                None,
+                143,
+            ),
+        ),
         (
             a_job(FAILED),
             [a_pod(0, RUNS, deleted=True), a_pod(1, exited(137, "OOMKilled"))],
@@ -442,7 +458,7 @@ def disrupted(reason):
     ],
 )
 def test_what_objects_say(job, pods, status):
-    assert status_of(json.loads(json.dumps(job)), pods, "a warning", START + 10.0) == status
+    assert status_of(json.loads(json.dumps(job)), pods, "an event", START + 10.0) == status
 
 
 def test_pods_without_a_place():

@@ -28,6 +28,7 @@ from .status import ALL_ENDED, Object, ended_pods, obstacle, status_of
 __all__ = ["allocated_hosts", "prepare", "preview"]
 
 _REMEDY = "run launch.py in a pod, name the network with --interface, or open a port and name it"
+_EVENTS = {QUEUED: "type=Warning", OVER: "reason=Preempted"}  # that are of interest then
 _MAX_LOGS = 5  # of pods that have ended, the failed ones first
 
 
@@ -136,8 +137,9 @@ class Kubernetes:
             return Status(RUNNING if job else OVER, "its end")
         pods = api.pods(name) if job else []
         status = status_of(job, pods, "", time.time())
-        if status.phase == QUEUED:
-            status = self._is_stuck(pods) or status_of(job, pods, api.warning(name), time.time())
+        if status.phase in _EVENTS:
+            event = api.event(name, _EVENTS[status.phase])
+            status = self._stuck(pods) or status_of(job, pods, event, time.time())
         self._keep_logs(pods)
         if status.phase == OVER:
             api.delete_job(name)
@@ -153,7 +155,7 @@ class Kubernetes:
     def ended_agents(self, line: str) -> List[Tuple[int, str]]:
         return []  # the first of them ends the Job
 
-    def _is_stuck(self, pods: List[Object]) -> Optional[Status]:
+    def _stuck(self, pods: List[Object]) -> Optional[Status]:
         """The end of a job whose pod has not been able to start for too long, as without image."""
         why, now = obstacle(pods), time.monotonic()
         self._stuck_since = (self._stuck_since or now) if why else None

@@ -80,11 +80,14 @@ class Api:
             return ""  # the pod has gone, or its node
         return bytes(answer.data).decode(errors="replace")
 
-    def warning(self, job: str) -> str:
-        """The last warning about a Job or its pods; empty if there is none, or none to be read."""
+    def event(self, job: str, kind: str) -> str:
+        """The last about a Job or its pods of those that ``kind`` (``type=Warning``) selects.
+
+        Empty if there is none, or none to be read.
+        """
         events = self._core.list_namespaced_event
         try:
-            found = self._json(events, self.namespace, field_selector="type=Warning")
+            found = self._json(events, self.namespace, field_selector=kind)
         except PeerError:
             return ""  # they are no more than a help
         ours = [e for e in found["items"] if e["involvedObject"].get("name", "").startswith(job)]

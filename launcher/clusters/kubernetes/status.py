@@ -1,8 +1,8 @@
 """What Kubernetes' objects say of a job: why it waits, where it runs, or how it has ended. Pure.
 
-Objects are as the API writes them. With ``backoffLimit: 0`` the first pod that fails decides:
-Kubernetes ends the others and says no more of the Job than that, so the pod's words are ours. One
-pod may be long gone when the Job is looked at, and its words with it.
+Objects are as the API writes them. The first pod that fails decides about the Job, and Kubernetes
+deletes the others. Its own words are the best that can be had. A pod that was deleted itself is
+gone in a moment, though, so that often only the Job's condition tells of it (podFailurePolicy).
 """
 
 import time
@@ -26,33 +26,36 @@ _OOM_CODE = 137
 _FAILED = ("Failed", "FailureTarget")  # the latter (1.31) while its pods are being ended
 _STARTING = ("", "ContainerCreating", "PodInitializing")
 # https://kubernetes.io/docs/concepts/workloads/pods/disruptions: somebody's decision, no fault
-_DECIDED = ("PreemptionByScheduler", "EvictionByEvictionAPI", "TerminationByKubelet")
+_DECIDED = ("PreemptionByScheduler", "PreemptionByKubeScheduler", "EvictionByEvictionAPI")
 
 
-def status_of(job: Optional[Object], pods: Sequence[Object], warning: str, now: float) -> Status:
+def status_of(job: Optional[Object], pods: Sequence[Object], event: str, now: float) -> Status:
     """The Status of a Job (None: there is none any more) with its pods at ``now``, Unix time.
 
-    ``warning`` is the last that Kubernetes has had to say of it, for when the rest says nothing.
+    ``event`` is the last that Kubernetes has had to say of it, for when the rest says too little.
     """
     if job is None or "deletionTimestamp" in job["metadata"]:
         return Status(OVER, "was deleted from outside, as by kubectl delete", None, _ENDED_CODE)
     pods = sorted(pods, key=_index)
     for condition in _true_conditions(job):
         if condition["type"] in _FAILED:
-            return _failed(condition, pods)
+            return _failed(condition, pods, event)
         if condition["type"] == "Complete":
             return Status(OVER, ALL_ENDED)
     if job["spec"].get("suspend") and pods:
         return Status(OVER, f"was suspended: {_why_suspended(job)}", None, _ENDED_CODE)
-    words, code = _culprit(pods)
-    if words:
-        return Status(OVER, f"has failed: {words}", None, code)
+    end = _first_end(pods)
+    if end is not None:
+        return end
+    for pod in pods:
+        if "deletionTimestamp" in pod["metadata"]:
+            return Status(OVER, f"has failed: {_place(pod)} was deleted", None, _ENDED_CODE)
     num_hosts = job["spec"]["completions"]
     started = [pod for pod in pods if {"running", "terminated"} & _container(pod).keys()]
     if len([pod for pod in started if "terminated" in _container(pod)]) == num_hosts:
         return Status(OVER, ALL_ENDED)  # Kubernetes takes some seconds more to say so
     if len(started) < num_hosts:
-        return Status(QUEUED, _why_it_waits(job, pods, num_hosts, warning))
+        return Status(QUEUED, _why_it_waits(job, pods, num_hosts, event))
     nodes = dict.fromkeys(pod["spec"].get("nodeName", "?") for pod in pods)
     return Status(RUNNING, ", ".join(nodes), _left_s(job, now))
 
@@ -73,21 +76,25 @@ def ended_pods(pods: Sequence[Object]) -> List[str]:
     return [pod["metadata"]["name"] for pod in ended]
 
 
-def _failed(condition: Object, pods: Sequence[Object]) -> Status:
+def _failed(condition: Object, pods: Sequence[Object], event: str) -> Status:
+    words = _both(condition)
     if condition.get("reason") == "DeadlineExceeded":
-        words = f"has reached its time limit ({_both(condition)})"
-        return Status(OVER, words, None, TIME_LIMIT_CODE)
-    words, code = _culprit(pods)
-    return Status(OVER, f"has failed: {words or _both(condition)}", None, code)
+        return Status(OVER, f"has reached its time limit ({words})", None, TIME_LIMIT_CODE)
+    end = _first_end(pods)
+    if end is not None:
+        return end
+    code = _ENDED_CODE if "DisruptionTarget" in words else 1
+    words = "; ".join(filter(None, (words, event)))
+    return Status(OVER, f"has failed: {words}", None, code)
 
 
-def _culprit(pods: Sequence[Object]) -> Tuple[str, int]:
-    """(how the pod has ended that decided about the others, the exit code for that).
-
-    Kubernetes deletes those others, so one that only was deleted comes last.
-    """
-    ends = [_end(pod) for pod in sorted(pods, key=lambda p: "deletionTimestamp" in p["metadata"])]
-    return next((end for end in ends if end[0]), ("", 1))
+def _first_end(pods: Sequence[Object]) -> Optional[Status]:
+    """Of a pod that has ended by itself, or of which Kubernetes says why it has ended it."""
+    for pod in pods:
+        words, code = _end(pod)
+        if words:
+            return Status(OVER, f"has failed: {words}", None, code)
+    return None
 
 
 def _end(pod: Object) -> Tuple[str, int]:
@@ -102,25 +109,25 @@ def _end(pod: Object) -> Tuple[str, int]:
         return f"{_place(pod)} was taken away: {_both(disruption)}", code
     if status.get("reason"):  # Evicted, NodeLost, UnexpectedAdmissionError, ...
         return f"{_place(pod)} {_both(status)}", 1
+    if "deletionTimestamp" in pod["metadata"]:
+        return "", 0  # together with the others
     if terminated.get("exitCode", 0) != 0:
         how = f"exited with code {terminated['exitCode']}"
         return f"{_place(pod)} {how} ({_both(terminated)})", 1
     if status.get("phase") == "Failed":
         return f"{_place(pod)} Failed", 1
-    if "deletionTimestamp" in pod["metadata"]:
-        return f"{_place(pod)} was deleted", _ENDED_CODE
     return "", 0
 
 
-def _why_it_waits(job: Object, pods: Sequence[Object], num_hosts: int, warning: str) -> str:
+def _why_it_waits(job: Object, pods: Sequence[Object], num_hosts: int, event: str) -> str:
     if job["spec"].get("suspend"):
         return _why_suspended(job)
     whys = [why for why in map(_why_pod_waits, pods) if why]
-    if whys and warning and whys[0] in _STARTING:
-        return f"{whys[0]}: {warning}"
+    if whys and event and whys[0] in _STARTING:
+        return f"{whys[0]}: {event}"
     if whys:
         return f"{len(whys)} of {num_hosts} pods: {whys[0]}"
-    return warning
+    return event
 
 
 def _why_suspended(job: Object) -> str:
