@@ -3,16 +3,19 @@ processes."""
 
 import re
 import signal
-from typing import List
+from typing import Callable, List
 
 import pytest
 
 from baryon.launcher.clusters.kubernetes import Kubernetes, connect, make_plan
+from baryon.launcher.clusters.kubernetes.status import status_of
+from baryon.launcher.clusters.watch import OVER, QUEUED, RUNNING, Status
 from baryon.launcher.options import parse
 from baryon.ps import PeerError
 from tests.cluster import REPOSITORY, JobRun, wait_until
 
 from .conftest import KubeCluster
+from .kube_bed import IMAGE
 
 pytestmark = pytest.mark.kubernetes
 
@@ -97,29 +100,6 @@ def test_a_job_deleted_from_outside_says_so(kube: KubeCluster) -> None:
     assert f"Kubernetes job team/{job} was deleted from outside, as by kubectl delete" in run.err
 
 
-def test_a_pod_that_is_deleted(kube: KubeCluster) -> None:
-    run = waiting_job(kube)
-    kube.bed.delete("pods", kube.bed.names("pods")[1])
-    assert run.end() in (1, 143)  # whether it was seen before it was gone
-    assert re.search(r"pod script-\w+-1-\w+ on node2 was deleted|BackoffLimitExceeded", run.err)
-
-
-def test_a_pod_that_runs_out_of_memory(kube: KubeCluster) -> None:
-    run = waiting_job(kube)
-    kube.bed.oom_kill(1)
-    assert run.end() == 137
-    assert re.search(r"pod script-\w+-1-\w+ on node2 was OOMKilled: it needs more me", run.err)
-
-
-def test_a_pod_that_is_preempted(kube: KubeCluster) -> None:
-    run = waiting_job(kube)
-    kube.bed.preempt(0)
-    assert run.end() == 143
-    in_time = "on node1 was taken away: PreemptionByScheduler: default-scheduler: preempting"
-    late = r"Pod team/script-\w+-0-\w+ has condition DisruptionTarget .*; Preempted: Preempted by"
-    assert re.search(f"{in_time}|{late}", run.err)
-
-
 def test_a_job_for_which_there_is_no_place(kube: KubeCluster) -> None:
     kube.script("print('never')")
     args = ["--queue-timeout", 1, "-n", 1, "script.py"]
@@ -131,48 +111,6 @@ def test_a_job_for_which_there_is_no_place(kube: KubeCluster) -> None:
     run.wait_for_output("waits: 1 of 3 pods: Unschedulable")
     run.signal(signal.SIGINT)
     assert run.end() == 130
-
-
-def test_what_kubernetes_refuses(kube: KubeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    kube.script("print('never')")
-    monkeypatch.chdir(kube.cwd)
-    monkeypatch.setenv("KUBECONFIG", kube.bed.env["KUBECONFIG"])
-
-    def refusal(*args: str) -> str:
-        usual = ["--launcher", "kubernetes", "--image", "i", "--interface", "lo", "-n", "1"]
-        job, options = parse([*usual, *args, "script.py"])
-        plan = make_plan(job, options)
-        api = connect(options.context, options.namespace)
-        with pytest.raises(PeerError) as caught:
-            Kubernetes(api, plan, job, "").submit()
-        return str(caught.value)
-
-    words = "did not take the job: "
-    assert refusal("--namespace", "no") == f'{words}namespaces "no" not found (404)'
-    quota = 'jobs.batch "script" is forbidden: exceeded quota: small, limited: count/jobs.batch=0'
-    kube.bed.forbidden["create", "jobs"] = quota
-    assert refusal() == f"{words}{quota} (403)"
-    rights = "secrets is forbidden: User cannot create resource"
-    kube.bed.forbidden = {("create", "secrets"): rights}
-    assert refusal() == f"{words}{rights} (403)"
-
-
-def test_a_quota_of_pods(kube: KubeCluster) -> None:
-    kube.script("print('never')")
-    kube.bed.pod_refusal = 'pods "script-0" is forbidden: exceeded quota: small'
-    run = kube.run("--queue-timeout", 1, "-n", 1, "script.py", code=1)
-    assert f" waits: FailedCreate: {kube.bed.pod_refusal}" in run.err
-    assert re.search(r"waited \d s \(--queue-timeout\): FailedCreate: ", run.err)
-
-
-def test_an_image_that_is_not_to_be_had(kube: KubeCluster) -> None:
-    kube.script("print('never')")
-    run = kube.run("--image", "no/such:1", "--start-timeout", 1, "-n", 1, "script.py", code=1)
-    assert re.search(
-        r"job team/script-\w+ cannot start \(--start-timeout 1\): pod \S+ on node1: "
-        r'ImagePullBackOff: failed to resolve reference "no/such:1": not found',
-        run.err,
-    )
 
 
 def test_what_an_agent_says_before_it_is_heard(kube: KubeCluster) -> None:
@@ -194,3 +132,122 @@ def test_the_time_limit(kube: KubeCluster) -> None:
     kube.script(WAITS)
     run = kube.run("-n", 1, "--time", "5s", "script.py", code=124)
     assert re.search(r"reaches its time limit in \d s|DeadlineExceeded", run.err)
+
+
+# -- without launch.py: what the manager does and says ------------------------------------------
+
+SLEEPS = ["sh", "-c", "echo here; trap 'exit 143' TERM; sleep 1000 & wait"]
+
+
+@pytest.fixture
+def submit(kube: KubeCluster, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kubernetes]:
+    """Submit a job of two pods that only sleep."""
+    kube.script("")
+    monkeypatch.chdir(kube.cwd)
+    monkeypatch.setenv("KUBECONFIG", kube.bed.env["KUBECONFIG"])
+
+    def submit(*args: str) -> Kubernetes:
+        usual = ["--launcher", "kubernetes", "--image", IMAGE, "-n", "2"]
+        job, options = parse([*usual, *args, "script.py"])
+        plan = make_plan(job, options)
+        plan.job["spec"]["template"]["spec"]["containers"][0]["command"] = SLEEPS
+        manager = Kubernetes(connect(options.context, options.namespace), plan, job, "")
+        manager.configs = {0: b"zero", 1: b"one"}
+        manager.submit()
+        return manager
+
+    return submit
+
+
+def wait_for(manager: Kubernetes, phase: str) -> Status:
+    seen = [manager.status()]
+
+    def has_come() -> bool:
+        seen.append(seen[-1] if seen[-1].phase == phase else manager.status())
+        return seen[-1].phase == phase
+
+    wait_until(has_come, phase, 20.0)
+    return seen[-1]
+
+
+def test_what_kubernetes_refuses(kube: KubeCluster, submit: Callable[..., Kubernetes]) -> None:
+    def refusal(*args: str) -> str:
+        with pytest.raises(PeerError) as caught:
+            submit(*args)
+        return str(caught.value)
+
+    words = "did not take the job: "
+    assert refusal("--namespace", "no") == f'{words}namespaces "no" not found (404)'
+    quota = 'jobs.batch "script" is forbidden: exceeded quota: small, limited: count/jobs.batch=0'
+    kube.bed.forbidden["create", "jobs"] = quota
+    assert refusal() == f"{words}{quota} (403)"
+    rights = "secrets is forbidden: User cannot create resource"
+    kube.bed.forbidden = {("create", "secrets"): rights}
+    assert refusal() == f"{words}{rights} (403)"
+
+
+def test_a_pod_that_runs_out_of_memory(
+    kube: KubeCluster, submit: Callable[..., Kubernetes]
+) -> None:
+    manager = submit()
+    assert wait_for(manager, RUNNING).words == "node1, node2"
+    kube.bed.oom_kill(1)
+    _, words, _, code = wait_for(manager, OVER)
+    assert re.fullmatch(
+        r"has failed: pod script-\w+-1-\w+ on node2 was OOMKilled: it needs more memory \(--mem\)",
+        words,
+    )
+    assert code == 137
+    log = (kube.cwd / manager.output).read_text().splitlines()
+    assert re.fullmatch(r"script-\w+-1-\w+: here", log[0])
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_pod_that_is_preempted(
+    kube: KubeCluster, submit: Callable[..., Kubernetes], is_late: bool
+) -> None:
+    """It is gone as soon as it has ended, which is often before anybody looks."""
+    manager = submit()
+    wait_for(manager, RUNNING)
+    with kube.bed.lock:
+        kube.bed.preempt(0)
+        if not is_late:
+            pods = list(kube.bed.objects["pods"].values())
+            (job,) = kube.bed.objects["jobs"].values()
+            status = status_of(job, pods, "", 0.0)
+            assert "on node1 was taken away: PreemptionByScheduler: default-sch" in status.words
+    if is_late:
+        wait_until(lambda: not kube.bed.names("pods"), "pods' end")
+        status = manager.status()
+        assert re.search(
+            r"Pod team/script-\w+-0-\w+ has condition DisruptionTarget .*; "
+            r"Preempted: Preempted by pod 1234",
+            status.words,
+        )
+    assert status.exit_code == 143
+    wait_for(manager, OVER)
+
+
+def test_a_pod_that_is_deleted(kube: KubeCluster, submit: Callable[..., Kubernetes]) -> None:
+    manager = submit()
+    wait_for(manager, RUNNING)
+    kube.bed.delete("pods", kube.bed.names("pods")[1])
+    wait_until(lambda: not kube.bed.names("pods"), "the pods' end")
+    assert wait_for(manager, OVER).words.startswith("has failed: BackoffLimitExceeded")
+
+
+def test_an_image_that_is_not_to_be_had(submit: Callable[..., Kubernetes]) -> None:
+    manager = submit("--image", "no/such:1", "--start-timeout", "0.5")
+    assert re.fullmatch(
+        r"cannot start \(--start-timeout 0.5\): pod \S+ on node1: ImagePullBackOff: "
+        r'failed to resolve reference "no/such:1": not found',
+        wait_for(manager, OVER).words,
+    )
+
+
+def test_a_quota_of_pods(kube: KubeCluster, submit: Callable[..., Kubernetes]) -> None:
+    words = kube.bed.pod_refusal = 'pods "script-0" is forbidden: exceeded quota: small'
+    manager = submit()
+    wait_until(lambda: manager.status() == Status(QUEUED, f"FailedCreate: {words}"), words)
+    manager.cancel()
+    wait_for(manager, OVER)
