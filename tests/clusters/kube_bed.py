@@ -5,6 +5,7 @@ client sends, refuses what the published schemas do, and does with Jobs, pods, S
 Events what Kubernetes' documentation says. Pods are real processes (kubelet.py).
 """
 
+import calendar
 import json
 import os
 import re
@@ -31,8 +32,6 @@ _INDEX = "batch.kubernetes.io/job-completion-index"
 _SCHEMA = kubernetes_validate.latest_version()
 _TICK_S = 0.03
 _PULL_S = 0.3
-_GROUPS = {"jobs": "batch"}
-_KINDS = {"jobs": "Job", "services": "Service", "secrets": "Secret"}
 _PATH = re.compile(r"/(?:api|apis/batch)/v1/namespaces/([^/]+)/([a-z]+)(?:/([^/]+))?(?:/(log))?")
 
 
@@ -58,7 +57,6 @@ class KubeBed:
         self.nodes = [f"node{number}" for number in range(1, num_nodes + 1)]
         self.env = {"KUBECONFIG": str(directory / "kubeconfig")}
         self.lock = threading.RLock()
-        self.objects: Dict[str, Dict[str, Object]] = {}
         self._pods: Dict[str, PodProcess] = {}
         self._oom_killed: List[str] = []
         self._pulled: Dict[str, float] = {}
@@ -71,18 +69,14 @@ class KubeBed:
             self.forbidden: Dict[Tuple[str, str], str] = {}
             self.pod_refusal = ""
             self.has_network = True
-            self.objects = {kind: {} for kind in ("jobs", "pods", "services", "secrets", "events")}
-            self.seen: List[Object] = []  # all that was ever created through the API
+            self.objects: Dict[str, Dict[str, Object]] = {
+                kind: {} for kind in ("jobs", "pods", "services", "secrets", "events")
+            }
 
     def __enter__(self) -> "KubeBed":
         self.directory.mkdir()
-        bed = self
-
-        class Handler(_Handler):
-            pass
-
-        Handler.bed = bed
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        handler = type("Handler", (_Handler,), {"bed": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         port = self._server.server_address[1]
         (self.directory / "kubeconfig").write_text(_KUBECONFIG.format(port=port, token=_TOKEN))
@@ -113,8 +107,7 @@ class KubeBed:
     def process(self, index: int) -> PodProcess:
         """Of the pod with that index."""
         with self.lock:
-            (name,) = [n for n in self._pods if n.rsplit("-", 1)[0].endswith(f"-{index}")]
-            return self._pods[name]
+            return self._pods[self._name(index)]
 
     def delete(self, kind: str, name: str) -> None:
         """As kubectl does."""
@@ -124,14 +117,14 @@ class KubeBed:
     def oom_kill(self, index: int) -> None:
         """As the kernel does when the container's cgroup is full."""
         with self.lock:
-            (name,) = [n for n in self._pods if n.rsplit("-", 1)[0].endswith(f"-{index}")]
+            name = self._name(index)
             self._oom_killed.append(name)
             self._pods[name].kill()
 
     def preempt(self, index: int) -> None:
         """As the scheduler does for a pod that is more important."""
         with self.lock:
-            (name,) = [n for n in self._pods if n.rsplit("-", 1)[0].endswith(f"-{index}")]
+            name = self._name(index)
             message = "default-scheduler: preempting to accommodate a higher priority pod"
             self._set_condition(
                 self.objects["pods"][name], "DisruptionTarget", "PreemptionByScheduler", message
@@ -148,6 +141,10 @@ class KubeBed:
                 return not any(self.objects[kind] for kind in kinds) and not self._pods
 
         wait_until(is_empty, "the end of all objects", 20.0)
+
+    def _name(self, index: int) -> str:
+        (name,) = [n for n in self._pods if n.rsplit("-", 1)[0].endswith(f"-{index}")]
+        return name
 
     # -- the API --------------------------------------------------------------------------------
 
@@ -167,8 +164,7 @@ class KubeBed:
             if verb == "list":
                 return self._list(kind, query)
             if name not in self.objects[kind] or namespace != NAMESPACE:
-                full = f"{kind}.{_GROUPS[kind]}" if kind in _GROUPS else kind
-                raise Refusal(404, f'{full} "{name}" not found')
+                raise Refusal(404, f'{kind} "{name}" not found')
             thing = self.objects[kind][name]
             if verb == "delete":
                 self._delete(kind, name)
@@ -188,8 +184,7 @@ class KubeBed:
         try:
             kubernetes_validate.validate(body, _SCHEMA, strict=True)
         except kubernetes_validate.ValidationError as error:
-            raise Refusal(422, f'{_KINDS[kind]} "{name}" is invalid: {error.message}') from error
-        self.seen.append(json.loads(json.dumps(body)))
+            raise Refusal(422, f'{body["kind"]} "{name}" is invalid: {error.message}') from error
         metadata = {**body["metadata"], "namespace": namespace, "uid": str(uuid.uuid4())}
         thing = {**body, "metadata": metadata}
         if kind == "jobs":
@@ -437,8 +432,6 @@ def _now() -> str:
 
 
 def _seconds(text: str) -> float:
-    import calendar
-
     return float(calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")))
 
 

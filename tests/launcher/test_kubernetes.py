@@ -255,8 +255,8 @@ def test_a_template_of_the_users_own(plan, folder):
             plan("-n", "1", "--template", "mine.j2")
         assert problem in str(caught.value)
     (folder / "mine.j2").write_text(ours + more)
-    made = plan("-n", "1", "--template", "mine.j2", "--queue", "q")
-    assert made.job["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "q"}
+    made = plan("-n", "1", "--template", "mine.j2")
+    assert made.job["metadata"] == {"name": made.name}
     assert [other["kind"] for other in made.others] == ["ConfigMap"]
 
 

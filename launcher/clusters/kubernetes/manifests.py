@@ -20,7 +20,7 @@ from baryon.scheduler import Job, agent_argv, config_name
 
 from ...flags import Options
 
-__all__ = ["Manifest", "Plan", "dump", "make_plan", "parse_time", "secret_of"]
+__all__ = ["Manifest", "Plan", "dump", "make_plan", "missing", "parse_time", "secret_of"]
 
 Manifest = Dict[str, Any]
 
@@ -34,10 +34,11 @@ _UNITS_S = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """``job`` is the Job's manifest; ``others`` are to belong to it."""
+    """``job`` is the Job's manifest; ``others`` are to belong to it; all have ``labels``."""
 
     name: str
     num_hosts: int
+    labels: Dict[str, str]
     job: Manifest
     others: List[Manifest]
 
@@ -62,12 +63,16 @@ def make_plan(job: Job, options: Options) -> Plan:
     stem = options.job_name or os.path.splitext(os.path.basename(job.command[0]))[0]
     name = f"{_plain(stem)}-{secrets.token_hex(4)}"
     num_hosts = len({task.host for task in job.tasks})
+    labels = {"app.kubernetes.io/name": "baryon", "app.kubernetes.io/instance": name}
+    # Of the Job alone: pods that have it are Kueue's own business.
+    queue = {"kueue.x-k8s.io/queue-name": options.queue} if options.queue else {}
     text = _render(
         options.template,
         job=job,
         name=name,
         num_hosts=num_hosts,
-        labels=_labels(name),
+        labels=labels,
+        job_labels={**labels, **queue},
         image=options.image,
         image_pull_secret=options.image_pull_secret,
         command=agent_argv(options.python or _PYTHON, None, _CONFIGS, _INDEX),
@@ -85,18 +90,15 @@ def make_plan(job: Job, options: Options) -> Plan:
         raise UsageError(
             f"--template {options.template}: it must have one Job, whose name is {{{{ name }}}}"
         )
-    if options.queue:
-        # On the Job alone, and the same for every template: Kueue takes pods with it for its own.
-        metadata = jobs[0]["metadata"]
-        queue = {"kueue.x-k8s.io/queue-name": options.queue}
-        metadata["labels"] = {**metadata.get("labels", {}), **queue}
-    return Plan(name, num_hosts, jobs[0], [each for each in manifests if each is not jobs[0]])
+    return Plan(
+        name, num_hosts, labels, jobs[0], [each for each in manifests if each is not jobs[0]]
+    )
 
 
 def secret_of(plan: Plan, configs: Mapping[int, bytes]) -> Manifest:
     """The Secret with what each agent has to know, by host."""
     encoded = {config_name(host): base64.b64encode(line).decode() for host, line in configs.items()}
-    metadata = {"name": plan.name, "labels": _labels(plan.name)}
+    metadata = {"name": plan.name, "labels": plan.labels}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -127,10 +129,6 @@ def _plain(stem: str) -> str:
     """As a name of Kubernetes, of a Service's also, which begins with a letter."""
     plain = re.sub("[^a-z0-9]+", "-", stem.lower()).strip("-")[:_MAX_STEM].strip("-")
     return plain if plain[:1].isalpha() else f"job-{plain}".strip("-")
-
-
-def _labels(name: str) -> Dict[str, str]:
-    return {"app.kubernetes.io/name": "baryon", "app.kubernetes.io/instance": name}
 
 
 def _selector(constraint: Optional[str], faults: List[str]) -> Dict[str, str]:
