@@ -15,7 +15,18 @@ import shutil
 import subprocess
 import threading
 from collections import deque
-from typing import AbstractSet, Callable, Deque, Dict, List, Optional, Protocol, Sequence, Tuple
+from typing import (
+    AbstractSet,
+    Callable,
+    Deque,
+    Dict,
+    List,
+    Optional,
+    Protocol,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from baryon.ps import PeerError
 from baryon.scheduler import AgentConfig, Job, Trouble, config_name
@@ -103,7 +114,7 @@ class BatchCluster:
         self._configs: Dict[int, bytes] = {}
         self._running: List[int] = []  # hosts whose agents have not ended
         self._ended: List[Tuple[int, str]] = []  # what the output has said of agents since
-        self._released = 0
+        self._released: Set[int] = set()
         self._trouble: Optional[Trouble] = None
         self._job: Optional[_BatchJob] = None
 
@@ -135,10 +146,13 @@ class BatchCluster:
         return news
 
     def release(self, host: int) -> None:
-        self._released += 1
-        if self._job is not None and self._released == len(self._configs):
+        self._released.add(host)
+        is_queued = self.is_queued()
+        if is_queued:  # it has no agent, and where others have one it is not waited for
+            self._ended.append((host, "was not started"))
+        if self._job is not None and self._released == self._configs.keys():
             self._watch.is_ending = True
-            self._job.hurry(cancel=self._job.status.phase == QUEUED)
+            self._job.hurry(cancel=is_queued)
 
     def kill(self, lost: AbstractSet[int] = frozenset()) -> None:
         self._watch.is_ending = True
