@@ -5,6 +5,8 @@ import json
 import sys
 import time
 
+from benchmarks.processes import exit_on_sigterm
+
 from .case import CASES
 from .table import as_markdown, compare
 from .themes import load
@@ -18,6 +20,7 @@ def main() -> int:
     parser.add_argument("--records", metavar="FILE", help="write all records there as JSON")
     options = parser.parse_args()
 
+    exit_on_sigterm()
     load()
     if options.list:
         sys.stdout.write("".join(f"{case.name}: {case.what}\n" for case in CASES.values()))
