@@ -9,7 +9,7 @@ from typing import List, Tuple
 
 import pytest
 
-from tests.cluster import REPOSITORY, wait_until
+from tests.cluster import REPOSITORY, JobRun, wait_until
 
 from .conftest import SlurmCluster
 
@@ -24,10 +24,11 @@ def said(out: str) -> List[str]:
     return sorted(line.split("I am ")[1] for line in out.splitlines() if "I am " in line)
 
 
-def job_of(err: str) -> str:
-    """The number of the job that runs, from launch.py's own words."""
-    found = re.search(r"Slurm job (\d+) runs on", err)
-    assert found, err
+def job_of(run: JobRun) -> str:
+    """The number of the job that runs, from launch.py's own words, which may come late."""
+    run.wait_for_output("runs on")
+    found = re.search(r"Slurm job (\d+) runs on", run.err)
+    assert found, run.err
     return found[1]
 
 
@@ -64,7 +65,7 @@ def test_options_reach_slurm_as_they_are(cluster: SlurmCluster) -> None:
         *("--job-name", 'it\'s "mine"', "--extra", "--nice=7 --comment 'two words'", "script.py"),
     )
     run.wait_for_output("here")
-    job = cluster.bed.run("scontrol", "show", "job", "-o", job_of(run.err))
+    job = cluster.bed.run("scontrol", "show", "job", "-o", job_of(run))
     for text in (
         *("Partition=short", "TimeLimit=00:03:00", "MinMemoryNode=100M", "CPUs/Task=3"),
         *('JobName=it\'s "mine"', "Nice=7", "Comment=two words"),
@@ -153,7 +154,7 @@ def test_a_job_cancelled_from_outside_says_so(cluster: SlurmCluster) -> None:
     cluster.script(WAITS)
     run = cluster.start("-n", 2, "script.py")
     run.wait_for_output("here", 2)
-    cluster.bed.run("scancel", job_of(run.err))
+    cluster.bed.run("scancel", job_of(run))
     assert run.end() == 143
     assert "was cancelled from outside, as by scancel (CANCELLED)" in run.err
 
