@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Set
+from typing import Callable, Dict, List, Optional, Set, Tuple
 
 import psutil
 
@@ -160,6 +160,37 @@ class Cluster:
         finally:
             for run in self._runs:
                 run.kill()
+
+
+class Shell:
+    """Where jobs are detached, and looked at later, as from another terminal."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.env = {"XDG_STATE_HOME": str(cluster.cwd / "state")}
+
+    def detach(self, *args: object) -> Tuple[str, JobRun]:
+        """The job's name, and the run of which its processes are."""
+        run = self._cluster.run("--detach", *args, env=self.env)
+        (name,) = run.out.split()
+        return name, run
+
+    def baryon(self, *words: str, code: int = 0) -> str:
+        """What the command prints."""
+        program = "import sys; from baryon.launcher import baryon; sys.exit(baryon())"
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words],
+            env={**os.environ, **self.env, "PYTHONPATH": str(REPOSITORY)},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == code, (done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    def record(self, name: str) -> Path:
+        return Path(self.env["XDG_STATE_HOME"], "baryon", "jobs", f"{name}.json")
 
 
 def _leftovers() -> Set[str]:

@@ -117,6 +117,9 @@ class BatchCluster:
             self._write_configs()
             self._job = _BatchJob(self._manager)
 
+    def name(self) -> Optional[str]:
+        return self._job.name if self._job is not None and self._job.is_taken else None
+
     def is_queued(self) -> bool:
         return self._job is not None and self._job.status.phase == QUEUED
 
@@ -181,6 +184,7 @@ class _BatchJob:
 
     def __init__(self, manager: Manager) -> None:
         self.name = manager.name
+        self.is_taken = False
         self.status = Status(QUEUED)
         self.silence = ""
         self.lines: Deque[str] = deque()
@@ -206,7 +210,7 @@ class _BatchJob:
 
     def _run(self) -> None:
         try:
-            self.name = self._manager.submit()
+            self.name, self.is_taken = self._manager.submit(), True
         except PeerError as error:
             self.status = Status(OVER, str(error))
             return

@@ -9,7 +9,7 @@ from typing import List, Tuple
 
 import pytest
 
-from tests.cluster import REPOSITORY, JobRun, wait_until
+from tests.cluster import REPOSITORY, JobRun, Shell, wait_until
 
 from .conftest import SlurmCluster
 
@@ -159,6 +159,23 @@ def test_a_job_cancelled_from_outside_says_so(cluster: SlurmCluster) -> None:
     cluster.bed.run("scancel", job_of(run))
     assert run.end() == 143
     assert "was cancelled from outside, as by scancel (CANCELLED)" in run.err
+
+
+def test_a_detached_job_is_looked_at_and_stopped_from_elsewhere(cluster: SlurmCluster) -> None:
+    shell = Shell(cluster)
+    cluster.script(WAITS)
+    name, _ = shell.detach("-n", 2, "script.py")
+    wait_until(lambda: shell.baryon("logs", name).count("| here") == 2, "the output of two workers")
+    (job,) = cluster.bed.jobs()
+    assert f"with     slurm, Slurm job {job}\n" in shell.baryon("status", name)
+    assert shell.baryon("stop", name) == f"{name} ended with code 143\n"
+
+
+def test_a_job_that_is_refused_is_not_detached(cluster: SlurmCluster) -> None:
+    cluster.script(WAITS)
+    shell = Shell(cluster)
+    run = cluster.run("--detach", "-n", 1, "--queue", "nowhere", "script.py", env=shell.env, code=1)
+    assert "Slurm did not take the job" in run.err
 
 
 def test_a_job_that_waits_in_the_queue_can_be_stopped_or_cancelled(cluster: SlurmCluster) -> None:
