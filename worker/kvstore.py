@@ -26,7 +26,7 @@ from .collectives import Collectives
 from .exchange import Exchange, Place
 from .session import session
 from .sparse import RowPull, is_sparse, push_rows, rows_of_all, with_row_ids
-from .states import States, read_states, write_atomically
+from .states import States, check_states, read_states, write_atomically
 from .trainer import adapt
 
 __all__ = ["KVStore", "create"]
@@ -287,14 +287,18 @@ class KVStore(mx.kvstore.KVStore):
         UsageError, and changes nothing, if the file is damaged or is of other keys or another
         optimizer.
         """
-        self._load_states(*read_states(fname))
-
-    def _load_states(self, given: Dict[Any, Any], optimizer: Any) -> None:
+        states, optimizer = read_states(fname)
+        self._states()  # which there are none of without an optimizer
         optimizer = self._optimizer if optimizer is None else optimizer
-        self._states().check(given, optimizer)
+        keys = {key.name: (key.shape, key.dtype.name) for key in self._store.keys}
+        check_states(states, optimizer, keys)
+        self._go_on_from(states, optimizer)
+
+    def _go_on_from(self, states: Dict[Any, Any], optimizer: Any) -> None:
+        """Have the servers go on from states that `check_states` has seen, all workers at once."""
         self.set_optimizer(optimizer)  # whose states are new
         if self.rank == 0:
-            self._states().load(given, optimizer)
+            self._states().load(states, optimizer)
         self._updater = mx.optimizer.get_updater(optimizer)  # as Trainer expects it
 
     def _states(self) -> States:

@@ -1,13 +1,14 @@
 """Optimizer states and whole-job checkpoints, over jobs of different shapes."""
 
 from pathlib import Path
-from typing import Dict
+from typing import Dict, Tuple
 
 import pytest
 
 from tests.cluster import SCRIPTS, Cluster, JobRun
 
 SCRIPT = SCRIPTS / "checkpointed.py"
+CASES = SCRIPTS / "checkpoint_cases.py"
 
 
 def losses(run: JobRun) -> Dict[int, float]:
@@ -34,6 +35,11 @@ def test_the_same_shape_gets_its_positions_back(cluster: Cluster, tmp_path: Path
     run = cluster.run("-n", 2, SCRIPT, "restore", path, "sgd")
     assert losses(run) == {step: unbroken[step] for step in range(5, 15)}  # to the last bit
     assert "worker 1 | FOUND {'rank': 1}" in run.out
+
+
+@pytest.mark.parametrize("flags", [("--no-shared-memory",), ("--workers-per-host", 2)], ids=str)
+def test_every_case(cluster: Cluster, flags: Tuple[object, ...]) -> None:
+    cluster.run_cases(CASES, 2, "-s", 2, *flags)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "foreign", "other net"])
