@@ -67,6 +67,8 @@ def save(path: str, trainer: Any, position: Any = None, step: int = 0, extra: An
     store = _store_of(trainer)
     seed = int(np.random.randint(1 << 31))
     _seed(seed)
+    if store._is_async:
+        store._client.drain()  # so that what the servers have stands still once all have met
     gathered = store.allgather({"position": position, "seed": seed})
     if store.rank == 0:
         write_atomically(path, _encode(trainer, store, gathered, step, extra))
@@ -146,11 +148,15 @@ def _seed(seed: int) -> None:
 
 
 def _encode(trainer: Any, store: Any, gathered: List[Any], step: int, extra: Any) -> bytes:
-    arrays = [(parameter.name, _value_of(parameter)) for parameter in trainer._params]
+    if store._is_async:  # others have pushed after this worker's last pull
+        for number, parameter in enumerate(trainer._params):
+            if parameter.grad_req != "null":
+                store.pull(number, out=parameter._data)
     if trainer._update_on_kvstore:
         states = store._states().dump(store._optimizer, True)
     else:  # of any worker and any of its devices: they update by the same sums
         states = trainer._updaters[0].get_states(dump_optimizer=True)
+    arrays = [(parameter.name, _value_of(parameter)) for parameter in trainer._params]
     plain = encode({"workers": gathered, "extra": extra})
     listed = [(name, array.dtype.name, array.shape) for name, array in arrays]
     header = msgspec.msgpack.encode(_Header(step, len(gathered), listed, len(states), len(plain)))

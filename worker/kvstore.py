@@ -233,13 +233,18 @@ class KVStore(mx.kvstore.KVStore):
     def set_optimizer(self, optimizer: Any) -> None:
         """Have the servers update the values with ``optimizer``; rank 0's counts.
 
-        It applies to every push after this call, and to none before. Its hyper-parameters stay
-        live: what the script changes in ``optimizer`` later (or through Trainer) on rank 0, also
-        a parameter's ``lr_mult``, takes effect with the next step.
+        It applies to every push after this call, and to none before: in an asynchronous store that
+        has one already, all workers wait for each other. Its hyper-parameters stay live: what the
+        script changes in ``optimizer`` later (or through Trainer) on rank 0, also a parameter's
+        ``lr_mult``, takes effect with the next step.
         """
         self._client.raise_if_failed()
         if not isinstance(optimizer, mx.optimizer.Optimizer):
             raise UsageError(f"set_optimizer needs an optimizer, not a {type(optimizer).__name__}")
+        # Before there is any, asynchronous pushes wait for it on the servers.
+        is_change = self._is_async and self._optimizer is not None
+        if is_change:
+            self._settle("the last push by the old optimizer")
         if needs_whole_keys(optimizer) and not self._store.has_whole_keys:
             self._keep_keys_whole()
         self._optimizer = optimizer
@@ -249,6 +254,8 @@ class KVStore(mx.kvstore.KVStore):
             pickled, has_code = dump_optimizer(optimizer)
             _, lr_mult, wd_mult = self._hyper
             self._store.set_optimizer(pickled, lr_mult, wd_mult, has_code)
+        if is_change:
+            self._settle("the new optimizer is there")
 
     def set_gradient_compression(self, compression_params: Dict[str, Any]) -> None:
         """Send fewer bytes of gradients and values where they travel between hosts.
@@ -281,7 +288,7 @@ class KVStore(mx.kvstore.KVStore):
         write_atomically(fname, self._states().dump(self._optimizer, dump_optimizer))
 
     def load_optimizer_states(self, fname: str) -> None:
-        """Have the servers go on from the states in ``fname``; rank 0's count.
+        """Have the servers go on from the states in ``fname``; rank 0's count, and all wait for it.
 
         They may come from any number of servers and workers, or from MXNet on one machine. Raises
         UsageError, and changes nothing, if the file is damaged or is of other keys or another
@@ -299,7 +306,16 @@ class KVStore(mx.kvstore.KVStore):
         self.set_optimizer(optimizer)  # whose states are new
         if self.rank == 0:
             self._states().load(states, optimizer)
+        self.barrier("the optimizer's states are there")
         self._updater = mx.optimizer.get_updater(optimizer)  # as Trainer expects it
+
+    def _settle(self, what: str) -> None:
+        """Wait until the servers have done what all workers have asked for; ``what`` names it.
+
+        For asynchronous stores: a round of a synchronous one is not complete without rank 0.
+        """
+        self._client.drain()
+        self.barrier(what)
 
     def _states(self) -> States:
         if self._optimizer is None:

@@ -1,7 +1,7 @@
 """Optimizer states and whole-job checkpoints, over jobs of different shapes."""
 
 from pathlib import Path
-from typing import Dict, Tuple
+from typing import Dict
 
 import pytest
 
@@ -9,6 +9,7 @@ from tests.cluster import SCRIPTS, Cluster, JobRun
 
 SCRIPT = SCRIPTS / "checkpointed.py"
 CASES = SCRIPTS / "checkpoint_cases.py"
+ASYNC_CASES = SCRIPTS / "async_checkpoint_cases.py"
 
 
 def losses(run: JobRun) -> Dict[int, float]:
@@ -37,9 +38,12 @@ def test_the_same_shape_gets_its_positions_back(cluster: Cluster, tmp_path: Path
     assert "worker 1 | FOUND {'rank': 1}" in run.out
 
 
-@pytest.mark.parametrize("flags", [("--no-shared-memory",), ("--workers-per-host", 2)], ids=str)
-def test_every_case(cluster: Cluster, flags: Tuple[object, ...]) -> None:
-    cluster.run_cases(CASES, 2, "-s", 2, *flags)
+def test_every_case(cluster: Cluster) -> None:
+    cluster.run_cases(CASES, 2, "-s", 2, "--no-shared-memory")
+
+
+def test_nobody_pushes_to_an_asynchronous_store_that_is_being_loaded(cluster: Cluster) -> None:
+    cluster.run_cases(ASYNC_CASES, 2)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "foreign", "other net"])
