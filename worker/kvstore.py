@@ -6,15 +6,13 @@ MXNet's engine runs when the arrays are ready. Nothing blocks, and gradients are
 
 import pickle
 import threading
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional
 
 import mxnet as mx
 import numpy as np
 
 from baryon.ps import (
     Compression,
-    Key,
-    Multipliers,
     UsageError,
     compression_of,
     dump_optimizer,
@@ -22,16 +20,16 @@ from baryon.ps import (
 )
 from baryon.scheduler import KVSTORE_TYPES
 
+from .arguments import KeyName, first_values, fitting, pairs
 from .collectives import Collectives
 from .exchange import Exchange, Place
+from .hyper import LiveHyper
 from .session import session
 from .sparse import RowPull, is_sparse, push_rows, rows_of_all, with_row_ids
 from .states import States, check_states, read_states, write_atomically
 from .trainer import adapt
 
 __all__ = ["KVStore", "create"]
-
-KeyName = Union[int, str]
 
 
 def create(name: str) -> "KVStore":
@@ -65,8 +63,8 @@ class KVStore(mx.kvstore.KVStore):
         )
         self._places: Dict[KeyName, Place] = {}
         self._lock = threading.Lock()  # held while a key's steps are queued, which belong together
-        self._optimizer: Any = None  # on rank 0 its hyper-parameters are live
-        self._hyper: Any = None  # as the servers have them; rank 0 knows
+        self._optimizer: Any = None
+        self._hyper: Optional[LiveHyper] = None  # on rank 0
         self._first_pushed: Optional[KeyName] = None
         self._updater = None
         self._is_p3 = False
@@ -124,12 +122,7 @@ class KVStore(mx.kvstore.KVStore):
         Raises UsageError for a key that exists and for dtypes, shapes or storage not supported.
         """
         self._client.raise_if_failed()
-        names = list(key) if isinstance(key, (tuple, list)) else [key]
-        twice = sorted({repr(name) for name in names if names.count(name) > 1})
-        if twice:
-            raise UsageError(f"init names {', '.join(twice)} twice; initialise each key once")
-        for name, arrays in _pairs(key, value):
-            array = arrays[0] if is_sparse(arrays[0]) else _dense(name, arrays)[0]
+        for name, array in first_values(key, value):
             declared = self._store.declare(name, array.shape, np.dtype(array.dtype).name)
             place = self._places[name] = Place(self._store, declared)
             if self.rank == 0:
@@ -146,7 +139,7 @@ class KVStore(mx.kvstore.KVStore):
         initialised with; this waits until they are computed.
         """
         self._client.raise_if_failed()
-        for name, arrays in _pairs(key, value):
+        for name, arrays in pairs(key, value):
             if is_sparse(arrays[0]):
                 self._push_rows(name, arrays, priority)
             else:
@@ -163,7 +156,7 @@ class KVStore(mx.kvstore.KVStore):
         self._client.raise_if_failed()
         if out is None:
             raise UsageError("pull needs the arrays to write to: pull(key, out=...)")
-        for name, arrays in _pairs(key, out):
+        for name, arrays in pairs(key, out):
             dense = [array for array in arrays if not is_sparse(array)]
             if dense:
                 self._exchange("pull", name, None, dense, priority)
@@ -175,8 +168,8 @@ class KVStore(mx.kvstore.KVStore):
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         """`push` and then `pull` to ``out`` (by default to ``value``) in one round trip."""
         self._client.raise_if_failed()
-        outs = dict(_pairs(key, value if out is None else out))
-        for name, arrays in _pairs(key, value):
+        outs = dict(pairs(key, value if out is None else out))
+        for name, arrays in pairs(key, value):
             if any(map(is_sparse, (arrays[0], *outs[name]))):
                 self.push(name, arrays, priority)
                 self.pull(name, outs[name], priority, ignore_sparse=False)
@@ -250,10 +243,9 @@ class KVStore(mx.kvstore.KVStore):
         self._optimizer = optimizer
         if self.rank == 0:
             self._client.drain()
-            self._hyper = _hyper_parameters(optimizer)
+            self._hyper = LiveHyper(optimizer)
             pickled, has_code = dump_optimizer(optimizer)
-            _, lr_mult, wd_mult = self._hyper
-            self._store.set_optimizer(pickled, lr_mult, wd_mult, has_code)
+            self._store.set_optimizer(pickled, *self._hyper.multipliers, has_code)
         if is_change:
             self._settle("the new optimizer is there")
 
@@ -354,14 +346,10 @@ class KVStore(mx.kvstore.KVStore):
             self._first_pushed = name
         if self._hyper is None or name != self._first_pushed:
             return
-        hyper = _hyper_parameters(self._optimizer)
-        if hyper != self._hyper:
+        change = self._hyper.take_change()
+        if change is not None:
             self._client.drain()
-            (scalars, lr_mult, wd_mult), before = hyper, self._hyper[0]
-            # And no others: some are changed by the optimizer itself, on the servers.
-            changed = {n: v for n, v in scalars.items() if n not in before or before[n] != v}
-            self._hyper = hyper
-            self._store.set_hyper(changed, lr_mult, wd_mult)
+            self._store.set_hyper(*change)
 
     # -- the other workers --------------------------------------------------------------------
     # These wait until all workers that have not ended make the same call. A value is None, a bool,
@@ -415,7 +403,8 @@ class KVStore(mx.kvstore.KVStore):
         place = self._place(name)
         exchange = place.exchange
         if exchange is None or not exchange.is_for(kind, arrays, outs):
-            arrays, outs = self._checked(place.key, arrays), self._checked(place.key, outs)
+            arrays = None if arrays is None else fitting(place.key, arrays)
+            outs = None if outs is None else fitting(place.key, outs)
             exchange = place.exchange = Exchange(kind, place, arrays, outs)
         if outs is not None:
             place.outs = outs
@@ -436,20 +425,6 @@ class KVStore(mx.kvstore.KVStore):
         if place is None:
             raise UsageError(f"key {name!r} has not been initialised; call init or broadcast first")
         return place
-
-    @staticmethod
-    def _checked(key: Key, arrays: Optional[List[Any]]) -> Optional[List[Any]]:
-        """``arrays`` if they are of the key's shape and dtype."""
-        if arrays is None:
-            return None
-        arrays = _dense(key.name, arrays)
-        for array in arrays:
-            if array.shape != key.shape or np.dtype(array.dtype) != key.dtype:
-                raise UsageError(
-                    f"key {key.name!r} is {key.dtype.name}{key.shape}, "
-                    f"but the array given is {np.dtype(array.dtype).name}{array.shape}"
-                )
-        return arrays
 
     # -- what it does not do yet --------------------------------------------------------------
 
@@ -474,57 +449,3 @@ class KVStore(mx.kvstore.KVStore):
             "MXNet's profiler cannot look into servers of ours, which are Python processes; "
             "py-spy record --pid shows what they do"
         )
-
-
-def _hyper_parameters(optimizer: Any) -> Tuple[Dict[str, Any], Multipliers, Multipliers]:
-    """What may change between steps: scalars, and the multipliers of Gluon's parameters.
-
-    MXNet leaves the latter out when it pickles an optimizer. Counts of updates are the servers'
-    own.
-    """
-    scalars = {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in vars(optimizer).items()
-        if (value is None or isinstance(value, (bool, int, float, np.number)))
-        and not name.startswith("_")
-        and name not in ("num_update", "begin_num_update", "lr_scheduler")
-    }
-    lr_mult, wd_mult = dict(optimizer.lr_mult), dict(optimizer.wd_mult)
-    for index, parameter in optimizer.param_dict.items():
-        lr_mult[index], wd_mult[index] = parameter.lr_mult, parameter.wd_mult
-    return scalars, list(lr_mult.items()), list(wd_mult.items())
-
-
-def _pairs(key: Any, value: Any) -> List[Tuple[KeyName, List[Any]]]:
-    """(key, arrays) for a key and its array or arrays, or for lists of both.
-
-    The arrays of a key that is named twice are taken together, as MXNet does.
-    """
-    if isinstance(key, (tuple, list)):
-        if not isinstance(value, (tuple, list)) or len(key) != len(value):
-            count = len(value) if isinstance(value, (tuple, list)) else 1
-            raise UsageError(f"{len(key)} keys need as many values, not {count}")
-        grouped: Dict[KeyName, List[Any]] = {}
-        for one, values in zip(key, value):
-            for name, arrays in _pairs(one, values):
-                grouped.setdefault(name, []).extend(arrays)
-        return list(grouped.items())
-    if isinstance(key, bool) or not isinstance(key, (int, str)):
-        raise UsageError(f"a key is an int or a string, not {key!r}")
-    arrays = list(value) if isinstance(value, (tuple, list)) else [value]
-    if not arrays:
-        raise UsageError(f"key {key!r} comes with no array")
-    return [(key, arrays)]
-
-
-def _dense(name: KeyName, arrays: List[Any]) -> List[Any]:
-    """``arrays`` as plain dense NDArrays; raises UsageError if one is none."""
-    for array in arrays:
-        if not isinstance(array, mx.nd.NDArray):
-            raise UsageError(f"key {name!r} comes with a {type(array).__name__}, not an NDArray")
-        if array.stype != "default":
-            raise UsageError(
-                f"key {name!r} comes with a {array.stype} array; its arrays are all dense or "
-                "all row_sparse"
-            )
-    return [a.as_nd_ndarray() if isinstance(a, mx.np.ndarray) else a for a in arrays]

@@ -10,7 +10,7 @@ in its attribute `SCALARS`: {key: [{attribute: value} for each slice]}.
 import copy
 import os
 import pickle
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -32,9 +32,9 @@ from baryon.ps import (
     unflatten,
 )
 
-__all__ = ["States", "check_states", "parse_states", "read_states", "write_atomically"]
+from .arguments import KeyName
 
-KeyName = Union[int, str]
+__all__ = ["States", "check_states", "parse_states", "read_states", "write_atomically"]
 SCALARS = "baryon_scalars"
 
 
