@@ -197,11 +197,13 @@ def case_compressed_gradients():
 
 
 def case_row_sparse_weights():
-    def new():
+    """Also by an optimizer that takes no weights of one dimension."""
+
+    def new(optimizer, options):
         weight = gluon.Parameter("w", shape=(6, 2), stype="row_sparse", grad_stype="row_sparse")
         weight.initialize(mx.init.One())
-        options = {"learning_rate": 1.0, "momentum": 0.5, "lazy_update": False}
-        return weight, gluon.Trainer([weight], "sgd", options, kvstore="dist_sync")
+        options = {"learning_rate": 1.0, **options}
+        return weight, gluon.Trainer([weight], optimizer, options, kvstore="dist_sync")
 
     def step(weight, trainer):
         ids = mx.nd.array([1, 3])
@@ -213,12 +215,13 @@ def case_row_sparse_weights():
         trainer.step(SIZE)
         return weight.row_sparse_data(mx.nd.arange(6)).asnumpy()
 
-    before, after = new(), new()
-    step(*before)
-    checkpoint.save("sparse", before[1])
-    checkpoint.restore("sparse", after[1])
-    for _ in range(2):
-        np.testing.assert_array_equal(step(*before), step(*after))
+    for given in (("sgd", {"momentum": 0.5, "lazy_update": False}), ("groupadagrad", {})):
+        before, after = new(*given), new(*given)
+        step(*before)
+        checkpoint.save("sparse", before[1])
+        checkpoint.restore("sparse", after[1])
+        for _ in range(2):
+            np.testing.assert_array_equal(step(*before), step(*after))
 
 
 run_cases(globals())
