@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -143,6 +144,12 @@ class Cluster:
         ended = run.end()
         assert ended == code, f"exit code {ended}, not {code}:\n{run.out}\n{run.err}"
         return run
+
+    def run_cases(self, script: Path, workers: int, *flags: object) -> None:
+        """Run a script of cases (jobs/scripts/cases.py), all of which every worker must pass."""
+        run = self.run("-n", workers, *flags, script)
+        number = len(re.findall(r"^def case_", script.read_text(encoding="utf-8"), re.MULTILINE))
+        assert run.out.count("PASSED") == workers * number > 0, run.out
 
     def script(self, text: str, name: str = "script.py") -> Path:
         """Write a script into the working directory."""

@@ -8,6 +8,8 @@ import pytest
 from tests.cluster import SCRIPTS, Cluster, JobRun
 
 SCRIPT = SCRIPTS / "checkpointed.py"
+CASES = SCRIPTS / "checkpoint_cases.py"
+ASYNC_CASES = SCRIPTS / "async_checkpoint_cases.py"
 
 
 def losses(run: JobRun) -> Dict[int, float]:
@@ -34,6 +36,14 @@ def test_the_same_shape_gets_its_positions_back(cluster: Cluster, tmp_path: Path
     run = cluster.run("-n", 2, SCRIPT, "restore", path, "sgd")
     assert losses(run) == {step: unbroken[step] for step in range(5, 15)}  # to the last bit
     assert "worker 1 | FOUND {'rank': 1}" in run.out
+
+
+def test_every_case(cluster: Cluster) -> None:
+    cluster.run_cases(CASES, 2, "-s", 2, "--no-shared-memory")
+
+
+def test_nobody_pushes_to_an_asynchronous_store_that_is_being_loaded(cluster: Cluster) -> None:
+    cluster.run_cases(ASYNC_CASES, 2)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "foreign", "other net"])

@@ -1,28 +1,19 @@
-"""Trains a small convolutional net on made-up data, the same for every layout of the job.
+"""Trains a small convolutional net: ``train_net.py OUT [--update-on-kvstore yes|no] ...``.
 
-``train_net.py OUT --batch B --steps S [--update-on-kvstore yes|no] [--optimizer NAME]``: step t
-takes the samples ``t*B*N + rank*B ...`` of a fixed sequence, so N workers of batch B see what one
-of batch N*B sees. Writes OUT/losses-RANK.npy and OUT/weights-RANK.npz. Runs on any dist store.
+See training.py.
 """
-
-import argparse
-import os
 
 import mxnet as mx
 import numpy as np
-from mxnet import autograd, gluon
+from mxnet import gluon
+from training import new_parser, train, write_weights
 
-parser = argparse.ArgumentParser()
-parser.add_argument("out")
-parser.add_argument("--batch", type=int, required=True)
-parser.add_argument("--steps", type=int, default=12)
-parser.add_argument("--devices", type=int, default=1)
+parser = new_parser()
 parser.add_argument("--update-on-kvstore", choices=("yes", "no"), default="yes")
-parser.add_argument("--optimizer", default="sgd")
 args = parser.parse_args()
 
 kv = mx.kv.create("dist_sync")
-rank, size = kv.rank, kv.num_workers
+size = kv.num_workers
 devices = [mx.cpu(i) for i in range(args.devices)]
 
 rng = np.random.RandomState(7)
@@ -51,25 +42,8 @@ trainer = gluon.Trainer(
     kvstore=kv,
     update_on_kvstore=args.update_on_kvstore == "yes",
 )
-loss_of = gluon.loss.SoftmaxCrossEntropyLoss()
-
-losses = []
-for step in range(args.steps):
-    start = (step * size + rank) * args.batch
-    batch = slice(start, start + args.batch)
-    xs = gluon.utils.split_and_load(mx.nd.array(x[batch]), devices)
-    ys = gluon.utils.split_and_load(mx.nd.array(y[batch]), devices)
-    with autograd.record():
-        parts = [loss_of(net(a), b) for a, b in zip(xs, ys)]
-    autograd.backward(parts)
-    trainer.step(args.batch * size)
-    losses.append(sum(part.sum().asscalar() for part in parts))
-
-mx.nd.waitall()
-np.save(os.path.join(args.out, f"losses-{rank}.npy"), np.array(losses))
+train(args, kv, net, trainer, x, y, step_size=args.batch * size)
 for number, device in enumerate(devices):
     # Names without the net's prefix, which counts the nets of a process.
-    weights = {
-        f"{i:02d}": p.data(device).asnumpy() for i, p in enumerate(net.collect_params().values())
-    }
-    np.savez(os.path.join(args.out, f"weights-{rank}-{number}.npz"), **weights)
+    parameters = enumerate(net.collect_params().values())
+    write_weights(args, kv, number, {f"{i:02d}": p.data(device) for i, p in parameters})
