@@ -96,6 +96,30 @@ def case_a_net_that_has_not_been_run_on_several_devices():
     goes_on_as(run, before)
 
 
+def case_a_damaged_file_changes_nothing():
+    before, run = Run(), Run()
+    before.train()
+    before.save("whole")
+    run.train(1)
+    bits, barrier = run.bits, run.trainer._kvstore.barrier
+    with open("whole", "rb") as file:
+        data = file.read()
+    middle = len(data) // 2
+    changed = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    for damaged, says in (
+        (data[:-1000], "is damaged or cut off"),
+        (changed, "is damaged or cut off"),
+        (b"PK" + bytes(5000), "is no checkpoint"),
+    ):
+        barrier()
+        if RANK == 0:
+            with open("damaged", "wb") as file:
+                file.write(damaged)
+        barrier()
+        raises(says, run.restore, "damaged")
+        assert run.bits == bits
+
+
 def case_a_file_of_another_net_changes_nothing():
     before = Run()
     before.train()
