@@ -2,15 +2,27 @@
 
 Step t takes the samples ``t*B*N + rank*B ...`` of a fixed sequence, so N workers of batch B see
 what one of batch N*B sees. They write OUT/losses-RANK.npy and OUT/weights-RANK-DEVICE.npz, and run
-on any dist store.
+on any dist store. A ``+`` between arguments begins another run in the same job.
 """
 
 import argparse
 import os
+import sys
 
 import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
+
+
+def run_all(parser, main):
+    """Call ``main(args)`` for each run that the command line describes."""
+    words, runs = sys.argv[1:], []
+    while "+" in words:
+        end = words.index("+")
+        runs.append(words[:end])
+        words = words[end + 1 :]
+    for one in (*runs, words):
+        main(parser.parse_args(one))
 
 
 def new_parser():
