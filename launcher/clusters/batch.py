@@ -35,12 +35,12 @@ _FIRST_S = 0.5
 class Manager(Protocol):
     """One job of a cluster manager; all methods are called by one thread, and may block.
 
-    ``name`` is what people call the manager; ``output`` the path of the file into which the job
-    writes what it and its agents have to say outside the control plane.
+    ``name`` is what people call the manager; ``outputs`` are the paths of the files into which the
+    job writes what it and its agents have to say outside the control plane.
     """
 
     name: str
-    output: str
+    outputs: Sequence[str]
 
     def submit(self) -> str:
         """Have the agents started; returns what the job is called, as ``Slurm job 12``.
@@ -188,8 +188,7 @@ class _BatchJob:
         self._wake = threading.Event()
         self._is_hurried = False
         self.is_cancelled = False
-        self._rest = b""  # of the output: a line that is not over
-        self._nread = 0
+        self._outputs = [_Output(path) for path in manager.outputs]
         self._thread = threading.Thread(target=self._run, name=f"batch-{manager.name}", daemon=True)
         self._thread.start()
 
@@ -227,12 +226,25 @@ class _BatchJob:
             self._wake.clear()
 
     def _read_output(self) -> None:
+        for output in self._outputs:
+            self.lines.extend(output.new_lines())
+
+
+class _Output:
+    """A file that grows."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._nread = 0
+        self._rest = b""  # a line that is not over
+
+    def new_lines(self) -> List[str]:
         try:
-            with open(self._manager.output, "rb") as file:
+            with open(self._path, "rb") as file:
                 file.seek(self._nread)
                 data = file.read()
         except OSError:
-            return  # nothing yet
+            return []  # nothing yet
         self._nread += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
-        self.lines.extend(line.decode(errors="replace") for line in lines)
+        return [line.decode(errors="replace") for line in lines]
