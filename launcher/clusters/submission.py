@@ -6,8 +6,11 @@ import os
 import shlex
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Callable, List, NamedTuple, Optional, Sequence
+
+import psutil
 
 import baryon
 from baryon.ps import PeerError, UsageError
@@ -36,6 +39,7 @@ CANCELLED_CODE = 143
 SSH_OPTIONS = ("sync_dst_dir", "setup", "ssh_config", "tunnel")
 """Options that mean nothing to a manager."""
 
+_END_LIMIT_S = 5.0
 _TEMPLATES = Path(baryon.__file__).parent / "templates"
 
 
@@ -151,6 +155,7 @@ class Step:
     """
 
     def __init__(self, argv: Sequence[str], output: str, errors: str = "") -> None:
+        self._deadline: Optional[float] = None
         try:
             os.makedirs(os.path.dirname(output), exist_ok=True)
             with open(output, "ab") as out, open(errors or output, "ab") as err:
@@ -166,7 +171,25 @@ class Step:
 
     def poll(self) -> Optional[int]:
         """Its exit code, minus the signal if one ended it; None while it runs."""
-        return self._process.poll()
+        code = self._process.poll()
+        if code is None and self._deadline is not None and time.monotonic() > self._deadline:
+            self._kill()  # it waits for a host that is down
+        return code
 
     def terminate(self) -> None:
+        """Have it end; `poll` sees to it that it does."""
+        self._deadline = time.monotonic() + _END_LIMIT_S
         self._process.terminate()
+
+    def _kill(self) -> None:
+        """End it and the connections that it has opened, each of which is a process, too."""
+        try:
+            below = psutil.Process(self._process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return
+        self._process.kill()
+        for process in below:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                pass
