@@ -12,6 +12,7 @@ from deploy.testbed import Testbed
 from tests.cluster import Cluster, JobRun
 
 from .on_hosts import DIGITS
+from .sge_bed import SgeBed
 from .slurm_bed import SlurmBed
 
 NODES = 4
@@ -55,6 +56,12 @@ def cluster(slurm: SlurmBed, tmp_path: Path) -> Iterator[SlurmCluster]:
     cluster = SlurmCluster(tmp_path, slurm)
     yield cluster
     cluster.close()
+
+
+@pytest.fixture(scope="session")
+def sge(bed: Testbed) -> Iterator[SgeBed]:
+    with SgeBed(bed) as sge:
+        yield sge
 
 
 @pytest.fixture(scope="session")

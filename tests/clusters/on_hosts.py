@@ -23,6 +23,11 @@ def mpi_problems() -> List[str]:
     return testbed.problems() + found
 
 
+def said(out: str) -> List[str]:
+    """What workers have said after ``I am``, sorted."""
+    return sorted(line.split("I am ")[1] for line in out.splitlines() if "I am " in line)
+
+
 class HostsCluster(Cluster):
     """Starts jobs with ``arguments`` before all others; ``env`` is added to their environment."""
 

@@ -11,7 +11,7 @@ import pytest
 from deploy.testbed import Testbed
 from tests.cluster import wait_until
 
-from .on_hosts import DIGITS, HostsCluster
+from .on_hosts import DIGITS, HostsCluster, said
 
 pytestmark = pytest.mark.mpi
 
@@ -25,11 +25,6 @@ def cluster(bed: Testbed, tmp_path: Path) -> Iterator[HostsCluster]:
     cluster = HostsCluster(tmp_path, bed, arguments, {})
     yield cluster
     cluster.close()
-
-
-def said(out: str) -> List[str]:
-    """What workers have said after ``I am``, sorted."""
-    return sorted(line.split("I am ")[1] for line in out.splitlines() if "I am " in line)
 
 
 def test_digits_train_as_on_one_machine(cluster: HostsCluster, local_digits: bytes) -> None:
