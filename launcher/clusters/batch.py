@@ -61,7 +61,7 @@ class Manager(Protocol):
 def call(argv: Sequence[str]) -> str:
     """What a manager's command writes to its standard output.
 
-    Raises PeerError with what it wrote to its standard error if it fails or takes too long.
+    Raises PeerError with what it says if it fails or takes too long.
     """
     try:
         done = subprocess.run(
@@ -76,7 +76,8 @@ def call(argv: Sequence[str]) -> str:
     except OSError as error:
         raise PeerError(f"{argv[0]}: {error.strerror}") from error
     if done.returncode:
-        words = "; ".join(done.stderr.decode(errors="replace").strip().splitlines())
+        said = done.stderr.strip() or done.stdout.strip()  # Grid Engine's is on the latter
+        words = "; ".join(said.decode(errors="replace").splitlines())
         raise PeerError(words or f"{argv[0]} exited with code {done.returncode}")
     return done.stdout.decode(errors="replace")
 
@@ -231,9 +232,11 @@ class _BatchJob:
 
 
 class _Output:
-    """A file that grows."""
+    """A file that grows from nothing: that of an earlier job is removed."""
 
     def __init__(self, path: str) -> None:
+        if os.path.isfile(path):
+            os.unlink(path)
         self._path = path
         self._nread = 0
         self._rest = b""  # a line that is not over

@@ -171,10 +171,11 @@ class MpiRun:
 
     def status(self) -> Status:
         assert self._step is not None
-        code = self._step.poll()
+        code, words = self._step.poll(), self._words()
         if code is None:
-            return Status(RUNNING, self._hosts)
-        return parse_end(code, self._words())
+            # Hydra does not end because a host cannot be reached.
+            return Status(RUNNING, self._hosts + (f"; it says: {words}" if words else ""))
+        return parse_end(code, words, self._was_terminated())
 
     def cancel(self) -> None:
         assert self._step is not None
@@ -184,27 +185,35 @@ class MpiRun:
         return []  # if one ends, mpirun ends them all
 
     def _words(self) -> str:
-        try:
-            with open(self._errors, encoding="utf-8", errors="replace") as file:
-                words = one_line(file.read())
-        except OSError as error:
-            raise PeerError(f"{self._errors}: {error.strerror}") from error
+        words = one_line(_read(self._errors))
         return f"{words} ({self._errors} has it all)" if words.endswith("...") else words
 
+    def _was_terminated(self) -> bool:
+        """Whether the agents were told to end, says one of them."""
+        return ": SIGTERM received" in _read(self.outputs[0])
 
-def parse_end(code: int, words: str) -> Status:
-    """The Status of a job whose mpirun ended with ``code`` (minus a signal) and these last words.
 
-    If it is told to end by SIGTERM, it does so silently, Open MPI's with code 1.
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError as error:
+        raise PeerError(f"{path}: {error.strerror}") from error
+
+
+def parse_end(code: int, words: str, was_terminated: bool) -> Status:
+    """The Status of a job whose mpirun ended with ``code`` (minus a signal) and these words.
+
+    An mpirun that gets SIGTERM tells its agents to end by the same, and ends silently and, as it
+    likes, with code 0 or 1.
     """
+    if code < 0:
+        return Status(OVER, f"was killed by signal {-code}", exit_code=128 - code)
+    if was_terminated and not words:
+        return Status(OVER, "was ended from outside, as by kill", exit_code=CANCELLED_CODE)
     if code == 0:
         return Status(OVER, "is over: all its agents have ended")
-    if code == -9:
-        return Status(OVER, "was killed by signal 9 (SIGKILL)", exit_code=137)
-    if not words:
-        how = f"was ended from outside, as by kill (code {code})"
-        return Status(OVER, how, exit_code=CANCELLED_CODE)
-    return Status(OVER, f"exited with code {code}: {words}")
+    return Status(OVER, f"exited with code {code}" + (f": {words}" if words else ""))
 
 
 def one_line(text: str) -> str:

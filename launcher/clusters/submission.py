@@ -158,12 +158,12 @@ class Step:
         self._deadline: Optional[float] = None
         try:
             os.makedirs(os.path.dirname(output), exist_ok=True)
-            with open(output, "ab") as out, open(errors or output, "ab") as err:
+            with open(output, "ab") as out, open(errors or os.devnull, "wb") as err:
                 self._process = subprocess.Popen(
                     argv,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
-                    stderr=err,
+                    stderr=err if errors else out,
                     start_new_session=True,  # Ctrl-C is for launch.py
                 )
         except OSError as error:

@@ -48,16 +48,6 @@ def test_ranks_follow_the_host_file_whichever_host_starts_them(cluster: HostsClu
     assert said(run.out) == [f"{place} {cores}" for place in places]
 
 
-def test_in_an_allocation_its_hosts_are_taken(cluster: HostsCluster) -> None:
-    """Here that of PBS, whose list mpirun is told by hand: it has been built without PBS."""
-    (cluster.cwd / "nodes").write_text("node2\nnode2\nnode4\nnode4\n")
-    cluster.script("import os\nprint('I am', os.uname().nodename)")
-    env = {"PBS_NODEFILE": str(cluster.cwd / "nodes")}
-    hosts = "--extra=--hostfile nodes"
-    run = cluster.run("-n", 4, hosts, "script.py", env=env)
-    assert said(run.out) == ["node2", "node2", "node4", "node4"]
-
-
 def test_a_worker_that_fails_gives_its_code(cluster: HostsCluster) -> None:
     cluster.script("import os, sys\nsys.exit(3 * (os.environ['DMLC_WORKER_ID'] == '1'))")
     run = cluster.run("-n", 2, "-H", "node2,node3", "script.py", code=3)

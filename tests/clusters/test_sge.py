@@ -1,14 +1,16 @@
 """Whole jobs through a real Grid Engine of four hosts."""
 
 import re
+import shlex
 import signal
 import stat
+import sys
 from pathlib import Path
 from typing import Iterator, List
 
 import pytest
 
-from tests.cluster import JobRun, wait_until
+from tests.cluster import REPOSITORY, JobRun, wait_until
 
 from .on_hosts import DIGITS, HostsCluster, said
 from .sge_bed import SLOTS, SgeBed
@@ -61,6 +63,7 @@ def test_a_directory_may_be_called_almost_anything(cluster: SgeCluster) -> None:
     directory = cluster.cwd / "%j 'it' \"is\" \\ *"
     directory.mkdir()
     cluster.script("print('I am fine')")
+    (directory / "sge.out.1").write_text("baryon: agent 0 ended with code 9\n")  # an earlier job's
     run = cluster.run("-n", 2, "--job-name", "1 a:b\n", "--job-dir", directory, "script.py")
     assert said(run.out) == ["fine", "fine"]
 
@@ -212,3 +215,20 @@ def test_what_keeps_a_job_from_starting_is_said_and_it_does_not_stay(cluster: Sg
     run = cluster.run("-n", 2, "--python", "/no/such/python", "script.py", code=1)
     assert "/no/such/python: No such file or directory" in run.err
     assert "ended with code 127" in run.err
+
+
+@pytest.mark.mpi
+def test_mpirun_starts_agents_on_all_hosts_of_a_parallel_environment(cluster: SgeCluster) -> None:
+    """It finds them by itself, and needs no ssh there."""
+    cluster.script("import os\nprint('I am', os.uname().nodename)")
+    argv = [sys.executable, "-m", "baryon.launcher", "--launcher", "mpi", "-n", "8", "script.py"]
+    script = cluster.cwd / "job.sh"
+    script.write_text(
+        f"export PYTHONPATH={REPOSITORY}\n"
+        "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1\n"
+        f"exec {shlex.join(argv)}\n"
+    )
+    output = cluster.cwd / "output"
+    options = ("-sync", "y", "-pe", "mpi", 4, "-wd", cluster.cwd, "-S", "/bin/sh")
+    cluster.sge.run("qsub", *options, "-j", "y", "-o", output, script)
+    assert said(output.read_text()) == [f"node{1 + rank // 2}" for rank in range(8)]

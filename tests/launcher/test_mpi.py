@@ -104,12 +104,13 @@ def test_what_is_wrong_is_named_with_its_remedy(plan, faults, monkeypatch):
 
 
 def test_how_it_ended():
-    assert mpi.parse_end(0, "").words == "is over: all its agents have ended"
-    assert mpi.parse_end(-9, "").exit_code == 137
-    assert mpi.parse_end(1, "") == Status(
-        OVER, "was ended from outside, as by kill (code 1)", exit_code=143
-    )
-    assert mpi.parse_end(255, "no route") == Status(OVER, "exited with code 255: no route")
+    outside = Status(OVER, "was ended from outside, as by kill", exit_code=143)
+    for code in (0, 1):
+        assert mpi.parse_end(code, "", True) == outside
+    assert mpi.parse_end(0, "", False) == Status(OVER, "is over: all its agents have ended")
+    assert mpi.parse_end(127, "", False) == Status(OVER, "exited with code 127")
+    assert mpi.parse_end(255, "no route", True) == Status(OVER, "exited with code 255: no route")
+    assert mpi.parse_end(-9, "", False) == Status(OVER, "was killed by signal 9", exit_code=137)
 
 
 def test_what_it_says_is_one_line_without_lists():
