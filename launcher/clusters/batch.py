@@ -165,12 +165,18 @@ class BatchCluster:
             self._trouble = trouble
 
     def _write_configs(self) -> None:
-        os.makedirs(self._directory, mode=0o700)
-        for host, line in self._configs.items():
-            path = os.path.join(self._directory, config_name(host))
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(line)
+        try:
+            os.makedirs(self._directory, mode=0o700)
+            for host, line in self._configs.items():
+                path = os.path.join(self._directory, config_name(host))
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with open(descriptor, "wb") as file:
+                    file.write(line)
+        except OSError as error:
+            raise PeerError(
+                f"{error.filename or self._directory}: {error.strerror}; --job-dir names another "
+                "place for what agents need"
+            ) from error
 
 
 class _BatchJob:

@@ -122,29 +122,20 @@ def launch_address(interfaces: Sequence[str], hosts: Sequence[str]) -> str:
     Of hosts that are this machine, the route is its loopback interface, which is no use to others.
     Raises PeerError if there is no such address.
     """
-    problem: Optional[OSError] = None
-    loopback = ""
-    try:
-        if interfaces:
-            return own_address("", interfaces)
-    except OSError as error:
-        raise _unreachable(error) from error
-    for host in hosts:
+    problem, loopback = "", ""
+    for host in [""] if interfaces else hosts:
         try:
-            address = own_address(host)
+            address = own_address(host, interfaces)
         except OSError as error:
-            problem = problem or error
+            problem = problem or (f"{host}: {error.strerror}" if host else str(error))
             continue
-        if not ipaddress.ip_address(address).is_loopback:
+        if interfaces or not ipaddress.ip_address(address).is_loopback:
             return address
         loopback = address
-    if not loopback:
-        raise _unreachable(problem or OSError("no host is known")) from problem
-    return loopback
-
-
-def _unreachable(error: OSError) -> PeerError:
-    return PeerError(f"hosts would not reach this machine: {error}; --interface names the network")
+    if loopback:
+        return loopback
+    why = problem or "no host is known"
+    raise PeerError(f"hosts would not reach this machine: {why}; --interface names the network")
 
 
 class Step:
