@@ -39,7 +39,7 @@ __all__ = ["allocated_hosts", "prepare", "preview"]
 _IGNORED = (
     *SSH_OPTIONS,
     *("queue", "account", "time", "mem", "cpus_per_worker", "job_name", "mail", "constraint"),
-    *("template", "queue_timeout"),
+    *("pe", "template", "queue_timeout"),
 )
 _COMMANDS = ("mpirun", "mpiexec")
 _HOST_FILES = ("PBS_NODEFILE", "PE_HOSTFILE", "LSB_DJOB_HOSTFILE")

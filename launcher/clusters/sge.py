@@ -154,10 +154,14 @@ class Sge:
     def submit(self) -> str:
         write_script(self._start.files.script, self._start.script)
         try:
-            self._id = call(self._start.qsub).strip().split(".")[0]  # ID.1-N:1
+            answer = call(self._start.qsub)
         except PeerError as error:
             words = str(error).replace("; Exiting.", "")
             raise PeerError(f"did not take the job: {words}") from error
+        found = re.search(r"^(\d+)\.\d+-\d+:\d+$", answer, re.MULTILINE)  # beside what a site says
+        if found is None:
+            raise PeerError(f"does not say which job this is: {answer.strip()}")
+        self._id = found[1]
         return f"Grid Engine job {self._id}"
 
     def status(self) -> Status:

@@ -60,7 +60,7 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
     Raises UsageError if Slurm's commands are not here or an option is wrong, PeerError if Slurm
     does not answer.
     """
-    say_ignored(options, SSH_OPTIONS, say)
+    say_ignored(options, (*SSH_OPTIONS, "pe"), say)
     require_commands(
         ("sbatch", "srun", "squeue", "sinfo", "scancel"),
         "run launch.py where you submit jobs to Slurm, on a login node or in an allocation",

@@ -61,6 +61,10 @@ class HostsCluster(Cluster):
         ]
         return sorted(found, key=lambda process: process.create_time())
 
+    def wait_until_hosts_are_empty(self) -> None:
+        hosts = self.bed.hosts
+        wait_until(lambda: not any(map(self.processes, hosts)), "the end of all on the hosts", 30.0)
+
     def secrets(self) -> List[Path]:
         """Agents' configurations that lie about."""
         return list(self.cwd.rglob(".agents-*"))
@@ -68,8 +72,7 @@ class HostsCluster(Cluster):
     def close(self) -> None:
         try:
             super().close()
-            for host in self.bed.hosts:
-                wait_until(lambda: not self.processes(host), f"an empty {host.name}", 30.0)  # noqa: B023
+            self.wait_until_hosts_are_empty()
             assert self.secrets() == []
         finally:
             for host in self.bed.hosts:

@@ -9,7 +9,6 @@ from typing import Iterator, List
 import pytest
 
 from deploy.testbed import Testbed
-from tests.cluster import wait_until
 
 from .on_hosts import DIGITS, HostsCluster, said
 
@@ -79,8 +78,7 @@ def test_the_death_of_launch_py_ends_everything(cluster: HostsCluster) -> None:
     run.wait_for_output("here", 2)
     run.signal(signal.SIGKILL)
     assert run.end() == -signal.SIGKILL
-    for host in cluster.bed.hosts:
-        wait_until(lambda host=host: not cluster.processes(host), "the end of all")  # type: ignore[misc]
+    cluster.wait_until_hosts_are_empty()
     for directory in cluster.secrets():  # nobody is left to remove it, but the keys are gone
         assert list(directory.iterdir()) == []
         directory.rmdir()

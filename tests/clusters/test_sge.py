@@ -185,7 +185,7 @@ def test_workers_are_told_to_end_before_the_time_limit(cluster: SgeCluster) -> N
         "print('here', flush=True)\n"
         "time.sleep(1000)\n"
     )
-    run = cluster.start("-n", 2, "--time", "16", "script.py")
+    run = cluster.start("-n", 2, "--time", "12", "script.py")
     run.wait_for_output("here", 2)
     assert run.end() == 124
     assert said(run.out) == ["saved", "saved"]

@@ -85,7 +85,9 @@ def test_a_directory_may_be_called_anything(cluster: SlurmCluster) -> None:
 
 def test_keys_lie_in_private_files_until_they_are_read(cluster: SlurmCluster) -> None:
     """Two agents wait for nodes that a job before theirs has: both files are there till then."""
-    blocker = cluster.bed.run("sbatch", "--parsable", "-N4", "--exclusive", "--wrap=sleep 1000")
+    blocker = cluster.bed.run(
+        "sbatch", "--parsable", "-N4", "--exclusive", "-o/dev/null", "--wrap=sleep 1000"
+    )
     cluster.script("print('I am fine')")
     run = cluster.start("-n", 2, "script.py")
     run.wait_for_output("waits: Resources")
