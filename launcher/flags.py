@@ -70,6 +70,7 @@ class Options(argparse.Namespace):
     job_name: Optional[str]
     mail: Optional[str]
     constraint: Optional[str]
+    pe: Optional[str]
     extra: List[str]
     template: Optional[str]
     job_dir: Optional[str]
@@ -150,8 +151,8 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
     add(
         "--launcher", choices=_LAUNCHERS,
         metavar="NAME",
-        help="how tasks are started: ssh, local or slurm (default: ssh with -H, local without); "
-        "local with -H simulates those hosts on this machine",
+        help="how tasks are started: ssh, local, slurm, sge or mpi (default: ssh with -H, local "
+        "without); local with -H simulates those hosts on this machine",
     )  # fmt: skip
     add(
         "--sync-dst-dir", metavar="DIR",
@@ -252,7 +253,8 @@ def _add_ssh(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_manager(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("jobs of a cluster manager (--launcher slurm)").add_argument
+    title = "jobs of a cluster manager (--launcher slurm, sge, mpi)"
+    add = parser.add_argument_group(title).add_argument
     add("--queue", "--partition", metavar="NAME", help="where the job waits")
     add("--account", metavar="NAME", help="whom it is charged to")
     add("--time", metavar="LIMIT", help="its time limit, as the manager writes it: 4:00:00")
@@ -265,6 +267,7 @@ def _add_manager(parser: argparse.ArgumentParser) -> None:
     add("--job-name", metavar="NAME", help="its name in the queue (default: the command's)")
     add("--mail", metavar="ADDRESS", help="who is told of its end")
     add("--constraint", metavar="WORDS", help="what its hosts must have")
+    add("--pe", metavar="NAME", help="SGE's parallel environment that keeps CPUs on one host")
     add(
         "--extra", action="append", default=[], metavar="OPTIONS",
         help="more options for the manager's own command: --extra='--exclusive --nice=5'",

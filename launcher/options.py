@@ -72,7 +72,12 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         faults.append("--sync-dst-dir is empty; name a directory on the hosts, as '~/job'")
     if launcher == "ssh" and options.hostfile is None:
         faults.append("--launcher ssh needs hosts: -H FILE, or -H node1,node2")
-    if launcher in MANAGERS and options.hostfile is not None:
+    if launcher == "mpi" and options.hostfile is None and not allocated_hosts("mpi", os.environ):
+        faults.append(
+            "--launcher mpi needs hosts: -H FILE, or an allocation of Slurm, PBS, Grid Engine or "
+            "LSF to run in"
+        )
+    if launcher in MANAGERS and launcher != "mpi" and options.hostfile is not None:
         faults.append(f"-H is not for --launcher {launcher}, which chooses the hosts itself")
     devices = _devices(options, faults)
     groups = () if faults else _groups(options.topology, hosts, faults)
@@ -92,7 +97,7 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         id=job_id,
         command=command,
         is_script=bool(command) and command[0].endswith(".py"),
-        cwd=options.sync_dst_dir if launcher != "local" and options.sync_dst_dir else os.getcwd(),
+        cwd=options.sync_dst_dir if launcher == "ssh" and options.sync_dst_dir else os.getcwd(),
         hosts=hosts,
         tasks=tasks,
         python=sys.executable,

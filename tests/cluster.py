@@ -31,11 +31,19 @@ class JobRun:
     """A ``launch.py`` that is running, with what it has written so far."""
 
     def __init__(
-        self, args: List[str], cwd: Path, env: Dict[str, str], ignore: Optional[int]
+        self,
+        args: List[str],
+        cwd: Path,
+        env: Dict[str, str],
+        ignore: Optional[int] = None,
+        host_command: Callable[[List[str]], List[str]] = lambda argv: argv,
     ) -> None:
+        """``host_command`` makes of a command another that runs it on a host of a test bed."""
         self.tag = f"test-{os.getpid()}-{time.monotonic_ns()}"
+        argv = [sys.executable, "-m", "baryon.launcher", *args]
+        self._is_child = host_command(argv) != argv
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "baryon.launcher", *args],
+            host_command(argv),
             cwd=cwd,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY), **env, "BARYON_TEST": self.tag},
             stdin=subprocess.DEVNULL,
@@ -97,7 +105,11 @@ class JobRun:
         raise LookupError(f"no process of {role} {rank}")
 
     def signal(self, signum: int) -> None:
-        self._process.send_signal(signum)
+        if self._is_child:
+            (child,) = psutil.Process(self.pid).children()
+            child.send_signal(signum)
+        else:
+            self._process.send_signal(signum)
 
     def end(self, limit_s: float = LIMIT_S) -> int:
         """Wait for the end; returns the exit code (minus the signal if one ended it)."""

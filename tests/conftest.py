@@ -6,9 +6,14 @@ from typing import List
 import pytest
 
 from deploy import testbed
-from tests.clusters import slurm_bed
+from tests.clusters import on_hosts, sge_bed, slurm_bed
 
-PROBLEMS = {"hosts": testbed.problems, "slurm": slurm_bed.problems}
+PROBLEMS = {
+    "hosts": testbed.problems,
+    "slurm": slurm_bed.problems,
+    "sge": sge_bed.problems,
+    "mpi": on_hosts.mpi_problems,
+}
 """By marker: what says why its tests cannot run here."""
 
 

@@ -8,8 +8,11 @@ from typing import Dict, Iterator, List, Optional
 
 import pytest
 
+from deploy.testbed import Testbed
 from tests.cluster import Cluster, JobRun
 
+from .on_hosts import DIGITS
+from .sge_bed import SgeBed
 from .slurm_bed import SlurmBed
 
 NODES = 4
@@ -53,3 +56,26 @@ def cluster(slurm: SlurmBed, tmp_path: Path) -> Iterator[SlurmCluster]:
     cluster = SlurmCluster(tmp_path, slurm)
     yield cluster
     cluster.close()
+
+
+@pytest.fixture(scope="session")
+def sge(bed: Testbed) -> Iterator[SgeBed]:
+    with SgeBed(bed) as sge:
+        yield sge
+
+
+@pytest.fixture(scope="session")
+def local_digits(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights that `DIGITS` leads to on one machine."""
+    cwd = tmp_path_factory.mktemp("local")
+    cluster = Cluster(cwd)
+    cluster.run("--launcher", "local", *DIGITS, cwd / "local")
+    cluster.close()
+    return (cwd / "local-0000.params").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    base = tmp_path_factory.getbasetemp()
+    with Testbed(4, tmp_path_factory.mktemp("hosts") / "bed", shared=[base]) as bed:
+        yield bed
