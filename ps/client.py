@@ -176,12 +176,17 @@ class Client:
         payload: Optional[np.ndarray] = None,
     ) -> Tuple[Any, np.ndarray]:
         """Send ``message(serial)`` to an owner; waits for the answer and returns it and its payload
-        (uint8). For clients that speak to the owners. Raises as `drain`."""
+        (uint8). For clients that speak to the owners.
+
+        Raises as `drain`, and UsageError with what the owner says against an answer.
+        """
         request = Request(owner, message, payload)
         self._reactor.post(self._ask, request)
         if not request.done.wait(self._timeout_s):
             raise WaitTimeout(f"server {owner} did not answer in {self._timeout_s:.0f} s")
         self.raise_if_failed()
+        if isinstance(request.answer, wire.State) and request.answer.error:
+            raise UsageError(f"server {owner}: {request.answer.error}")
         return request.answer, request.payload
 
     def join(self, store: WorkerStore, done: Callable[[], None]) -> List[Request]:

@@ -26,15 +26,15 @@ from .endpoints import bind_to, endpoint_of
 from .errors import BaryonError, ProtocolError, UsageError
 from .memory import HostMemory, Memory, staging
 from .optimizer import SliceUpdater, load_optimizer
-from .plan import Plan, Slice
+from .plan import Plan
 from .reactor import Reactor
 from .relay import Relay
 from .rising_store import RisingStore
 from .security import Authenticator, KeyPair, secure_server
 from .stalls import StallWatch
-from .states import Arrivals, SliceState, piece_of
 from .store import Payload, Reply, Store
 from .sync_store import SyncStore
+from .transfers import Transfers
 
 __all__ = ["Server"]
 
@@ -78,9 +78,7 @@ class Server:
         self._stores: Dict[int, Store[Any]] = {}
         self._joining: Dict[int, Dict[int, int]] = {}  # store -> child -> its Join's serial number
         self._joining_above: Set[int] = set()  # stores
-        self._arrivals: Dict[int, Arrivals] = {}  # store -> states that have come in part
-        # child -> the state that it is getting, piece by piece
-        self._leaving: Dict[int, Tuple[Slice, Optional[SliceState]]] = {}
+        self._transfers = Transfers()
         self._relay: Optional[Relay] = None
         self._left: Set[int] = set()  # ranks of workers
         self._failure: Optional[str] = None
@@ -341,6 +339,7 @@ class Server:
                 )
             m = message
             optimizer = load_optimizer(m.pickled, m.lr_mult, m.wd_mult, m.has_code)
+            self._transfers.forget(m.store)
             replies = store.set_update(SliceUpdater(optimizer))
         self._reply(child, wire.Accepted(message.store, message.serial))
         return replies
@@ -372,37 +371,18 @@ class Server:
         return []
 
     def _get_state(self, child: int, message: wire.GetState) -> List[Reply]:
-        m = message
-        store, updater = self._updated(child, m)
-        slice_, _ = store.unit(m.bucket, m.position)
-        if (m.array, m.start) == (0, 0) or self._leaving[child][0] is not slice_:
-            self._leaving[child] = slice_, updater.state(slice_)
-        state = self._leaving[child][1]
-        answer = wire.State(m.serial, None if state is None else state.spec)
-        self._reply(
-            child, answer, None if state is None else piece_of(state.arrays, m.array, m.start)
-        )
+        store = self._stores.get(message.store)
+        name = self._children.name(child)
+        self._reply(child, *self._transfers.get(child, name, message, store))
         return []
 
     def _put_state(self, child: int, message: wire.PutState, payload: np.ndarray) -> List[Reply]:
-        m = message
-        store, updater = self._updated(child, m)
+        name = self._children.name(child)
         if child != self._children.workers().get(0):
-            raise ProtocolError(f"{self._children.name(child)} sent a state; only rank 0's counts")
-        slice_, value = store.unit(m.bucket, m.position)
-        arrivals = self._arrivals.setdefault(m.store, Arrivals())
-        state = arrivals.put(slice_, m.spec, m.array, m.start, payload)
-        if state is not None:
-            updater.restore(slice_, value, state)
-        self._reply(child, wire.Stored(m.serial))
+            raise ProtocolError(f"{name} sent a state; only rank 0's counts")
+        self._transfers.put(name, message, self._store(message), payload)
+        self._reply(child, wire.Stored(message.serial))
         return []
-
-    def _updated(self, child: int, message: Any) -> Tuple[Store[Any], SliceUpdater]:
-        """A store that this server updates by an optimizer, and what does it."""
-        store = self._store(message)
-        if not isinstance(store.update, SliceUpdater):
-            raise ProtocolError(f"{self._children.name(child)} asked for states of no optimizer")
-        return store, store.update
 
     def _check_first(self, child: int, store: Store[Any], wrong: str) -> None:
         """Raise ProtocolError unless worker 0 speaks, or is below the child that does."""

@@ -309,15 +309,24 @@ class Store(Generic[S]):
             first = reply.first + part.start
             yield reply._replace(first=first, num_slices=part.num_slices), part.compressed
 
-    def unit(self, bucket: int, position: int) -> Tuple[Slice, np.ndarray]:
-        """What is updated at once and begins with a slice: that slice, or its whole key; with its
-        value (1-D). Raises ProtocolError if nothing does."""
+    def unit(self, bucket: int, position: int) -> Slice:
+        """What is updated at once and begins with a slice, by which it is named: that slice, or its
+        whole key. Raises ProtocolError if nothing does."""
         (slot,) = self._run(bucket, position, 1)
-        if not self.plan.has_whole_keys:
-            return slot.slice, self._exact(slot.slice, slot.value)
-        if slot.slice.index:
+        if self.plan.has_whole_keys and slot.slice.index:
             raise ProtocolError(f"{slot.slice} is not updated by itself")
-        return slot.slice, self._exact(slot.slice, self._memory.key(slot.slice.key).reshape(-1))
+        return slot.slice
+
+    def updated(self, unit: Slice) -> np.ndarray:
+        """The value of a `unit` that an optimizer changes, 1-D. Raises ProtocolError before there
+        is a first one."""
+        slices = unit.key.slices if self.plan.has_whole_keys else [unit]
+        if not all(self._slots[s.bucket.index][s.position].initialised for s in slices):
+            raise ProtocolError(f"{unit} has no value yet")
+        value = self._memory.slice(unit)
+        if self.plan.has_whole_keys:
+            value = self._memory.key(unit.key).reshape(-1)
+        return self._exact(unit, value)
 
     def waits(self) -> List[Wait]:
         """Who waits for whom, one entry per waiting worker: for messages, not for decisions."""

@@ -53,7 +53,7 @@ __all__ = [
     "DATA",
 ]
 
-VERSION = 5
+VERSION = 6
 # An optimizer travels in a header: a big one holds a table of multipliers, not weights.
 MAX_HEADER_NBYTES = 16 << 20
 # A payload is a run of slices of one bucket (about 1 MiB).
@@ -247,11 +247,12 @@ class GetState(Message, frozen=True, tag=True):
 
 
 class State(Message, frozen=True, tag=True):
-    """Answers GetState number ``serial``; ``spec`` is None if there is no state yet. Payload: the
-    bytes asked for, at most `STATE_NBYTES`."""
+    """Answers GetState number ``serial``; ``spec`` is None if there is no state yet, or if it
+    cannot be sent: then ``error`` says why. Payload: the bytes, at most `STATE_NBYTES`."""
 
     serial: int
     spec: Optional[StateSpec]
+    error: str = ""  # absent before version 6
 
 
 class PutState(Message, frozen=True, tag=True):
