@@ -15,6 +15,7 @@ has asked for on a connection is answered once on that connection: when it conne
 again.
 """
 
+import abc
 from typing import (
     Callable,
     Dict,
@@ -95,7 +96,7 @@ class Slot:
 S = TypeVar("S", bound=Slot)
 
 
-class Store(Generic[S]):
+class Store(abc.ABC, Generic[S]):
     """Slices of one store that server number ``server`` owns, for ``children``.
 
     ``names`` are those of all the server's children, for messages; ``first`` is the child that
@@ -328,32 +329,33 @@ class Store(Generic[S]):
             value = self._memory.key(unit.key).reshape(-1)
         return self._exact(unit, value)
 
+    @abc.abstractmethod
     def waits(self) -> List[Wait]:
         """Who waits for whom, one entry per waiting worker: for messages, not for decisions."""
-        raise NotImplementedError
 
     # -- what kinds may do in their own way ---------------------------------------------------
 
+    @abc.abstractmethod
     def _push(
         self, child: int, slots: Sequence[S], parts: Sequence[Part], round_: int, want_value: bool
     ) -> List[Reply]:
         """Take a contribution to a run of slices, part by part, all of it or none."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _deactivate(self, child: int) -> List[Reply]:
         """Wait for the child no more; answers what waited only for it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _reset_rounds(self) -> None:
         """Nothing is under way: begin with round 1 again."""
-        raise NotImplementedError
 
     def _takes(self, slice_: Slice) -> bool:
         """Whether a slice passes through this server."""
         return slice_.bucket.server == self._server
 
+    @abc.abstractmethod
     def _new_slot(self, slice_: Slice) -> S:
-        raise NotImplementedError
+        """A slot for a slice that it takes."""
 
     def _init(self, slot: S, part: np.ndarray) -> List[Reply]:
         """Take the first value of one slice; a repeat is answered only."""
@@ -393,6 +395,10 @@ class Store(Generic[S]):
         for child, ids in row_pullers:
             replies.append(rows_reply(slot.slice, child, _rows_at(slot, ids)))
         return replies
+
+    def _firsts(self) -> Tuple[int, ...]:
+        """Whom those wait for who wait for a first value, as far as is known here."""
+        return () if self.first is None else (self.first,)
 
     def _check_will_have_value(self, slots: Sequence[S]) -> None:
         """Raise UsageError if one of them waits for a worker 0 that has ended."""
