@@ -76,6 +76,7 @@ class Server:
         self._memory = memory
         self._areas: Dict[Tuple[int, int], Memory] = {}  # (store, member) -> what it sends
         self._stores: Dict[int, Store[Any]] = {}
+        self._opened: Dict[int, Tuple[int, wire.Open]] = {}  # store -> who opened it first, how
         self._joining: Dict[int, Dict[int, int]] = {}  # store -> child -> its Join's serial number
         self._joining_above: Set[int] = set()  # stores
         self._transfers = Transfers()
@@ -228,8 +229,17 @@ class Server:
         number = message.store
         if number not in self._stores:
             self._stores[number] = self._new_store(message)
+            self._opened[number] = child, message
             for rank in self._left:
                 self._store_left(number, rank)
+        author, first = self._opened[number]
+        if message != first:
+            name = self._children.name
+            raise UsageError(
+                f"kvstore number {number} is {_kind(first)} on {name(author)} and "
+                f"{_kind(message)} on {name(child)}; create the same kvstores in the same order, "
+                "and give them like optimizers, on all workers"
+            )
         return []
 
     def _new_store(self, message: wire.Open) -> Store[Any]:
@@ -465,3 +475,11 @@ class Server:
                 self._fail(stall.text(self._children.name))
                 return
             log.warning("%s", stall.text(self._children.name))
+
+
+def _kind(message: wire.Open) -> str:
+    """What a worker has opened, for people."""
+    extras = ["whole keys"] if message.has_whole_keys else []
+    if message.staleness is not None:
+        extras.append(f"a staleness of {message.staleness}")
+    return " with ".join([repr(message.kind), *([" and ".join(extras)] if extras else [])])
