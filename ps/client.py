@@ -9,12 +9,17 @@ operation is done.
 A connection that breaks is made anew, and what is not answered is sent again: all that servers
 must know (`Open`, `Declare`), then settings not accepted, then operations not answered. A link
 that stays down for ``silence_s`` fails everything, with the server's name.
+
+A store is closed when nobody refers to its `StoreClient` any more. Whoever begins an operation does
+so until it is done, and so do settings that are not accepted: nothing is under way then. Python may
+notice that in any thread, so no more is done there than to post it.
 """
 
 import functools
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Tuple, Type, Union
 
@@ -54,14 +59,21 @@ def _count_fork() -> None:
 os.register_at_fork(after_in_child=_count_fork)
 
 
+Introduction = Union[wire.Open, wire.SetCompression, wire.Declare]
+
+
 class _Setting:
-    """A SetOptimizer or SetHyper that some servers have not accepted yet."""
+    """A SetOptimizer, SetHyper or Close that some servers have not accepted yet; until then
+    ``user`` is not closed."""
 
-    __slots__ = ("done", "remaining")
+    __slots__ = ("done", "remaining", "user")
 
-    def __init__(self, remaining: int, done: Callable[[], None]) -> None:
+    def __init__(
+        self, remaining: int, done: Callable[[], None], user: Optional["StoreClient"] = None
+    ) -> None:
         self.remaining = remaining
         self.done = done
+        self.user = user
 
 
 def _nothing() -> None:
@@ -108,8 +120,8 @@ class Client:
         self._links: List[Link] = []
         window_nbytes = max(_WINDOW_NBYTES, _LINK_NBYTES * len(servers))
         self._window = Window(reactor, window_nbytes, self._send_now)
-        self._introduction: List[wire.Message] = []  # what each server must know, in order
-        self._new: Deque[wire.Message] = deque()  # the same, not yet told
+        self._introduction: List[Introduction] = []  # what each server must know, in order
+        self._new: Deque[Introduction] = deque()  # the same, not yet told
         self._stores: Dict[int, WorkerStore] = {}
         self._error: Optional[BaryonError] = None
         self._requests = Requests()
@@ -135,9 +147,11 @@ class Client:
         plan = Plan(self._num_owners, has_whole_keys=message.has_whole_keys)
         store = self._stores[number] = WorkerStore(number, plan, *memory)
         self._will_introduce(message)
-        return StoreClient(self, store)
+        client = StoreClient(self, store)
+        weakref.finalize(client, self._reactor.post, self._close_store, store).atexit = False
+        return client
 
-    def _will_introduce(self, message: wire.Message) -> None:
+    def _will_introduce(self, message: Introduction) -> None:
         self._new.append(message)
         self._reactor.post(self._introduce)
 
@@ -289,20 +303,36 @@ class Client:
                 link.send(message)
                 link.flush()
 
+    def _close_store(self, store: WorkerStore) -> None:
+        """Forget a store; the servers hear of it when its values are not looked at any more.
+
+        Where values lie in the memory of the host, MXNet may still copy some, and they are the
+        servers' to discard when all have closed.
+        """
+        self._introduce()
+        number = store.number
+        del self._stores[number]
+        self._introduction = [one for one in self._introduction if one.store != number]
+        buckets = store.plan.buckets
+        near = {b.region.start for b in buckets if self._servers[self._way(b.server)].is_shared}
+        store.incoming.discard(keep=near)  # what servers of this host have written
+        store.outgoing.discard()
+        close = wire.Close(number, store.next_setting())
+        area = store.incoming.area
+        weakref.finalize(area, self._reactor.post, self._configure, close).atexit = False
+
     def _configure(
         self,
-        store: WorkerStore,
-        kind: Type[wire.Message],
-        fields: Tuple[Any, ...],
-        done: Callable[[], None],
+        message: Union[wire.SetOptimizer, wire.SetHyper, wire.Close],
+        done: Callable[[], None] = _nothing,
+        user: Optional["StoreClient"] = None,
     ) -> None:
         """Send what every server accepts or fails at; `drain` waits for that, too."""
         self._unfinished += 1
-        serial = store.next_setting()
-        message = kind(store.number, serial, *fields)
-        self._accepting[store.number, serial] = _Setting(len(self._links), done)
+        name = message.store, message.serial
+        self._accepting[name] = _Setting(len(self._links), done, user)
         for link in self._links:
-            link.unaccepted[store.number, serial] = message
+            link.unaccepted[name] = message
             link.send(message)
             link.flush()
 
@@ -331,13 +361,13 @@ class Client:
         for link in self._links:
             link.flush()
 
-    def _link(self, owner: int) -> Link:
-        """The way to an owner: its own, or the only one there is."""
-        return self._links[owner if len(self._links) > 1 else 0]
+    def _way(self, owner: int) -> int:
+        """The number of the link to an owner: its own, or the only one there is."""
+        return owner if len(self._servers) > 1 else 0
 
     def _send_runs(self, store: WorkerStore, runs: Iterable[Run]) -> None:
         for run in runs:
-            link = self._link(run.slices[0].bucket.server)
+            link = self._links[self._way(run.slices[0].bucket.server)]
             if link.server.is_shared:
                 if not run.is_framed:
                     store.fill(run)
@@ -447,7 +477,10 @@ class Client:
 
 
 class StoreClient:
-    """One store as its user sees it; every method returns at once and may be called anywhere."""
+    """One store as its user sees it; every method returns at once and may be called anywhere.
+
+    It is closed when nobody refers to it any more.
+    """
 
     def __init__(self, client: Client, store: WorkerStore) -> None:
         self.number = store.number
@@ -553,9 +586,10 @@ class StoreClient:
         self._client.fail(error)
 
     def _configure(
-        self, kind: Type[wire.Message], fields: Tuple[Any, ...], done: Callable[[], None]
+        self, kind: Type[Any], fields: Tuple[Any, ...], done: Callable[[], None]
     ) -> None:
-        self._post(self._client._configure, self._store, kind, fields, done)
+        def configure() -> None:
+            message = kind(self.number, self._store.next_setting(), *fields)
+            self._client._configure(message, done, self)
 
-    def _post(self, callback: Callable[..., None], *args: Any) -> None:
-        self._client._reactor.post(callback, *args)
+        self._client._reactor.post(configure)

@@ -70,6 +70,10 @@ class Relay:
         self._above[message.store] = self._client.open(message, memory)
         self._accepted[message.store] = 0
 
+    def close(self, number: int) -> None:
+        """All children have closed a store: close it above."""
+        del self._above[number], self._accepted[number]
+
     def declare(self, number: int, plan: Plan) -> None:
         """Declare to those above what ``plan`` has and they do not know."""
         above = self._above[number]

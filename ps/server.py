@@ -77,6 +77,7 @@ class Server:
         self._areas: Dict[Tuple[int, int], Memory] = {}  # (store, member) -> what it sends
         self._stores: Dict[int, Store[Any]] = {}
         self._opened: Dict[int, Tuple[int, wire.Open]] = {}  # store -> who opened it first, how
+        self._closed: Dict[int, Set[int]] = {}  # store -> children that will not use it again
         self._joining: Dict[int, Dict[int, int]] = {}  # store -> child -> its Join's serial number
         self._joining_above: Set[int] = set()  # stores
         self._transfers = Transfers()
@@ -102,6 +103,7 @@ class Server:
             wire.Batch: self._batch,
             wire.Hello: self._hello,
             wire.Open: self._open,
+            wire.Close: self._close,
             wire.Declare: self._declare,
             wire.Init: self._init,
             wire.Push: self._push,
@@ -262,17 +264,43 @@ class Server:
         self._relay.open(message, (outgoing, values))
         return RisingStore(self._index, plan, children, values, outgoing, names, first)
 
+    def _close(self, child: int, message: wire.Close) -> List[Reply]:
+        self._closed.setdefault(message.store, set()).add(child)  # perhaps before others open it
+        self._reply(child, wire.Accepted(message.store, message.serial))
+        self._drop_if_closed(message.store)
+        return []
+
+    def _drop_if_closed(self, number: int) -> None:
+        """Forget a store that all of its children have closed, if not left."""
+        store, closed = self._stores.get(number), self._closed.get(number)
+        if store is None or closed is None:
+            return
+        if not all(child in closed or self._has_left(child) for child in store.children):
+            return
+        del self._stores[number], self._opened[number], self._closed[number]
+        self._joining.pop(number, None)
+        self._transfers.close(number)
+        self._areas = {name: area for name, area in self._areas.items() if name[0] != number}
+        if self._relay is None:
+            store.discard()
+        else:
+            self._relay.close(number)
+
+    def _has_left(self, child: int) -> bool:
+        return self._left.issuperset(self._children.all[child].ranks)
+
     def _leave(self, rank: int) -> None:
         self._left.add(rank)
-        for number in self._stores:
+        for number in list(self._stores):
             self._store_left(number, rank)
+            self._drop_if_closed(number)
 
     def _store_left(self, number: int, rank: int) -> None:
         store = self._stores[number]
         child = self._children.workers().get(rank, -1)
         if not isinstance(store, AsyncStore):
             child = self._children.child_above(rank)
-        if child >= 0 and self._left.issuperset(self._children.all[child].ranks):
+        if child >= 0 and self._has_left(child):
             self._send(number, store.leave(child))
             self._look_for_end_of_epoch(number)
         if rank == 0:
@@ -301,7 +329,7 @@ class Server:
         self._joining_above.discard(number)
         self._stores[number].begin_epoch()
         for child, serial in self._joining.pop(number, {}).items():
-            if not self._left.issuperset(self._children.all[child].ranks):
+            if not self._has_left(child):
                 self._reply(child, wire.Joined(serial))
 
     def _declare(self, child: int, message: wire.Declare) -> List[Reply]:
@@ -349,7 +377,7 @@ class Server:
                 )
             m = message
             optimizer = load_optimizer(m.pickled, m.lr_mult, m.wd_mult, m.has_code)
-            self._transfers.forget(m.store)
+            self._transfers.drop_arrivals(m.store)
             replies = store.set_update(SliceUpdater(optimizer))
         self._reply(child, wire.Accepted(message.store, message.serial))
         return replies

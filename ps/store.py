@@ -164,6 +164,10 @@ class Store(abc.ABC, Generic[S]):
                 )
             self._declared[child] = max(self._declared[child], number + 1)
 
+    @property
+    def children(self) -> Iterable[int]:
+        return self._declared
+
     def is_new_setting(self, serial: int) -> bool:
         """Count a SetOptimizer or SetHyper; False if it is a repeat, which must do nothing."""
         if not 0 < serial <= self._settings + 1:
@@ -293,6 +297,10 @@ class Store(abc.ABC, Generic[S]):
         self._first_has_left = True
         if any(slot.waiting and self._is_for_first(slot) for slot in self._all_slots()):
             raise UsageError("worker 0 has ended without initialising a key that others pull")
+
+    def discard(self) -> None:
+        """Nobody will ask for a value any more: the memory is not needed."""
+        self._memory.discard()
 
     # -- what it knows ------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ class Transfers:
         self._arrivals: Dict[int, Arrivals] = {}  # store -> states that have come in part
         self._last_put = 0  # serial number
         # child -> the state that it is getting: all of it is of one moment
-        self._leaving: Dict[int, Tuple[Slice, Optional[SliceState]]] = {}
+        self._leaving: Dict[int, Tuple[int, Slice, Optional[SliceState]]] = {}
 
     def get(
         self, child: int, name: str, message: wire.GetState, store: Optional[Store[Any]]
@@ -33,10 +33,10 @@ class Transfers:
         unit = store.unit(m.bucket, m.position)
         if (m.array, m.start) == (0, 0):
             try:
-                self._leaving[child] = unit, store.update.state(unit)
+                self._leaving[child] = m.store, unit, store.update.state(unit)
             except UsageError as error:
                 return wire.State(m.serial, None, f"key {unit.key.name!r}: {error}"), None
-        leaving, state = self._leaving.get(child, (None, None))
+        _, leaving, state = self._leaving.get(child, (0, None, None))
         if leaving is not unit:
             raise ProtocolError(f"{name} asked for the rest of a state, and not for its beginning")
         if state is None:
@@ -60,6 +60,11 @@ class Transfers:
         if state is not None:
             store.update.restore(unit, value, state)
 
-    def forget(self, number: int) -> None:
-        """A store begins anew: what has come of its states in part is of no use any more."""
+    def drop_arrivals(self, number: int) -> None:
+        """What has come of a store's states in part is of no use any more."""
         self._arrivals.pop(number, None)
+
+    def close(self, number: int) -> None:
+        """There is no such store any more."""
+        self.drop_arrivals(number)
+        self._leaving = {c: held for c, held in self._leaving.items() if held[0] != number}

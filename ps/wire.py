@@ -28,6 +28,7 @@ __all__ = [
     "Answer",
     "AnswerRows",
     "Batch",
+    "Close",
     "Codec",
     "Declare",
     "Fault",
@@ -104,6 +105,18 @@ class Open(Message, frozen=True, tag=True):
     kind: str
     has_whole_keys: bool = False
     staleness: Optional[int] = None
+
+
+class Close(Message, frozen=True, tag=True):
+    """The sender will never use a store again, has nothing under way and reads none of its values.
+
+    It has forgotten the store: on a new connection it says no more than this. Answered by Accepted;
+    a server gives the store up when all its children have said so or left. ``serial`` is the next
+    after those of the sender's settings.
+    """
+
+    store: int
+    serial: int
 
 
 class Declare(Message, frozen=True, tag=True):
@@ -286,7 +299,7 @@ class SetCompression(Message, frozen=True, tag=True):
 
 
 class Accepted(Message, frozen=True, tag=True):
-    """The server has carried out the sender's SetOptimizer or SetHyper number ``serial``."""
+    """The server has carried out the sender's SetOptimizer, SetHyper or Close number ``serial``."""
 
     store: int
     serial: int
@@ -358,6 +371,7 @@ DATA = Codec(
     (
         Hello,
         Open,
+        Close,
         Declare,
         Init,
         Push,
