@@ -53,9 +53,9 @@ def test_disagreeing_shapes_reach_all_workers_and_the_caller(job):
 def test_stores_that_differ_reach_all_workers_and_the_caller(job, theirs, says):
     made, (first, second) = two_workers(job)
     waiting = [worker.begin("pull", "weight") for worker in (first, second)]
-    first.client.open(wire.Open(1, "sync"))
+    opened = [first.client.open(wire.Open(1, "sync"))]
     made.until(lambda: 1 in made.servers[0]._stores, "worker 0's store")
-    second.client.open(theirs)
+    opened.append(second.client.open(theirs))
     says = f"kvstore number 1 is 'sync' on worker 0 and {says}on worker 1; create the same"
     for worker, outcome in zip((first, second), waiting):
         assert_fails(worker, outcome, PeerError, says)
