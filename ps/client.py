@@ -1,10 +1,10 @@
 """A worker's side of the data plane.
 
-`StoreClient` is called by the script's thread and by MXNet's engine threads; it only posts.
-`Client` and everything behind it runs in the reactor's thread. An operation says where its bytes
-lie and where its values go: the script's own arrays, or the key's place in the store's staging
-memory (staging.py). The engine's dependencies see to it that nobody else touches either before the
-operation is done.
+The script's thread and MXNet's engine threads call a `StoreClient` (store_client.py), which only
+posts. `Client` and everything behind it runs in the reactor's thread. An operation says where its
+bytes lie and where its values go: the script's own arrays, or the key's place in the store's
+staging memory (staging.py). The engine's dependencies see to it that nobody else touches either
+before the operation is done.
 
 A connection that breaks is made anew, and what is not answered is sent again: all that servers
 must know (`Open`, `Declare`), then settings not accepted, then operations not answered. A link
@@ -27,19 +27,19 @@ import numpy as np
 import zmq
 
 from . import wire
-from .compression import Compression
 from .departures import Operation, Run
 from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
 from .link import Link, ServerAddress
 from .memory import HostMemory, Memory, staging
-from .plan import Key, Plan
+from .plan import Plan
 from .reactor import Reactor
 from .requests import Request, Requests
 from .security import KeyPair
 from .staging import WorkerStore
+from .store_client import StoreClient
 from .window import Window
 
-__all__ = ["Client", "StoreClient"]
+__all__ = ["Client"]
 
 # What may be on its way, being summed, or on its way back: measured at 1 Gbit/s, 4 hosts, where 8
 # MiB are too few and 24 too many; and as much as keeps a link busy, however many there are.
@@ -69,15 +69,11 @@ class _Setting:
     __slots__ = ("done", "remaining", "user")
 
     def __init__(
-        self, remaining: int, done: Callable[[], None], user: Optional["StoreClient"] = None
+        self, remaining: int, done: Callable[[], None], user: Optional[StoreClient] = None
     ) -> None:
         self.remaining = remaining
         self.done = done
         self.user = user
-
-
-def _nothing() -> None:
-    pass
 
 
 class Client:
@@ -134,7 +130,7 @@ class Client:
 
     def open(
         self, message: wire.Open, memory: Optional[Tuple[Memory, Memory]] = None
-    ) -> "StoreClient":
+    ) -> StoreClient:
         """Open a new store; workers open the same stores under the same numbers.
 
         ``memory`` is where its gradients leave from and where its values arrive, if not the usual.
@@ -146,14 +142,35 @@ class Client:
                 memory = memory[0], memory[0]
         plan = Plan(self._num_owners, has_whole_keys=message.has_whole_keys)
         store = self._stores[number] = WorkerStore(number, plan, *memory)
-        self._will_introduce(message)
+        self.will_introduce(message)
         client = StoreClient(self, store)
         weakref.finalize(client, self._reactor.post, self._close_store, store).atexit = False
         return client
 
-    def _will_introduce(self, message: Introduction) -> None:
+    def will_introduce(self, message: Introduction) -> None:
+        """Tell all servers, on each connection, before anything that is sent later."""
         self._new.append(message)
         self._reactor.post(self._introduce)
+
+    def will_flush(self, store: WorkerStore) -> None:
+        """Send what has become ready in a store."""
+        self._reactor.post(self._flush, store)
+
+    def will_configure(
+        self,
+        user: StoreClient,
+        store: WorkerStore,
+        kind: Type[Any],
+        fields: Tuple[Any, ...],
+        done: Callable[[], None],
+    ) -> None:
+        """Send the store's next setting; ``done()``, in the reactor's thread, when all servers have
+        accepted it. Until then ``user`` is not closed."""
+
+        def configure() -> None:
+            self._configure(kind(store.number, store.next_setting(), *fields), done, user)
+
+        self._reactor.post(configure)
 
     def raise_if_failed(self) -> None:
         """Raise what has made the stores useless, if anything has."""
@@ -226,6 +243,16 @@ class Client:
         for request in requests:
             self._reactor.post(self._ask, request)
         return requests
+
+    def wait_for_others(self, store: WorkerStore) -> None:
+        """`join`, when nothing is under way any more, and wait for all. Raises as `drain`."""
+        self.drain()
+        for request in self.join(store, lambda: None):
+            if not request.done.wait(self._timeout_s):
+                raise WaitTimeout(
+                    f"waited {self._timeout_s:.0f} s for other workers to join; see --timeout"
+                )
+        self.raise_if_failed()
 
     # -- in the reactor's thread --------------------------------------------------------------
 
@@ -324,8 +351,8 @@ class Client:
     def _configure(
         self,
         message: Union[wire.SetOptimizer, wire.SetHyper, wire.Close],
-        done: Callable[[], None] = _nothing,
-        user: Optional["StoreClient"] = None,
+        done: Callable[[], None] = lambda: None,
+        user: Optional[StoreClient] = None,
     ) -> None:
         """Send what every server accepts or fails at; `drain` waits for that, too."""
         self._unfinished += 1
@@ -474,122 +501,3 @@ class Client:
         for idle in self._idle:
             idle.set()
         self._idle.clear()
-
-
-class StoreClient:
-    """One store as its user sees it; every method returns at once and may be called anywhere.
-
-    It is closed when nobody refers to it any more.
-    """
-
-    def __init__(self, client: Client, store: WorkerStore) -> None:
-        self.number = store.number
-        self._client = client
-        self._store = store
-
-    def key(self, name: Union[int, str]) -> Key:
-        return self._store.plan[name]
-
-    @property
-    def keys(self) -> List[Key]:
-        """All that are declared, in that order."""
-        return list(self._store.plan.keys)
-
-    @property
-    def has_whole_keys(self) -> bool:
-        """As its plan says (plan.py)."""
-        return self._store.plan.has_whole_keys
-
-    @property
-    def num_keys(self) -> int:
-        return len(self._store.plan.keys)
-
-    def outgoing(self, key: Key) -> np.ndarray:
-        """The key's place in the staging memory, of its shape and dtype, from where it is sent."""
-        return self._store.outgoing.key(key)
-
-    def incoming(self, key: Key) -> np.ndarray:
-        """The same where its values arrive; perhaps the same place."""
-        return self._store.incoming.key(key)
-
-    def declare(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> Key:
-        """Add a key.
-
-        Raises UsageError if the key exists or its dtype or shape cannot be served, or if the host
-        has not enough memory left.
-        """
-        key = self._store.add(name, shape, dtype)
-        spec = wire.KeySpec(name, tuple(shape), dtype)
-        self._client._will_introduce(wire.Declare(self._store.number, key.number, (spec,)))
-        return key
-
-    def set_optimizer(
-        self,
-        pickled: bytes,
-        lr_mult: wire.Multipliers,
-        wd_mult: wire.Multipliers,
-        has_code: bool = False,
-        done: Callable[[], None] = _nothing,
-    ) -> None:
-        """Have all servers update by an optimizer; ``done()`` when they have accepted it."""
-        self._configure(wire.SetOptimizer, (pickled, lr_mult, wd_mult, has_code), done)
-
-    def set_compression(self, compression: Compression) -> None:
-        """Compress what travels, as all workers do; call before the first push."""
-        self._store.compress(compression)
-        message = wire.SetCompression(self._store.number, compression.params)
-        self._client._will_introduce(message)
-
-    def set_hyper(
-        self,
-        scalars: Dict[str, Union[bool, int, float, None]],
-        lr_mult: wire.Multipliers,
-        wd_mult: wire.Multipliers,
-        done: Callable[[], None] = _nothing,
-    ) -> None:
-        """Change the optimizer's attributes; call when every push has been answered."""
-        self._configure(wire.SetHyper, (scalars, lr_mult, wd_mult), done)
-
-    def join(self, done: Callable[[], None] = _nothing) -> None:
-        """As `wait_for_others`, for the reactor's thread: ``done()`` when all have joined."""
-        self._client.join(self._store, done)
-
-    def wait_for_others(self) -> None:
-        """Say that there is no more to push in this epoch, and wait until all have said so.
-
-        Others' rounds are complete without this worker meanwhile. Raises as `Client.drain`.
-        """
-        self._client.drain()
-        limit_s = self._client._timeout_s
-        for request in self._client.join(self._store, _nothing):
-            if not request.done.wait(limit_s):
-                raise WaitTimeout(
-                    f"waited {limit_s:.0f} s for other workers to join; see --timeout"
-                )
-        self._client.raise_if_failed()
-
-    def announce(self, operation: Operation) -> None:
-        """Say, in program order, that ``operation`` will become ready."""
-        self._store.announced.append(operation)
-
-    def ready(self, operation: Operation) -> None:
-        """What it sends is there, and where its values go is the store's."""
-        store = self._store
-        store.made_ready.append(operation)
-        # Whatever becomes ready before the flush runs leaves with it.
-        if not store.is_flush_posted:
-            store.is_flush_posted = True
-            self._client._reactor.post(self._client._flush, store)
-
-    def fail(self, error: BaryonError) -> None:
-        """As `Client.fail`."""
-        self._client.fail(error)
-
-    def _configure(
-        self, kind: Type[Any], fields: Tuple[Any, ...], done: Callable[[], None]
-    ) -> None:
-        def configure() -> None:
-            message = kind(self.number, self._store.next_setting(), *fields)
-            self._client._configure(message, done, self)
-
-        self._client._reactor.post(configure)

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import wire
 from .answers import Compressed
-from .client import Client, StoreClient
+from .client import Client
 from .compression import Compression
 from .departures import Operation
 from .memory import Memory
@@ -21,6 +21,7 @@ from .rising_store import Rise, RisingStore
 from .row_operation import RowOperation
 from .rows import as_bytes, encoded
 from .store import Reply
+from .store_client import StoreClient
 
 __all__ = ["Relay"]
 
