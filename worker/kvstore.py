@@ -62,6 +62,9 @@ class KVStore(mx.kvstore.KVStore):
             self._session.control, self.rank, self.num_workers, self._store.number
         )
         self._places: Dict[KeyName, Place] = {}
+        # The last of each key, likely to be the next. A place does not refer to it: both would then
+        # wait for the garbage collector, and the store with them, which is closed when they end.
+        self._exchanges: Dict[KeyName, Exchange] = {}
         self._lock = threading.Lock()  # held while a key's steps are queued, which belong together
         self._optimizer: Any = None
         self._hyper: Optional[LiveHyper] = None  # on rank 0
@@ -124,12 +127,12 @@ class KVStore(mx.kvstore.KVStore):
         self._client.raise_if_failed()
         for name, array in first_values(key, value):
             declared = self._store.declare(name, array.shape, np.dtype(array.dtype).name)
-            place = self._places[name] = Place(self._store, declared)
+            self._places[name] = Place(self._store, declared)
             if self.rank == 0:
                 dense = array.tostype("default") if is_sparse(array) else array
                 self._exchange("init", name, [dense], None, 0)
                 if dense is not array:
-                    place.exchange = None  # which would keep the copy
+                    del self._exchanges[name]  # which would keep the copy
 
     def push(self, key: Any, value: Any, priority: int = 0) -> None:
         """Contribute the sum over the devices to each key's next round.
@@ -332,7 +335,7 @@ class KVStore(mx.kvstore.KVStore):
                 self.pull(name, out=value)
         self._client.drain()
         self._open(has_whole_keys=True)
-        self._places = {}
+        self._places, self._exchanges = {}, {}
         for (name, _), value in zip(places, values):
             self.init(name, value)
 
@@ -401,11 +404,11 @@ class KVStore(mx.kvstore.KVStore):
     ) -> None:
         """Queue one key's exchange; the same arrays as the last time need no second look."""
         place = self._place(name)
-        exchange = place.exchange
+        exchange = self._exchanges.get(name)
         if exchange is None or not exchange.is_for(kind, arrays, outs):
             arrays = None if arrays is None else fitting(place.key, arrays)
             outs = None if outs is None else fitting(place.key, outs)
-            exchange = place.exchange = Exchange(kind, place, arrays, outs)
+            exchange = self._exchanges[name] = Exchange(kind, place, arrays, outs)
         if outs is not None:
             place.outs = outs
         if kind == "push":
