@@ -14,7 +14,7 @@ $(STAMP): setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { ./find-python --explain; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { ./find-python --explain; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,data,s3,kubernetes,examples,benchmarks,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,data,s3,kubernetes,benchmarks,test]'
 	@$(BIN)/python -c 'from baryon.ps import import_mxnet; import_mxnet()' || { \
 	    echo "MXNet cannot be imported. If a library is missing: apt-get install libgomp1 libquadmath0"; \
 	    exit 1; }

@@ -13,8 +13,9 @@ On MNIST, whose four idx files lie (packed or not) in the folder that you name, 
 
     python examples/train_digits.py --dataset mnist --data-dir data/mnist --epochs 3
 
-The default images are the 1797 that come with scikit-learn, so nothing is downloaded. The trained
-network is left in output/digits-symbol.json and output/digits-0000.params; --export changes that.
+The default images are the 1797 in digits.npz, beside this file (README.md says whose they are), so
+nothing is downloaded. The trained network is left in output/digits-symbol.json and
+output/digits-0000.params; --export changes that.
 
 How the work is shared. All workers shuffle the training set alike, with a seed made of --seed and
 the epoch, and cut it into equal parts, one each: so all make the same number of steps, as dist_sync
@@ -80,15 +81,14 @@ def compression_params(text):
 
 
 def load_digits():
-    """scikit-learn's 8x8 images, brought to MNIST's form: 28x28 bytes, bright on dark."""
-    from sklearn import datasets  # only this data set needs it
-
-    raw = datasets.load_digits()
-    images = (raw.images * 15).astype(np.uint8).repeat(3, axis=1).repeat(3, axis=2)
+    """8x8 images of 17 shades, brought to MNIST's form: 28x28 bytes, bright on dark."""
+    with np.load(os.path.join(os.path.dirname(os.path.abspath(__file__)), "digits.npz")) as raw:
+        images, labels = raw["images"], raw["labels"]
+    images = (images * 15).repeat(3, axis=1).repeat(3, axis=2)
     images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
     order = np.random.RandomState(0).permutation(len(images))  # the split: never depends on --seed
     test, train = order[:360], order[360:]
-    return images[train], raw.target[train], images[test], raw.target[test]
+    return images[train], labels[train], images[test], labels[test]
 
 
 def read_idx(folder, name, shape):

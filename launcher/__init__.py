@@ -1,37 +1,35 @@
 """The command ``launch.py``: turns a command line into a Job and hands it to the scheduler.
 
-``baryon`` has the commands beside it: ``baryon doctor``.
+``baryon`` has the commands beside it: ``baryon doctor``, and ``status``, ``logs`` and ``stop`` for
+jobs that were detached.
 """
 
 import signal
 import sys
 from typing import Callable, List, Optional
 
-from baryon import __version__
 from baryon.ps import BaryonError, UsageError
-from baryon.scheduler import run
+from baryon.scheduler import Job, run
 
 from .clusters import prepare, preview
+from .flags import Options, parse_command
 from .options import parse, parse_doctor
 
 __all__ = ["baryon", "main"]
 
 Say = Callable[[str], None]
 
-_USAGE = """\
-usage: baryon doctor -H HOSTS [options of launch.py] [command]
-Looks at the hosts of a job and names what is wrong with them. launch.py runs jobs.
-"""
-
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run a job; returns its exit code, 2 if the command line is wrong."""
-    return _guarded("launch.py", _launch, sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    return _guarded("launch.py", lambda say: _launch(words, say))
 
 
 def baryon(argv: Optional[List[str]] = None) -> int:
-    """``baryon doctor``; returns 1 if it finds a problem, 2 if the command line is wrong."""
-    return _guarded("baryon", _command, sys.argv[1:] if argv is None else argv)
+    """Returns 0; 1 if ``doctor`` finds a problem or ``stop`` fails, 2 if the line is wrong."""
+    words = sys.argv[1:] if argv is None else argv
+    return _guarded("baryon", lambda say: _command(words))
 
 
 def _launch(argv: List[str], say: Say) -> int:
@@ -41,31 +39,46 @@ def _launch(argv: List[str], say: Say) -> int:
 
         show(job, preview(job, options))
         return 0
+    if not options.detach:
+        return _run(job, options, say)
+    from .detach import detach
+
+    return detach(
+        job,
+        lambda job, on_taken: _guarded("launch.py", lambda say: _run(job, options, say, on_taken)),
+    )
+
+
+def _run(
+    job: Job, options: Options, say: Say, on_taken: Callable[[str], None] = lambda name: None
+) -> int:
     job, cluster = prepare(job, options, say)
-    return run(job, cluster)
+    return run(job, cluster, on_taken)
 
 
-def _command(argv: List[str], say: Say) -> int:
-    if argv[:1] in (["-h"], ["--help"]):
-        sys.stdout.write(_USAGE)
-        return 0
-    if argv[:1] == ["--version"]:
-        sys.stdout.write(f"baryon {__version__}\n")
-        return 0
-    if argv[:1] != ["doctor"]:
-        word = f"there is no command {argv[0]!r}" if argv else "a command is missing"
-        raise UsageError(f"{word}; there is: baryon doctor -H HOSTS")
-    from .doctor import examine  # as above
+def _command(argv: List[str]) -> int:
+    if argv[:1] == ["doctor"]:
+        from .doctor import examine  # as above
 
-    return examine(*parse_doctor(argv[1:]))
+        return examine(*parse_doctor(argv[1:]))
+    options = parse_command(argv)
+    from . import jobs
+
+    if options.verb == "status":
+        return jobs.status(options.job)
+    if options.verb == "logs":
+        return jobs.logs(options.job, options.task, options.follow)
+    return jobs.stop(options.job)
 
 
-def _guarded(program: str, command: Callable[[List[str], Say], int], argv: List[str]) -> int:
+def _guarded(program: str, command: Callable[[Say], int]) -> int:
+    """What ``command`` returns, or the exit code of the error that it raises, which is said."""
+
     def say(text: str) -> None:
         sys.stderr.write(f"{program}: {text}\n")
 
     try:
-        return command(argv, say)
+        return command(say)
     except BaryonError as error:
         for line in str(error).splitlines():
             say(f"error: {line}")

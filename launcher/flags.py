@@ -9,7 +9,7 @@ from baryon.scheduler import KVSTORE_TYPES
 
 from .hostfile import HostLine
 
-__all__ = ["Options", "parse_flags"]
+__all__ = ["JobCommand", "Options", "parse_command", "parse_flags"]
 
 _LAUNCHERS = ("local", "ssh", "slurm", "sge", "mpi", "kubernetes", "yarn")
 _DESCRIPTION = """\
@@ -20,6 +20,9 @@ Look at every host of a job before it runs, and name every problem with its reme
 keys, versions of Python, MXNet and NumPy, the script and its directory, ports between hosts,
 clocks, memory, GPUs, /dev/shm, limits. The exit code is 1 if there is any problem. It takes
 launch.py's own flags."""
+_JOBS = """\
+Looks after jobs: those to come (doctor), and those that launch.py --detach has started, from any
+shell of the machine that it was called on."""
 _EPILOG = """\
 The command may be a Python file, run by this interpreter (over ssh: the same path there), or any
 program with its arguments; all that follows it belongs to it. The exit code is 0 if every worker
@@ -40,6 +43,7 @@ class Options(argparse.Namespace):
     env_worker: List[str]
     p3: bool
     dry_run: bool
+    detach: bool
     workers_per_host: Optional[int]
     devices: int
     kvstore: Optional[str]
@@ -66,6 +70,7 @@ class Options(argparse.Namespace):
     job_name: Optional[str]
     mail: Optional[str]
     constraint: Optional[str]
+    pe: Optional[str]
     extra: List[str]
     template: Optional[str]
     job_dir: Optional[str]
@@ -84,6 +89,15 @@ class Options(argparse.Namespace):
     lines: Tuple[HostLine, ...] = ()  # of the host file, one for each host of the job
 
 
+class JobCommand(argparse.Namespace):
+    """What ``baryon VERB`` is to do, with which detached job; None is the newest."""
+
+    verb: str
+    job: Optional[str]
+    task: Optional[str]
+    follow: bool
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if "required: -n" in message:
@@ -94,6 +108,22 @@ class _Parser(argparse.ArgumentParser):
 def parse_flags(argv: List[str], is_doctor: bool = False) -> Options:
     """What ``argv`` (without the program's name) says; raises UsageError."""
     return _parser(is_doctor).parse_args(argv, namespace=Options())
+
+
+def parse_command(argv: List[str]) -> JobCommand:
+    """What the words after ``baryon`` say, other than ``doctor``'s; raises UsageError."""
+    parser = _Parser(prog="baryon", description=_JOBS, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"baryon {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+    verbs.add_parser("doctor", help="look at the hosts of a job: baryon doctor -H HOSTS")
+    status = verbs.add_parser("status", help="how a detached job is, or which there are")
+    logs = verbs.add_parser("logs", help="what a detached job has written")
+    stop = verbs.add_parser("stop", help="end a detached job")
+    for verb in (status, logs, stop):
+        verb.add_argument("job", nargs=None if verb is stop else "?", metavar="JOB")
+    logs.add_argument("--task", metavar="TASK", help="of one task only, as worker-0")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the job's end")
+    return parser.parse_args(argv, namespace=JobCommand())
 
 
 def _parser(is_doctor: bool) -> argparse.ArgumentParser:
@@ -128,8 +158,8 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
     add(
         "--launcher", choices=_LAUNCHERS,
         metavar="NAME",
-        help="how tasks are started: ssh, local, slurm or kubernetes (default: ssh with -H, "
-        "local without); local with -H simulates those hosts on this machine",
+        help="how tasks are started: ssh, local, slurm, sge, mpi or kubernetes (default: ssh with "
+        "-H, local without); local with -H simulates those hosts on this machine",
     )  # fmt: skip
     add(
         "--sync-dst-dir", metavar="DIR",
@@ -144,6 +174,11 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
     add("--env-worker", action="append", default=[], metavar="K:V", help="for workers only")
     add("--p3", action="store_true", help="accepted; big arrays are always sliced and prioritised")
     add("--dry-run", action="store_true", help="print what would run where, and run nothing")
+    add(
+        "--detach", action="store_true",
+        help="print the job's name and return as soon as it waits in the queue or runs; then "
+        "baryon status, logs and stop are for it",
+    )  # fmt: skip
     add(
         "--workers-per-host", type=int, metavar="N",
         help="workers on each host (default: its slots; all on one host with local; with a "
@@ -226,7 +261,8 @@ def _add_ssh(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_manager(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("jobs of a cluster manager (slurm, kubernetes)").add_argument
+    title = "jobs of a cluster manager (--launcher slurm, sge, mpi, kubernetes)"
+    add = parser.add_argument_group(title).add_argument
     add("--queue", "--partition", metavar="NAME", help="where the job waits")
     add("--account", metavar="NAME", help="whom it is charged to")
     add("--time", metavar="LIMIT", help="its time limit, as the manager writes it: 4:00:00")
@@ -239,6 +275,7 @@ def _add_manager(parser: argparse.ArgumentParser) -> None:
     add("--job-name", metavar="NAME", help="its name in the queue (default: the command's)")
     add("--mail", metavar="ADDRESS", help="who is told of its end")
     add("--constraint", metavar="WORDS", help="what its hosts must have")
+    add("--pe", metavar="NAME", help="SGE's parallel environment that keeps CPUs on one host")
     add(
         "--extra", action="append", default=[], metavar="OPTIONS",
         help="more options for the manager's own command: --extra='--exclusive --nice=5'",

@@ -75,7 +75,12 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         faults.append("--launcher ssh needs hosts: -H FILE, or -H node1,node2")
     if launcher != "kubernetes" and options.image is not None:
         faults.append("--image is for --launcher kubernetes")
-    if launcher in MANAGERS and options.hostfile is not None:
+    if launcher == "mpi" and options.hostfile is None and not allocated_hosts("mpi", os.environ):
+        faults.append(
+            "--launcher mpi needs hosts: -H FILE, or an allocation of Slurm, PBS, Grid Engine or "
+            "LSF to run in"
+        )
+    if launcher in MANAGERS and launcher != "mpi" and options.hostfile is not None:
         faults.append(f"-H is not for --launcher {launcher}, which chooses the hosts itself")
     devices = _devices(options, faults)
     groups = () if faults else _groups(options.topology, hosts, faults)

@@ -16,7 +16,7 @@ from .security import Authenticator, KeyPair, new_key_pair, secure_client, secur
 from .wire import Codec, GetState, Message, Multipliers, Open, PutState, StateSpec
 
 if TYPE_CHECKING:
-    from .client import Client, StoreClient
+    from .client import Client
     from .compression import Compression, compression_of
     from .departures import Operation
     from .link import ServerAddress
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .rows import Rows, ids_in, rows_in, summed, union
     from .server import Server
     from .states import SliceState, flatten, layout_of, piece_of, pieces, unflatten
+    from .store_client import StoreClient
 
 __all__ = [
     "Authenticator",
@@ -105,7 +106,7 @@ _LATER = {
     "union": "rows",
     "Server": "server",
     "ServerAddress": "link",
-    "StoreClient": "client",
+    "StoreClient": "store_client",
     "array_over": "mxnet_compat",
     "dump_optimizer": "optimizer",
     "import_mxnet": "mxnet_compat",

@@ -81,6 +81,9 @@ class Answers:
             payload = codec.encode(value, self._residuals[slice_], version)
             codec.decode(payload, value)
         else:
+            if self._residuals.pop(slice_, None) is not None:
+                # Up to now whole values were sent, which nobody has kept: no change is of use.
+                version = self._versions[slice_] = version + 1
             with np.errstate(all="ignore"):
                 payload = codec.encode(exact - value, None, version)
             add_change(self._compression, payload, value)

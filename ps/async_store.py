@@ -102,8 +102,7 @@ class AsyncStore(Store[AsyncSlot]):
             for child in (*slot.askers, *slot.waiting):
                 round_ = slot.rounds[child]
                 missing = self._behind(slot, round_) if slot.initialised else ()
-                first = () if self.first is None else (self.first,)
-                found.setdefault(child, Wait(child, name, round_, missing or first))
+                found.setdefault(child, Wait(child, name, round_, missing or self._firsts()))
         return list(found.values())
 
     def _reset_rounds(self) -> None:

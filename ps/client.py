@@ -1,20 +1,25 @@
 """A worker's side of the data plane.
 
-`StoreClient` is called by the script's thread and by MXNet's engine threads; it only posts.
-`Client` and everything behind it runs in the reactor's thread. An operation says where its bytes
-lie and where its values go: the script's own arrays, or the key's place in the store's staging
-memory (staging.py). The engine's dependencies see to it that nobody else touches either before the
-operation is done.
+The script's thread and MXNet's engine threads call a `StoreClient` (store_client.py), which only
+posts. `Client` and everything behind it runs in the reactor's thread. An operation says where its
+bytes lie and where its values go: the script's own arrays, or the key's place in the store's
+staging memory (staging.py). The engine's dependencies see to it that nobody else touches either
+before the operation is done.
 
 A connection that breaks is made anew, and what is not answered is sent again: all that servers
 must know (`Open`, `Declare`), then settings not accepted, then operations not answered. A link
 that stays down for ``silence_s`` fails everything, with the server's name.
+
+A store is closed when nobody refers to its `StoreClient` any more. Whoever begins an operation does
+so until it is done, and so do settings that are not accepted: nothing is under way then. Python may
+notice that in any thread, so no more is done there than to post it.
 """
 
 import functools
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Tuple, Type, Union
 
@@ -22,19 +27,19 @@ import numpy as np
 import zmq
 
 from . import wire
-from .compression import Compression
 from .departures import Operation, Run
 from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
 from .link import Link, ServerAddress
 from .memory import HostMemory, Memory, staging
-from .plan import Key, Plan
+from .plan import Plan
 from .reactor import Reactor
 from .requests import Request, Requests
 from .security import KeyPair
 from .staging import WorkerStore
+from .store_client import StoreClient
 from .window import Window
 
-__all__ = ["Client", "StoreClient"]
+__all__ = ["Client"]
 
 # What may be on its way, being summed, or on its way back: measured at 1 Gbit/s, 4 hosts, where 8
 # MiB are too few and 24 too many; and as much as keeps a link busy, however many there are.
@@ -54,18 +59,21 @@ def _count_fork() -> None:
 os.register_at_fork(after_in_child=_count_fork)
 
 
+Introduction = Union[wire.Open, wire.SetCompression, wire.Declare]
+
+
 class _Setting:
-    """A SetOptimizer or SetHyper that some servers have not accepted yet."""
+    """A SetOptimizer, SetHyper or Close that some servers have not accepted yet; until then
+    ``user`` is not closed."""
 
-    __slots__ = ("done", "remaining")
+    __slots__ = ("done", "remaining", "user")
 
-    def __init__(self, remaining: int, done: Callable[[], None]) -> None:
+    def __init__(
+        self, remaining: int, done: Callable[[], None], user: Optional[StoreClient] = None
+    ) -> None:
         self.remaining = remaining
         self.done = done
-
-
-def _nothing() -> None:
-    pass
+        self.user = user
 
 
 class Client:
@@ -108,8 +116,8 @@ class Client:
         self._links: List[Link] = []
         window_nbytes = max(_WINDOW_NBYTES, _LINK_NBYTES * len(servers))
         self._window = Window(reactor, window_nbytes, self._send_now)
-        self._introduction: List[wire.Message] = []  # what each server must know, in order
-        self._new: Deque[wire.Message] = deque()  # the same, not yet told
+        self._introduction: List[Introduction] = []  # what each server must know, in order
+        self._new: Deque[Introduction] = deque()  # the same, not yet told
         self._stores: Dict[int, WorkerStore] = {}
         self._error: Optional[BaryonError] = None
         self._requests = Requests()
@@ -122,7 +130,7 @@ class Client:
 
     def open(
         self, message: wire.Open, memory: Optional[Tuple[Memory, Memory]] = None
-    ) -> "StoreClient":
+    ) -> StoreClient:
         """Open a new store; workers open the same stores under the same numbers.
 
         ``memory`` is where its gradients leave from and where its values arrive, if not the usual.
@@ -134,12 +142,35 @@ class Client:
                 memory = memory[0], memory[0]
         plan = Plan(self._num_owners, has_whole_keys=message.has_whole_keys)
         store = self._stores[number] = WorkerStore(number, plan, *memory)
-        self._will_introduce(message)
-        return StoreClient(self, store)
+        self.will_introduce(message)
+        client = StoreClient(self, store)
+        weakref.finalize(client, self._reactor.post, self._close_store, store).atexit = False
+        return client
 
-    def _will_introduce(self, message: wire.Message) -> None:
+    def will_introduce(self, message: Introduction) -> None:
+        """Tell all servers, on each connection, before anything that is sent later."""
         self._new.append(message)
         self._reactor.post(self._introduce)
+
+    def will_flush(self, store: WorkerStore) -> None:
+        """Send what has become ready in a store."""
+        self._reactor.post(self._flush, store)
+
+    def will_configure(
+        self,
+        user: StoreClient,
+        store: WorkerStore,
+        kind: Type[Any],
+        fields: Tuple[Any, ...],
+        done: Callable[[], None],
+    ) -> None:
+        """Send the store's next setting; ``done()``, in the reactor's thread, when all servers have
+        accepted it. Until then ``user`` is not closed."""
+
+        def configure() -> None:
+            self._configure(kind(store.number, store.next_setting(), *fields), done, user)
+
+        self._reactor.post(configure)
 
     def raise_if_failed(self) -> None:
         """Raise what has made the stores useless, if anything has."""
@@ -176,12 +207,17 @@ class Client:
         payload: Optional[np.ndarray] = None,
     ) -> Tuple[Any, np.ndarray]:
         """Send ``message(serial)`` to an owner; waits for the answer and returns it and its payload
-        (uint8). For clients that speak to the owners. Raises as `drain`."""
+        (uint8). For clients that speak to the owners.
+
+        Raises as `drain`, and UsageError with what the owner says against an answer.
+        """
         request = Request(owner, message, payload)
         self._reactor.post(self._ask, request)
         if not request.done.wait(self._timeout_s):
             raise WaitTimeout(f"server {owner} did not answer in {self._timeout_s:.0f} s")
         self.raise_if_failed()
+        if isinstance(request.answer, wire.State) and request.answer.error:
+            raise UsageError(f"server {owner}: {request.answer.error}")
         return request.answer, request.payload
 
     def join(self, store: WorkerStore, done: Callable[[], None]) -> List[Request]:
@@ -207,6 +243,16 @@ class Client:
         for request in requests:
             self._reactor.post(self._ask, request)
         return requests
+
+    def wait_for_others(self, store: WorkerStore) -> None:
+        """`join`, when nothing is under way any more, and wait for all. Raises as `drain`."""
+        self.drain()
+        for request in self.join(store, lambda: None):
+            if not request.done.wait(self._timeout_s):
+                raise WaitTimeout(
+                    f"waited {self._timeout_s:.0f} s for other workers to join; see --timeout"
+                )
+        self.raise_if_failed()
 
     # -- in the reactor's thread --------------------------------------------------------------
 
@@ -284,20 +330,36 @@ class Client:
                 link.send(message)
                 link.flush()
 
+    def _close_store(self, store: WorkerStore) -> None:
+        """Forget a store; the servers hear of it when its values are not looked at any more.
+
+        Where values lie in the memory of the host, MXNet may still copy some, and they are the
+        servers' to discard when all have closed.
+        """
+        self._introduce()
+        number = store.number
+        del self._stores[number]
+        self._introduction = [one for one in self._introduction if one.store != number]
+        buckets = store.plan.buckets
+        near = {b.region.start for b in buckets if self._servers[self._way(b.server)].is_shared}
+        store.incoming.discard(keep=near)  # what servers of this host have written
+        store.outgoing.discard()
+        close = wire.Close(number, store.next_setting())
+        area = store.incoming.area
+        weakref.finalize(area, self._reactor.post, self._configure, close).atexit = False
+
     def _configure(
         self,
-        store: WorkerStore,
-        kind: Type[wire.Message],
-        fields: Tuple[Any, ...],
-        done: Callable[[], None],
+        message: Union[wire.SetOptimizer, wire.SetHyper, wire.Close],
+        done: Callable[[], None] = lambda: None,
+        user: Optional[StoreClient] = None,
     ) -> None:
         """Send what every server accepts or fails at; `drain` waits for that, too."""
         self._unfinished += 1
-        serial = store.next_setting()
-        message = kind(store.number, serial, *fields)
-        self._accepting[store.number, serial] = _Setting(len(self._links), done)
+        name = message.store, message.serial
+        self._accepting[name] = _Setting(len(self._links), done, user)
         for link in self._links:
-            link.unaccepted[store.number, serial] = message
+            link.unaccepted[name] = message
             link.send(message)
             link.flush()
 
@@ -326,13 +388,13 @@ class Client:
         for link in self._links:
             link.flush()
 
-    def _link(self, owner: int) -> Link:
-        """The way to an owner: its own, or the only one there is."""
-        return self._links[owner if len(self._links) > 1 else 0]
+    def _way(self, owner: int) -> int:
+        """The number of the link to an owner: its own, or the only one there is."""
+        return owner if len(self._servers) > 1 else 0
 
     def _send_runs(self, store: WorkerStore, runs: Iterable[Run]) -> None:
         for run in runs:
-            link = self._link(run.slices[0].bucket.server)
+            link = self._links[self._way(run.slices[0].bucket.server)]
             if link.server.is_shared:
                 if not run.is_framed:
                     store.fill(run)
@@ -439,118 +501,3 @@ class Client:
         for idle in self._idle:
             idle.set()
         self._idle.clear()
-
-
-class StoreClient:
-    """One store as its user sees it; every method returns at once and may be called anywhere."""
-
-    def __init__(self, client: Client, store: WorkerStore) -> None:
-        self.number = store.number
-        self._client = client
-        self._store = store
-
-    def key(self, name: Union[int, str]) -> Key:
-        return self._store.plan[name]
-
-    @property
-    def keys(self) -> List[Key]:
-        """All that are declared, in that order."""
-        return list(self._store.plan.keys)
-
-    @property
-    def has_whole_keys(self) -> bool:
-        """As its plan says (plan.py)."""
-        return self._store.plan.has_whole_keys
-
-    @property
-    def num_keys(self) -> int:
-        return len(self._store.plan.keys)
-
-    def outgoing(self, key: Key) -> np.ndarray:
-        """The key's place in the staging memory, of its shape and dtype, from where it is sent."""
-        return self._store.outgoing.key(key)
-
-    def incoming(self, key: Key) -> np.ndarray:
-        """The same where its values arrive; perhaps the same place."""
-        return self._store.incoming.key(key)
-
-    def declare(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> Key:
-        """Add a key.
-
-        Raises UsageError if the key exists or its dtype or shape cannot be served, or if the host
-        has not enough memory left.
-        """
-        key = self._store.add(name, shape, dtype)
-        spec = wire.KeySpec(name, tuple(shape), dtype)
-        self._client._will_introduce(wire.Declare(self._store.number, key.number, (spec,)))
-        return key
-
-    def set_optimizer(
-        self,
-        pickled: bytes,
-        lr_mult: wire.Multipliers,
-        wd_mult: wire.Multipliers,
-        has_code: bool = False,
-        done: Callable[[], None] = _nothing,
-    ) -> None:
-        """Have all servers update by an optimizer; ``done()`` when they have accepted it."""
-        self._configure(wire.SetOptimizer, (pickled, lr_mult, wd_mult, has_code), done)
-
-    def set_compression(self, compression: Compression) -> None:
-        """Compress what travels, as all workers do; call before the first push."""
-        self._store.compress(compression)
-        message = wire.SetCompression(self._store.number, compression.params)
-        self._client._will_introduce(message)
-
-    def set_hyper(
-        self,
-        scalars: Dict[str, Union[bool, int, float, None]],
-        lr_mult: wire.Multipliers,
-        wd_mult: wire.Multipliers,
-        done: Callable[[], None] = _nothing,
-    ) -> None:
-        """Change the optimizer's attributes; call when every push has been answered."""
-        self._configure(wire.SetHyper, (scalars, lr_mult, wd_mult), done)
-
-    def join(self, done: Callable[[], None] = _nothing) -> None:
-        """As `wait_for_others`, for the reactor's thread: ``done()`` when all have joined."""
-        self._client.join(self._store, done)
-
-    def wait_for_others(self) -> None:
-        """Say that there is no more to push in this epoch, and wait until all have said so.
-
-        Others' rounds are complete without this worker meanwhile. Raises as `Client.drain`.
-        """
-        self._client.drain()
-        limit_s = self._client._timeout_s
-        for request in self._client.join(self._store, _nothing):
-            if not request.done.wait(limit_s):
-                raise WaitTimeout(
-                    f"waited {limit_s:.0f} s for other workers to join; see --timeout"
-                )
-        self._client.raise_if_failed()
-
-    def announce(self, operation: Operation) -> None:
-        """Say, in program order, that ``operation`` will become ready."""
-        self._store.announced.append(operation)
-
-    def ready(self, operation: Operation) -> None:
-        """What it sends is there, and where its values go is the store's."""
-        store = self._store
-        store.made_ready.append(operation)
-        # Whatever becomes ready before the flush runs leaves with it.
-        if not store.is_flush_posted:
-            store.is_flush_posted = True
-            self._client._reactor.post(self._client._flush, store)
-
-    def fail(self, error: BaryonError) -> None:
-        """As `Client.fail`."""
-        self._client.fail(error)
-
-    def _configure(
-        self, kind: Type[wire.Message], fields: Tuple[Any, ...], done: Callable[[], None]
-    ) -> None:
-        self._post(self._client._configure, self._store, kind, fields, done)
-
-    def _post(self, callback: Callable[..., None], *args: Any) -> None:
-        self._client._reactor.post(callback, *args)

@@ -71,7 +71,7 @@ class Link:
         # For how long it has been down since it was last of use, as far as `pass_time` has said:
         # a connection that comes up and breaks under its load, again and again, is of no use.
         self.down_s = 0.0
-        # (store, serial) -> SetOptimizer or SetHyper
+        # (store, serial) -> SetOptimizer, SetHyper or Close
         self.unaccepted: Dict[Tuple[int, int], wire.Message] = {}
         self._reactor = reactor
         self._context = context

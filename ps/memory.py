@@ -11,6 +11,9 @@ keep small. The file is sparse: every area begins at a fixed place of its own, t
 only what is mapped takes memory. It is reserved before it is mapped: a host without enough of it
 gives an error here and not a SIGBUS at some later time.
 
+What nobody uses any more has to be given back by somebody (`Memory.discard`): the end of a mapping
+leaves the file's pages where they are.
+
 Rejected: POSIX shared memory with names in /dev/shm, which outlives whoever is killed; descriptors
 handed down, which a wrapper script that closes them would lose.
 """
@@ -20,7 +23,7 @@ import errno
 import mmap
 import os
 import weakref
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Container, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -41,20 +44,28 @@ _LIBC.mmap.argtypes = (
     *(ctypes.c_int, ctypes.c_int, ctypes.c_int64),
 )
 _LIBC.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class Area:
-    """Memory that a process has for itself: zeros, taken from the system as they are touched."""
+    """Memory that a process has for itself: zeros, taken from the system as they are touched.
+
+    If it is shared, it is alive as long as anything of it is mapped.
+    """
 
     def map(self, start: int, nbytes: int) -> np.ndarray:
         """Bytes ``start ... start + nbytes``, as uint8. Pieces must not overlap."""
         return np.zeros(nbytes, np.uint8)
+
+    def discard(self, start: int) -> None:
+        """Give the piece back to the system when nothing in this process refers to it any more."""
 
 
 class _SharedArea(Area):
     def __init__(self, descriptor: int, offset: int) -> None:
         self._descriptor = descriptor
         self._offset = offset
+        self._pieces: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
     def map(self, start: int, nbytes: int) -> np.ndarray:
         offset, nbytes = self._offset + start, max(nbytes, 1)
@@ -67,7 +78,17 @@ class _SharedArea(Area):
                 f"this host has no {nbytes >> 20} MiB of memory left for gradients and values; "
                 "run fewer workers on it, or a smaller model"
             ) from error
-        return np.frombuffer(_map(self._descriptor, nbytes, offset), np.uint8)
+        buffer = self._pieces[start] = _map(self._descriptor, nbytes, offset)
+        buffer.area = self
+        return np.frombuffer(buffer, np.uint8)
+
+    def discard(self, start: int) -> None:
+        buffer = self._pieces.get(start)
+        if buffer is not None:
+            # Finalizers run in the reverse of the order in which they were made: before munmap.
+            address, nbytes = ctypes.addressof(buffer), ctypes.sizeof(buffer)
+            remove = mmap.MADV_REMOVE  # the file's pages, too
+            weakref.finalize(buffer, _LIBC.madvise, address, nbytes, remove).atexit = False
 
 
 def _map(descriptor: int, nbytes: int, offset: int) -> Any:
@@ -106,7 +127,7 @@ class Memory:
     """An area with the layout of a plan."""
 
     def __init__(self, area: Optional[Area] = None) -> None:
-        self._area = area or Area()
+        self.area = area or Area()
         self._regions: Dict[int, np.ndarray] = {}  # start -> bytes
         self._buckets: Dict[int, np.ndarray] = {}  # index -> bytes
         self._slices: Dict[Slice, np.ndarray] = {}  # its elements
@@ -121,11 +142,19 @@ class Memory:
         if found is None:
             region = bucket.region
             if region.start not in self._regions:
-                self._regions[region.start] = self._area.map(region.start, region.nbytes)
+                self._regions[region.start] = self.area.map(region.start, region.nbytes)
             start = bucket.start - region.start
             found = self._regions[region.start][start : start + bucket.capacity]
             self._buckets[bucket.index] = found
         return found
+
+    def discard(self, keep: Container[int] = ()) -> None:
+        """Nobody needs what lies here, but for the regions that begin at ``keep``: give it back to
+        the system once this process does not refer to it any more. Other tasks may have it mapped,
+        and must not look."""
+        for start in self._regions:
+            if start not in keep:
+                self.area.discard(start)
 
     def run(self, run: Sequence[Slice]) -> np.ndarray:
         """The bytes of neighbouring slices of a bucket, from the first to the last, as uint8."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import wire
 from .answers import Compressed
-from .client import Client, StoreClient
+from .client import Client
 from .compression import Compression
 from .departures import Operation
 from .memory import Memory
@@ -21,6 +21,7 @@ from .rising_store import Rise, RisingStore
 from .row_operation import RowOperation
 from .rows import as_bytes, encoded
 from .store import Reply
+from .store_client import StoreClient
 
 __all__ = ["Relay"]
 
@@ -69,6 +70,10 @@ class Relay:
         """``memory``: of the store below, where its sums lie and where its values are read."""
         self._above[message.store] = self._client.open(message, memory)
         self._accepted[message.store] = 0
+
+    def close(self, number: int) -> None:
+        """All children have closed a store: close it above."""
+        del self._above[number], self._accepted[number]
 
     def declare(self, number: int, plan: Plan) -> None:
         """Declare to those above what ``plan`` has and they do not know."""

@@ -26,15 +26,15 @@ from .endpoints import bind_to, endpoint_of
 from .errors import BaryonError, ProtocolError, UsageError
 from .memory import HostMemory, Memory, staging
 from .optimizer import SliceUpdater, load_optimizer
-from .plan import Plan, Slice
+from .plan import Plan
 from .reactor import Reactor
 from .relay import Relay
 from .rising_store import RisingStore
 from .security import Authenticator, KeyPair, secure_server
 from .stalls import StallWatch
-from .states import Arrivals, SliceState, piece_of
 from .store import Payload, Reply, Store
 from .sync_store import SyncStore
+from .transfers import Transfers
 
 __all__ = ["Server"]
 
@@ -76,11 +76,11 @@ class Server:
         self._memory = memory
         self._areas: Dict[Tuple[int, int], Memory] = {}  # (store, member) -> what it sends
         self._stores: Dict[int, Store[Any]] = {}
+        self._opened: Dict[int, Tuple[int, wire.Open]] = {}  # store -> who opened it first, how
+        self._closed: Dict[int, Set[int]] = {}  # store -> children that will not use it again
         self._joining: Dict[int, Dict[int, int]] = {}  # store -> child -> its Join's serial number
         self._joining_above: Set[int] = set()  # stores
-        self._arrivals: Dict[int, Arrivals] = {}  # store -> states that have come in part
-        # child -> the state that it is getting, piece by piece
-        self._leaving: Dict[int, Tuple[Slice, Optional[SliceState]]] = {}
+        self._transfers = Transfers()
         self._relay: Optional[Relay] = None
         self._left: Set[int] = set()  # ranks of workers
         self._failure: Optional[str] = None
@@ -103,6 +103,7 @@ class Server:
             wire.Batch: self._batch,
             wire.Hello: self._hello,
             wire.Open: self._open,
+            wire.Close: self._close,
             wire.Declare: self._declare,
             wire.Init: self._init,
             wire.Push: self._push,
@@ -230,8 +231,17 @@ class Server:
         number = message.store
         if number not in self._stores:
             self._stores[number] = self._new_store(message)
+            self._opened[number] = child, message
             for rank in self._left:
                 self._store_left(number, rank)
+        author, first = self._opened[number]
+        if message != first:
+            name = self._children.name
+            raise UsageError(
+                f"kvstore number {number} is {_kind(first)} on {name(author)} and "
+                f"{_kind(message)} on {name(child)}; create the same kvstores in the same order, "
+                "and give them like optimizers, on all workers"
+            )
         return []
 
     def _new_store(self, message: wire.Open) -> Store[Any]:
@@ -254,17 +264,43 @@ class Server:
         self._relay.open(message, (outgoing, values))
         return RisingStore(self._index, plan, children, values, outgoing, names, first)
 
+    def _close(self, child: int, message: wire.Close) -> List[Reply]:
+        self._closed.setdefault(message.store, set()).add(child)  # perhaps before others open it
+        self._reply(child, wire.Accepted(message.store, message.serial))
+        self._drop_if_closed(message.store)
+        return []
+
+    def _drop_if_closed(self, number: int) -> None:
+        """Forget a store that all of its children have closed, if not left."""
+        store, closed = self._stores.get(number), self._closed.get(number)
+        if store is None or closed is None:
+            return
+        if not all(child in closed or self._has_left(child) for child in store.children):
+            return
+        del self._stores[number], self._opened[number], self._closed[number]
+        self._joining.pop(number, None)
+        self._transfers.close(number)
+        self._areas = {name: area for name, area in self._areas.items() if name[0] != number}
+        if self._relay is None:
+            store.discard()
+        else:
+            self._relay.close(number)
+
+    def _has_left(self, child: int) -> bool:
+        return self._left.issuperset(self._children.all[child].ranks)
+
     def _leave(self, rank: int) -> None:
         self._left.add(rank)
-        for number in self._stores:
+        for number in list(self._stores):
             self._store_left(number, rank)
+            self._drop_if_closed(number)
 
     def _store_left(self, number: int, rank: int) -> None:
         store = self._stores[number]
         child = self._children.workers().get(rank, -1)
         if not isinstance(store, AsyncStore):
             child = self._children.child_above(rank)
-        if child >= 0 and self._left.issuperset(self._children.all[child].ranks):
+        if child >= 0 and self._has_left(child):
             self._send(number, store.leave(child))
             self._look_for_end_of_epoch(number)
         if rank == 0:
@@ -293,7 +329,7 @@ class Server:
         self._joining_above.discard(number)
         self._stores[number].begin_epoch()
         for child, serial in self._joining.pop(number, {}).items():
-            if not self._left.issuperset(self._children.all[child].ranks):
+            if not self._has_left(child):
                 self._reply(child, wire.Joined(serial))
 
     def _declare(self, child: int, message: wire.Declare) -> List[Reply]:
@@ -341,6 +377,7 @@ class Server:
                 )
             m = message
             optimizer = load_optimizer(m.pickled, m.lr_mult, m.wd_mult, m.has_code)
+            self._transfers.drop_arrivals(m.store)
             replies = store.set_update(SliceUpdater(optimizer))
         self._reply(child, wire.Accepted(message.store, message.serial))
         return replies
@@ -372,37 +409,18 @@ class Server:
         return []
 
     def _get_state(self, child: int, message: wire.GetState) -> List[Reply]:
-        m = message
-        store, updater = self._updated(child, m)
-        slice_, _ = store.unit(m.bucket, m.position)
-        if (m.array, m.start) == (0, 0) or self._leaving[child][0] is not slice_:
-            self._leaving[child] = slice_, updater.state(slice_)
-        state = self._leaving[child][1]
-        answer = wire.State(m.serial, None if state is None else state.spec)
-        self._reply(
-            child, answer, None if state is None else piece_of(state.arrays, m.array, m.start)
-        )
+        store = self._stores.get(message.store)
+        name = self._children.name(child)
+        self._reply(child, *self._transfers.get(child, name, message, store))
         return []
 
     def _put_state(self, child: int, message: wire.PutState, payload: np.ndarray) -> List[Reply]:
-        m = message
-        store, updater = self._updated(child, m)
+        name = self._children.name(child)
         if child != self._children.workers().get(0):
-            raise ProtocolError(f"{self._children.name(child)} sent a state; only rank 0's counts")
-        slice_, value = store.unit(m.bucket, m.position)
-        arrivals = self._arrivals.setdefault(m.store, Arrivals())
-        state = arrivals.put(slice_, m.spec, m.array, m.start, payload)
-        if state is not None:
-            updater.restore(slice_, value, state)
-        self._reply(child, wire.Stored(m.serial))
+            raise ProtocolError(f"{name} sent a state; only rank 0's counts")
+        self._transfers.put(name, message, self._store(message), payload)
+        self._reply(child, wire.Stored(message.serial))
         return []
-
-    def _updated(self, child: int, message: Any) -> Tuple[Store[Any], SliceUpdater]:
-        """A store that this server updates by an optimizer, and what does it."""
-        store = self._store(message)
-        if not isinstance(store.update, SliceUpdater):
-            raise ProtocolError(f"{self._children.name(child)} asked for states of no optimizer")
-        return store, store.update
 
     def _check_first(self, child: int, store: Store[Any], wrong: str) -> None:
         """Raise ProtocolError unless worker 0 speaks, or is below the child that does."""
@@ -485,3 +503,11 @@ class Server:
                 self._fail(stall.text(self._children.name))
                 return
             log.warning("%s", stall.text(self._children.name))
+
+
+def _kind(message: wire.Open) -> str:
+    """What a worker has opened, for people."""
+    extras = ["whole keys"] if message.has_whole_keys else []
+    if message.staleness is not None:
+        extras.append(f"a staleness of {message.staleness}")
+    return " with ".join([repr(message.kind), *([" and ".join(extras)] if extras else [])])

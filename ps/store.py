@@ -15,6 +15,7 @@ has asked for on a connection is answered once on that connection: when it conne
 again.
 """
 
+import abc
 from typing import (
     Callable,
     Dict,
@@ -95,7 +96,7 @@ class Slot:
 S = TypeVar("S", bound=Slot)
 
 
-class Store(Generic[S]):
+class Store(abc.ABC, Generic[S]):
     """Slices of one store that server number ``server`` owns, for ``children``.
 
     ``names`` are those of all the server's children, for messages; ``first`` is the child that
@@ -162,6 +163,10 @@ class Store(Generic[S]):
                     f"{self._declared[child]}, and not as it had before"
                 )
             self._declared[child] = max(self._declared[child], number + 1)
+
+    @property
+    def children(self) -> Iterable[int]:
+        return self._declared
 
     def is_new_setting(self, serial: int) -> bool:
         """Count a SetOptimizer or SetHyper; False if it is a repeat, which must do nothing."""
@@ -293,6 +298,10 @@ class Store(Generic[S]):
         if any(slot.waiting and self._is_for_first(slot) for slot in self._all_slots()):
             raise UsageError("worker 0 has ended without initialising a key that others pull")
 
+    def discard(self) -> None:
+        """Nobody will ask for a value any more: the memory is not needed."""
+        self._memory.discard()
+
     # -- what it knows ------------------------------------------------------------------------
 
     def values(self, reply: Reply) -> np.ndarray:
@@ -309,42 +318,52 @@ class Store(Generic[S]):
             first = reply.first + part.start
             yield reply._replace(first=first, num_slices=part.num_slices), part.compressed
 
-    def unit(self, bucket: int, position: int) -> Tuple[Slice, np.ndarray]:
-        """What is updated at once and begins with a slice: that slice, or its whole key; with its
-        value (1-D). Raises ProtocolError if nothing does."""
+    def unit(self, bucket: int, position: int) -> Slice:
+        """What is updated at once and begins with a slice, by which it is named: that slice, or its
+        whole key. Raises ProtocolError if nothing does."""
         (slot,) = self._run(bucket, position, 1)
-        if not self.plan.has_whole_keys:
-            return slot.slice, self._exact(slot.slice, slot.value)
-        if slot.slice.index:
+        if self.plan.has_whole_keys and slot.slice.index:
             raise ProtocolError(f"{slot.slice} is not updated by itself")
-        return slot.slice, self._exact(slot.slice, self._memory.key(slot.slice.key).reshape(-1))
+        return slot.slice
 
+    def updated(self, unit: Slice) -> np.ndarray:
+        """The value of a `unit` that an optimizer changes, 1-D. Raises ProtocolError before there
+        is a first one."""
+        slices = unit.key.slices if self.plan.has_whole_keys else [unit]
+        if not all(self._slots[s.bucket.index][s.position].initialised for s in slices):
+            raise ProtocolError(f"{unit} has no value yet")
+        value = self._memory.slice(unit)
+        if self.plan.has_whole_keys:
+            value = self._memory.key(unit.key).reshape(-1)
+        return self._exact(unit, value)
+
+    @abc.abstractmethod
     def waits(self) -> List[Wait]:
         """Who waits for whom, one entry per waiting worker: for messages, not for decisions."""
-        raise NotImplementedError
 
     # -- what kinds may do in their own way ---------------------------------------------------
 
+    @abc.abstractmethod
     def _push(
         self, child: int, slots: Sequence[S], parts: Sequence[Part], round_: int, want_value: bool
     ) -> List[Reply]:
         """Take a contribution to a run of slices, part by part, all of it or none."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _deactivate(self, child: int) -> List[Reply]:
         """Wait for the child no more; answers what waited only for it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _reset_rounds(self) -> None:
         """Nothing is under way: begin with round 1 again."""
-        raise NotImplementedError
 
     def _takes(self, slice_: Slice) -> bool:
         """Whether a slice passes through this server."""
         return slice_.bucket.server == self._server
 
+    @abc.abstractmethod
     def _new_slot(self, slice_: Slice) -> S:
-        raise NotImplementedError
+        """A slot for a slice that it takes."""
 
     def _init(self, slot: S, part: np.ndarray) -> List[Reply]:
         """Take the first value of one slice; a repeat is answered only."""
@@ -384,6 +403,10 @@ class Store(Generic[S]):
         for child, ids in row_pullers:
             replies.append(rows_reply(slot.slice, child, _rows_at(slot, ids)))
         return replies
+
+    def _firsts(self) -> Tuple[int, ...]:
+        """Whom those wait for who wait for a first value, as far as is known here."""
+        return () if self.first is None else (self.first,)
 
     def _check_will_have_value(self, slots: Sequence[S]) -> None:
         """Raise UsageError if one of them waits for a worker 0 that has ended."""

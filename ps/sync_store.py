@@ -182,8 +182,7 @@ class SyncStore(Store[SyncSlot]):
             for child in slot.askers:
                 found.setdefault(child, Wait(child, name, slot.round + 1, missing))
             for child in slot.waiting:
-                first = () if self.first is None else (self.first,)
-                found.setdefault(child, Wait(child, name, 0, first))
+                found.setdefault(child, Wait(child, name, 0, self._firsts()))
         return list(found.values())
 
     def _reset_rounds(self) -> None:

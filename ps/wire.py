@@ -28,6 +28,7 @@ __all__ = [
     "Answer",
     "AnswerRows",
     "Batch",
+    "Close",
     "Codec",
     "Declare",
     "Fault",
@@ -53,7 +54,7 @@ __all__ = [
     "DATA",
 ]
 
-VERSION = 5
+VERSION = 6
 # An optimizer travels in a header: a big one holds a table of multipliers, not weights.
 MAX_HEADER_NBYTES = 16 << 20
 # A payload is a run of slices of one bucket (about 1 MiB).
@@ -104,6 +105,18 @@ class Open(Message, frozen=True, tag=True):
     kind: str
     has_whole_keys: bool = False
     staleness: Optional[int] = None
+
+
+class Close(Message, frozen=True, tag=True):
+    """The sender will never use a store again, has nothing under way and reads none of its values.
+
+    It has forgotten the store: on a new connection it says no more than this. Answered by Accepted;
+    a server gives the store up when all its children have said so or left. ``serial`` is the next
+    after those of the sender's settings.
+    """
+
+    store: int
+    serial: int
 
 
 class Declare(Message, frozen=True, tag=True):
@@ -247,11 +260,12 @@ class GetState(Message, frozen=True, tag=True):
 
 
 class State(Message, frozen=True, tag=True):
-    """Answers GetState number ``serial``; ``spec`` is None if there is no state yet. Payload: the
-    bytes asked for, at most `STATE_NBYTES`."""
+    """Answers GetState number ``serial``; ``spec`` is None if there is no state yet, or if it
+    cannot be sent: then ``error`` says why. Payload: the bytes, at most `STATE_NBYTES`."""
 
     serial: int
     spec: Optional[StateSpec]
+    error: str = ""  # absent before version 6
 
 
 class PutState(Message, frozen=True, tag=True):
@@ -285,7 +299,7 @@ class SetCompression(Message, frozen=True, tag=True):
 
 
 class Accepted(Message, frozen=True, tag=True):
-    """The server has carried out the sender's SetOptimizer or SetHyper number ``serial``."""
+    """The server has carried out the sender's SetOptimizer, SetHyper or Close number ``serial``."""
 
     store: int
     serial: int
@@ -357,6 +371,7 @@ DATA = Codec(
     (
         Hello,
         Open,
+        Close,
         Declare,
         Init,
         Push,

@@ -38,6 +38,7 @@ from .addresses import own_address
 from .credentials import MEMORY_VARIABLE, TASK_VARIABLE, AgentConfig
 from .lines import LineCutter, Piece
 from .processes import (
+    END_SIGNALS,
     count_oom_kills,
     descendants,
     guarded,
@@ -118,7 +119,7 @@ class Agent:
         """Serve until the scheduler lets go of this agent or is lost."""
         reactor, silence_s = self._reactor, self._config.silence_s
         self._descriptor_limit = raise_descriptor_limit()
-        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for signum in END_SIGNALS:
             signal.signal(signum, lambda number, frame: reactor.post(self._on_signal, number))
         signal.signal(signal.SIGCHLD, lambda number, frame: reactor.post(self._reap))
         try:

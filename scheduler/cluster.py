@@ -32,6 +32,9 @@ class Cluster(Protocol):
     def ended(self) -> List[Tuple[int, str]]:
         """(host number, how it ended) of each agent that has ended since the last call."""
 
+    def name(self) -> Optional[str]:
+        """What the cluster calls the job, as ``Slurm job 12``; None until it has taken it."""
+
     def is_queued(self) -> bool:
         """Whether the job waits for its hosts, so that the time to start has not begun."""
 

@@ -7,7 +7,7 @@ its actions into what they say. Everything runs in the thread that calls `run`.
 import os
 import signal
 import time
-from typing import Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 import zmq
 
@@ -41,18 +41,20 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _MAX_MESSAGE_NBYTES = messages.MAX_VALUE_NBYTES + (64 << 10)
 
 
-def run(job: Job, cluster: Cluster) -> int:
+def run(job: Job, cluster: Cluster, on_taken: Callable[[str], None] = lambda name: None) -> int:
     """Run a job to its end; returns its exit code.
 
-    Raises UsageError if the job cannot be started at all. Call from the main thread, whose
-    handlers for SIGINT, SIGTERM, SIGHUP and SIGUSR1 are replaced meanwhile.
+    ``on_taken(name)`` is called once the cluster has taken the job, with what it calls it. Raises
+    UsageError if the job cannot be started at all. Call from the main thread, whose handlers for
+    SIGINT, SIGTERM, SIGHUP and SIGUSR1 are replaced meanwhile.
     """
-    return _Loop(job, cluster).run()
+    return _Loop(job, cluster, on_taken).run()
 
 
 class _Loop:
-    def __init__(self, job: Job, cluster: Cluster) -> None:
+    def __init__(self, job: Job, cluster: Cluster, on_taken: Callable[[str], None]) -> None:
         self._job = job
+        self._on_taken: Optional[Callable[[str], None]] = on_taken  # until it is
         self._tree = Tree(job.tasks)
         self._cluster = cluster
         self._own_keys = new_key_pair()
@@ -165,6 +167,10 @@ class _Loop:
     def _tick(self) -> None:
         # First the time: it may have stood still for this process, which explains what follows.
         self._do(self._core.on_tick(_now()))
+        name = self._cluster.name()
+        if name is not None and self._on_taken is not None:
+            self._on_taken(name)
+            self._on_taken = None
         if self._cluster.is_queued():
             self._core.on_queued(_now())
         trouble = self._cluster.trouble()

@@ -18,6 +18,7 @@ from typing import Callable, List, Optional, Union
 import psutil
 
 __all__ = [
+    "END_SIGNALS",
     "become_subreaper",
     "count_oom_kills",
     "descendants",
@@ -28,6 +29,9 @@ __all__ = [
     "spawn",
     "status_of",
 ]
+
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+"""Those that tell an agent to end; the last is Grid Engine's warning of SIGKILL (qsub -notify)."""
 
 CHILD_LIMIT_S = 3  # for a guarded process to end when it is told to
 
@@ -160,7 +164,7 @@ def guarded(main: Callable[[], int]) -> int:
         except ProcessLookupError:
             pass  # it has ended, and everything below is being ended
 
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+    for signum in (*END_SIGNALS, signal.SIGALRM):
         signal.signal(signum, pass_on)
     status = _wait_for(child, lambda: signal.alarm(CHILD_LIMIT_S))
     kill_all(os.getpid())

@@ -2,13 +2,14 @@
 
 import glob
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Set
+from typing import Callable, Dict, List, Optional, Set, Tuple
 
 import psutil
 
@@ -30,11 +31,19 @@ class JobRun:
     """A ``launch.py`` that is running, with what it has written so far."""
 
     def __init__(
-        self, args: List[str], cwd: Path, env: Dict[str, str], ignore: Optional[int]
+        self,
+        args: List[str],
+        cwd: Path,
+        env: Dict[str, str],
+        ignore: Optional[int] = None,
+        host_command: Callable[[List[str]], List[str]] = lambda argv: argv,
     ) -> None:
+        """``host_command`` makes of a command another that runs it on a host of a test bed."""
         self.tag = f"test-{os.getpid()}-{time.monotonic_ns()}"
+        argv = [sys.executable, "-m", "baryon.launcher", *args]
+        self._is_child = host_command(argv) != argv
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "baryon.launcher", *args],
+            host_command(argv),
             cwd=cwd,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY), **env, "BARYON_TEST": self.tag},
             stdin=subprocess.DEVNULL,
@@ -96,7 +105,11 @@ class JobRun:
         raise LookupError(f"no process of {role} {rank}")
 
     def signal(self, signum: int) -> None:
-        self._process.send_signal(signum)
+        if self._is_child:
+            (child,) = psutil.Process(self.pid).children()
+            child.send_signal(signum)
+        else:
+            self._process.send_signal(signum)
 
     def end(self, limit_s: float = LIMIT_S) -> int:
         """Wait for the end; returns the exit code (minus the signal if one ended it)."""
@@ -144,6 +157,12 @@ class Cluster:
         assert ended == code, f"exit code {ended}, not {code}:\n{run.out}\n{run.err}"
         return run
 
+    def run_cases(self, script: Path, workers: int, *flags: object) -> None:
+        """Run a script of cases (jobs/scripts/cases.py), all of which every worker must pass."""
+        run = self.run("-n", workers, *flags, script)
+        number = len(re.findall(r"^def case_", script.read_text(encoding="utf-8"), re.MULTILINE))
+        assert run.out.count("PASSED") == workers * number > 0, run.out
+
     def script(self, text: str, name: str = "script.py") -> Path:
         """Write a script into the working directory."""
         path = self.cwd / name
@@ -160,6 +179,37 @@ class Cluster:
         finally:
             for run in self._runs:
                 run.kill()
+
+
+class Shell:
+    """Where jobs are detached, and looked at later, as from another terminal."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.env = {"XDG_STATE_HOME": str(cluster.cwd / "state")}
+
+    def detach(self, *args: object) -> Tuple[str, JobRun]:
+        """The job's name, and the run of which its processes are."""
+        run = self._cluster.run("--detach", *args, env=self.env)
+        (name,) = run.out.split()
+        return name, run
+
+    def baryon(self, *words: str, code: int = 0) -> str:
+        """What the command prints."""
+        program = "import sys; from baryon.launcher import baryon; sys.exit(baryon())"
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words],
+            env={**os.environ, **self.env, "PYTHONPATH": str(REPOSITORY)},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == code, (done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    def record(self, name: str) -> Path:
+        return Path(self.env["XDG_STATE_HOME"], "baryon", "jobs", f"{name}.json")
 
 
 def _leftovers() -> Set[str]:

@@ -6,12 +6,14 @@ from typing import List
 import pytest
 
 from deploy import testbed
-from tests.clusters import kube_bed, slurm_bed
+from tests.clusters import kube_bed, on_hosts, sge_bed, slurm_bed
 
 PROBLEMS = {
     "hosts": testbed.problems,
-    "kubernetes": kube_bed.problems,
     "slurm": slurm_bed.problems,
+    "sge": sge_bed.problems,
+    "mpi": on_hosts.mpi_problems,
+    "kubernetes": kube_bed.problems,
 }
 """By marker: what says why its tests cannot run here."""
 

@@ -37,7 +37,6 @@ class Place:
     def __init__(self, store: StoreClient, key: Key) -> None:
         self.store = store
         self.key = key
-        self.exchange: Optional[Exchange] = None  # the last one, likely to be the next
         self.outs: List[Any] = []  # what the last value was written to
         outgoing, incoming = store.outgoing(key), store.incoming(key)
         # To the engine, too, they must be one if they are one.

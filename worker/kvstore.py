@@ -6,15 +6,13 @@ MXNet's engine runs when the arrays are ready. Nothing blocks, and gradients are
 
 import pickle
 import threading
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional
 
 import mxnet as mx
 import numpy as np
 
 from baryon.ps import (
     Compression,
-    Key,
-    Multipliers,
     UsageError,
     compression_of,
     dump_optimizer,
@@ -22,16 +20,16 @@ from baryon.ps import (
 )
 from baryon.scheduler import KVSTORE_TYPES
 
+from .arguments import KeyName, first_values, fitting, pairs
 from .collectives import Collectives
 from .exchange import Exchange, Place
+from .hyper import LiveHyper
 from .session import session
 from .sparse import RowPull, is_sparse, push_rows, rows_of_all, with_row_ids
-from .states import States, read_states, write_atomically
+from .states import States, check_states, read_states, write_atomically
 from .trainer import adapt
 
 __all__ = ["KVStore", "create"]
-
-KeyName = Union[int, str]
 
 
 def create(name: str) -> "KVStore":
@@ -64,9 +62,12 @@ class KVStore(mx.kvstore.KVStore):
             self._session.control, self.rank, self.num_workers, self._store.number
         )
         self._places: Dict[KeyName, Place] = {}
+        # The last of each key, likely to be the next. A place does not refer to it: both would then
+        # wait for the garbage collector, and the store with them, which is closed when they end.
+        self._exchanges: Dict[KeyName, Exchange] = {}
         self._lock = threading.Lock()  # held while a key's steps are queued, which belong together
-        self._optimizer: Any = None  # on rank 0 its hyper-parameters are live
-        self._hyper: Any = None  # as the servers have them; rank 0 knows
+        self._optimizer: Any = None
+        self._hyper: Optional[LiveHyper] = None  # on rank 0
         self._first_pushed: Optional[KeyName] = None
         self._updater = None
         self._is_p3 = False
@@ -124,19 +125,14 @@ class KVStore(mx.kvstore.KVStore):
         Raises UsageError for a key that exists and for dtypes, shapes or storage not supported.
         """
         self._client.raise_if_failed()
-        names = list(key) if isinstance(key, (tuple, list)) else [key]
-        twice = sorted({repr(name) for name in names if names.count(name) > 1})
-        if twice:
-            raise UsageError(f"init names {', '.join(twice)} twice; initialise each key once")
-        for name, arrays in _pairs(key, value):
-            array = arrays[0] if is_sparse(arrays[0]) else _dense(name, arrays)[0]
+        for name, array in first_values(key, value):
             declared = self._store.declare(name, array.shape, np.dtype(array.dtype).name)
-            place = self._places[name] = Place(self._store, declared)
+            self._places[name] = Place(self._store, declared)
             if self.rank == 0:
                 dense = array.tostype("default") if is_sparse(array) else array
                 self._exchange("init", name, [dense], None, 0)
                 if dense is not array:
-                    place.exchange = None  # which would keep the copy
+                    del self._exchanges[name]  # which would keep the copy
 
     def push(self, key: Any, value: Any, priority: int = 0) -> None:
         """Contribute the sum over the devices to each key's next round.
@@ -146,7 +142,7 @@ class KVStore(mx.kvstore.KVStore):
         initialised with; this waits until they are computed.
         """
         self._client.raise_if_failed()
-        for name, arrays in _pairs(key, value):
+        for name, arrays in pairs(key, value):
             if is_sparse(arrays[0]):
                 self._push_rows(name, arrays, priority)
             else:
@@ -163,7 +159,7 @@ class KVStore(mx.kvstore.KVStore):
         self._client.raise_if_failed()
         if out is None:
             raise UsageError("pull needs the arrays to write to: pull(key, out=...)")
-        for name, arrays in _pairs(key, out):
+        for name, arrays in pairs(key, out):
             dense = [array for array in arrays if not is_sparse(array)]
             if dense:
                 self._exchange("pull", name, None, dense, priority)
@@ -175,8 +171,8 @@ class KVStore(mx.kvstore.KVStore):
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         """`push` and then `pull` to ``out`` (by default to ``value``) in one round trip."""
         self._client.raise_if_failed()
-        outs = dict(_pairs(key, value if out is None else out))
-        for name, arrays in _pairs(key, value):
+        outs = dict(pairs(key, value if out is None else out))
+        for name, arrays in pairs(key, value):
             if any(map(is_sparse, (arrays[0], *outs[name]))):
                 self.push(name, arrays, priority)
                 self.pull(name, outs[name], priority, ignore_sparse=False)
@@ -233,22 +229,28 @@ class KVStore(mx.kvstore.KVStore):
     def set_optimizer(self, optimizer: Any) -> None:
         """Have the servers update the values with ``optimizer``; rank 0's counts.
 
-        It applies to every push after this call, and to none before. Its hyper-parameters stay
-        live: what the script changes in ``optimizer`` later (or through Trainer) on rank 0, also
-        a parameter's ``lr_mult``, takes effect with the next step.
+        It applies to every push after this call, and to none before: in an asynchronous store that
+        has one already, all workers wait for each other. Its hyper-parameters stay live: what the
+        script changes in ``optimizer`` later (or through Trainer) on rank 0, also a parameter's
+        ``lr_mult``, takes effect with the next step.
         """
         self._client.raise_if_failed()
         if not isinstance(optimizer, mx.optimizer.Optimizer):
             raise UsageError(f"set_optimizer needs an optimizer, not a {type(optimizer).__name__}")
+        # Before there is any, asynchronous pushes wait for it on the servers.
+        is_change = self._is_async and self._optimizer is not None
+        if is_change:
+            self._settle("the last push by the old optimizer")
         if needs_whole_keys(optimizer) and not self._store.has_whole_keys:
             self._keep_keys_whole()
         self._optimizer = optimizer
         if self.rank == 0:
             self._client.drain()
-            self._hyper = _hyper_parameters(optimizer)
+            self._hyper = LiveHyper(optimizer)
             pickled, has_code = dump_optimizer(optimizer)
-            _, lr_mult, wd_mult = self._hyper
-            self._store.set_optimizer(pickled, lr_mult, wd_mult, has_code)
+            self._store.set_optimizer(pickled, *self._hyper.multipliers, has_code)
+        if is_change:
+            self._settle("the new optimizer is there")
 
     def set_gradient_compression(self, compression_params: Dict[str, Any]) -> None:
         """Send fewer bytes of gradients and values where they travel between hosts.
@@ -281,21 +283,34 @@ class KVStore(mx.kvstore.KVStore):
         write_atomically(fname, self._states().dump(self._optimizer, dump_optimizer))
 
     def load_optimizer_states(self, fname: str) -> None:
-        """Have the servers go on from the states in ``fname``; rank 0's count.
+        """Have the servers go on from the states in ``fname``; rank 0's count, and all wait for it.
 
         They may come from any number of servers and workers, or from MXNet on one machine. Raises
         UsageError, and changes nothing, if the file is damaged or is of other keys or another
         optimizer.
         """
-        self._load_states(*read_states(fname))
-
-    def _load_states(self, given: Dict[Any, Any], optimizer: Any) -> None:
+        states, optimizer = read_states(fname)
+        self._states()  # which there are none of without an optimizer
         optimizer = self._optimizer if optimizer is None else optimizer
-        self._states().check(given, optimizer)
+        keys = {key.name: (key.shape, key.dtype.name) for key in self._store.keys}
+        check_states(states, optimizer, keys)
+        self._go_on_from(states, optimizer)
+
+    def _go_on_from(self, states: Dict[Any, Any], optimizer: Any) -> None:
+        """Have the servers go on from states that `check_states` has seen, all workers at once."""
         self.set_optimizer(optimizer)  # whose states are new
         if self.rank == 0:
-            self._states().load(given, optimizer)
+            self._states().load(states, optimizer)
+        self.barrier("the optimizer's states are there")
         self._updater = mx.optimizer.get_updater(optimizer)  # as Trainer expects it
+
+    def _settle(self, what: str) -> None:
+        """Wait until the servers have done what all workers have asked for; ``what`` names it.
+
+        For asynchronous stores: a round of a synchronous one is not complete without rank 0.
+        """
+        self._client.drain()
+        self.barrier(what)
 
     def _states(self) -> States:
         if self._optimizer is None:
@@ -320,7 +335,7 @@ class KVStore(mx.kvstore.KVStore):
                 self.pull(name, out=value)
         self._client.drain()
         self._open(has_whole_keys=True)
-        self._places = {}
+        self._places, self._exchanges = {}, {}
         for (name, _), value in zip(places, values):
             self.init(name, value)
 
@@ -334,14 +349,10 @@ class KVStore(mx.kvstore.KVStore):
             self._first_pushed = name
         if self._hyper is None or name != self._first_pushed:
             return
-        hyper = _hyper_parameters(self._optimizer)
-        if hyper != self._hyper:
+        change = self._hyper.take_change()
+        if change is not None:
             self._client.drain()
-            (scalars, lr_mult, wd_mult), before = hyper, self._hyper[0]
-            # And no others: some are changed by the optimizer itself, on the servers.
-            changed = {n: v for n, v in scalars.items() if n not in before or before[n] != v}
-            self._hyper = hyper
-            self._store.set_hyper(changed, lr_mult, wd_mult)
+            self._store.set_hyper(*change)
 
     # -- the other workers --------------------------------------------------------------------
     # These wait until all workers that have not ended make the same call. A value is None, a bool,
@@ -393,10 +404,11 @@ class KVStore(mx.kvstore.KVStore):
     ) -> None:
         """Queue one key's exchange; the same arrays as the last time need no second look."""
         place = self._place(name)
-        exchange = place.exchange
+        exchange = self._exchanges.get(name)
         if exchange is None or not exchange.is_for(kind, arrays, outs):
-            arrays, outs = self._checked(place.key, arrays), self._checked(place.key, outs)
-            exchange = place.exchange = Exchange(kind, place, arrays, outs)
+            arrays = None if arrays is None else fitting(place.key, arrays)
+            outs = None if outs is None else fitting(place.key, outs)
+            exchange = self._exchanges[name] = Exchange(kind, place, arrays, outs)
         if outs is not None:
             place.outs = outs
         if kind == "push":
@@ -416,20 +428,6 @@ class KVStore(mx.kvstore.KVStore):
         if place is None:
             raise UsageError(f"key {name!r} has not been initialised; call init or broadcast first")
         return place
-
-    @staticmethod
-    def _checked(key: Key, arrays: Optional[List[Any]]) -> Optional[List[Any]]:
-        """``arrays`` if they are of the key's shape and dtype."""
-        if arrays is None:
-            return None
-        arrays = _dense(key.name, arrays)
-        for array in arrays:
-            if array.shape != key.shape or np.dtype(array.dtype) != key.dtype:
-                raise UsageError(
-                    f"key {key.name!r} is {key.dtype.name}{key.shape}, "
-                    f"but the array given is {np.dtype(array.dtype).name}{array.shape}"
-                )
-        return arrays
 
     # -- what it does not do yet --------------------------------------------------------------
 
@@ -454,57 +452,3 @@ class KVStore(mx.kvstore.KVStore):
             "MXNet's profiler cannot look into servers of ours, which are Python processes; "
             "py-spy record --pid shows what they do"
         )
-
-
-def _hyper_parameters(optimizer: Any) -> Tuple[Dict[str, Any], Multipliers, Multipliers]:
-    """What may change between steps: scalars, and the multipliers of Gluon's parameters.
-
-    MXNet leaves the latter out when it pickles an optimizer. Counts of updates are the servers'
-    own.
-    """
-    scalars = {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in vars(optimizer).items()
-        if (value is None or isinstance(value, (bool, int, float, np.number)))
-        and not name.startswith("_")
-        and name not in ("num_update", "begin_num_update", "lr_scheduler")
-    }
-    lr_mult, wd_mult = dict(optimizer.lr_mult), dict(optimizer.wd_mult)
-    for index, parameter in optimizer.param_dict.items():
-        lr_mult[index], wd_mult[index] = parameter.lr_mult, parameter.wd_mult
-    return scalars, list(lr_mult.items()), list(wd_mult.items())
-
-
-def _pairs(key: Any, value: Any) -> List[Tuple[KeyName, List[Any]]]:
-    """(key, arrays) for a key and its array or arrays, or for lists of both.
-
-    The arrays of a key that is named twice are taken together, as MXNet does.
-    """
-    if isinstance(key, (tuple, list)):
-        if not isinstance(value, (tuple, list)) or len(key) != len(value):
-            count = len(value) if isinstance(value, (tuple, list)) else 1
-            raise UsageError(f"{len(key)} keys need as many values, not {count}")
-        grouped: Dict[KeyName, List[Any]] = {}
-        for one, values in zip(key, value):
-            for name, arrays in _pairs(one, values):
-                grouped.setdefault(name, []).extend(arrays)
-        return list(grouped.items())
-    if isinstance(key, bool) or not isinstance(key, (int, str)):
-        raise UsageError(f"a key is an int or a string, not {key!r}")
-    arrays = list(value) if isinstance(value, (tuple, list)) else [value]
-    if not arrays:
-        raise UsageError(f"key {key!r} comes with no array")
-    return [(key, arrays)]
-
-
-def _dense(name: KeyName, arrays: List[Any]) -> List[Any]:
-    """``arrays`` as plain dense NDArrays; raises UsageError if one is none."""
-    for array in arrays:
-        if not isinstance(array, mx.nd.NDArray):
-            raise UsageError(f"key {name!r} comes with a {type(array).__name__}, not an NDArray")
-        if array.stype != "default":
-            raise UsageError(
-                f"key {name!r} comes with a {array.stype} array; its arrays are all dense or "
-                "all row_sparse"
-            )
-    return [a.as_nd_ndarray() if isinstance(a, mx.np.ndarray) else a for a in arrays]

@@ -32,8 +32,9 @@ from baryon.ps import (
     unflatten,
 )
 
-__all__ = ["States", "read_states", "write_atomically"]
+from .arguments import KeyName
 
+__all__ = ["States", "check_states", "parse_states", "read_states", "write_atomically"]
 SCALARS = "baryon_scalars"
 
 
@@ -68,7 +69,7 @@ class States:
         return pickle.dumps((states, optimizer))
 
     def load(self, states: Dict[Any, Any], optimizer: Any) -> None:
-        """Have the servers, whose states are new, go on from these; see `check`."""
+        """Have the servers, whose states are new, go on from these; see `check_states`."""
         for key in self._store.keys:
             if key.name not in states:
                 continue
@@ -82,25 +83,6 @@ class States:
                 parts = [self._part(key, unit, array) for array in arrays]
                 specs = tuple((part.dtype.name, part.shape) for part in parts)
                 self._put(unit, StateSpec(layout, specs, count, scalars), parts)
-
-    def check(self, states: Dict[Any, Any], optimizer: Any) -> None:
-        """Raises UsageError, with all that is wrong, if `load` could not load these."""
-        keys = {key.name: key for key in self._store.keys}
-        wrong = [f"key {name!r} does not exist here" for name in states if name not in keys]
-        for name, state in states.items():
-            key = keys.get(name)
-            if key is None:
-                continue
-            weight = mx.nd.zeros(1, dtype=key.dtype)
-            expected = layout_of(optimizer.create_state_multi_precision(name, weight))
-            if layout_of(state) != expected:
-                wrong.append(f"key {name!r} has a state that is none of {type(optimizer).__name__}")
-                continue
-            for array in flatten(state)[1]:
-                if array.size != key.size and len(self._units(key)) > 1:
-                    wrong.append(f"key {name!r} has {array.size} elements and not {key.size}")
-        if wrong:
-            raise UsageError("\n".join(wrong))
 
     # -- one slice ----------------------------------------------------------------------------
 
@@ -184,6 +166,31 @@ def parse_states(data: bytes, name: str) -> Tuple[Dict[Any, Any], Any]:
     if not isinstance(states, dict) or not is_optimizer:
         raise UsageError(f"{name} has no optimizer states in it; save_optimizer_states writes them")
     return states, optimizer
+
+
+def check_states(
+    states: Dict[Any, Any], optimizer: Any, keys: Dict[KeyName, Tuple[Tuple[int, ...], str]]
+) -> None:
+    """Raises UsageError, with all that is wrong, unless these are states that ``optimizer`` may
+    have of some of ``keys``, given by shape and dtype."""
+    wrong = []
+    for name, state in states.items():
+        if name not in keys:
+            wrong.append(f"key {name!r} does not exist here")
+            continue
+        shape, dtype = keys[name]
+        new = optimizer.create_state_multi_precision(name, mx.nd.zeros(shape, dtype=dtype))
+        if layout_of(state) != layout_of(new):
+            wrong.append(f"key {name!r} has a state that is none of {type(optimizer).__name__}")
+            continue
+        for found, expected in zip(flatten(state)[1], flatten(new)[1]):
+            if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+                wrong.append(
+                    f"key {name!r} has {found.dtype}{found.shape} in its state, where "
+                    f"{type(optimizer).__name__} has {expected.dtype}{expected.shape}"
+                )
+    if wrong:
+        raise UsageError("\n".join(wrong))
 
 
 def write_atomically(fname: str, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 Each has a function ``prepare``, which makes everything ready and returns the job, as it is then
 known, with a baryon.scheduler.Cluster to run it on. Those of `MANAGERS` choose the hosts
-themselves, and have two more: ``preview`` and ``allocated_hosts``.
+themselves (mpi may be told them), and have two more: ``preview`` and ``allocated_hosts``.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from ..flags import Options
 
 __all__ = ["MANAGERS", "allocated_hosts", "prepare", "preview"]
 
-MANAGERS = ("slurm", "kubernetes")
+MANAGERS = ("slurm", "sge", "mpi", "kubernetes")
 
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, Cluster]:

@@ -46,12 +46,12 @@ _FIRST_S = 0.5
 class Manager(Protocol):
     """One job of a cluster manager; all methods are called by one thread, and may block.
 
-    ``name`` is what people call the manager; ``output`` the path of the file into which the job
-    writes what it and its agents have to say outside the control plane.
+    ``name`` is what people call the manager; ``outputs`` are the paths of the files into which the
+    job writes what it and its agents have to say outside the control plane.
     """
 
     name: str
-    output: str
+    outputs: Sequence[str]
 
     def submit(self) -> str:
         """Have the agents started; returns what the job is called, as ``Slurm job 12``.
@@ -72,7 +72,7 @@ class Manager(Protocol):
 def call(argv: Sequence[str]) -> str:
     """What a manager's command writes to its standard output.
 
-    Raises PeerError with what it wrote to its standard error if it fails or takes too long.
+    Raises PeerError with what it says if it fails or takes too long.
     """
     try:
         done = subprocess.run(
@@ -87,7 +87,8 @@ def call(argv: Sequence[str]) -> str:
     except OSError as error:
         raise PeerError(f"{argv[0]}: {error.strerror}") from error
     if done.returncode:
-        words = "; ".join(done.stderr.decode(errors="replace").strip().splitlines())
+        said = done.stderr.strip() or done.stdout.strip()  # Grid Engine's is on the latter
+        words = "; ".join(said.decode(errors="replace").splitlines())
         raise PeerError(words or f"{argv[0]} exited with code {done.returncode}")
     return done.stdout.decode(errors="replace")
 
@@ -127,6 +128,9 @@ class BatchCluster:
             self._running = sorted(self._configs)
             self._write_configs()
             self._job = _BatchJob(self._manager)
+
+    def name(self) -> Optional[str]:
+        return self._job.name if self._job is not None and self._job.is_taken else None
 
     def is_queued(self) -> bool:
         return self._job is not None and self._job.status.phase == QUEUED
@@ -178,12 +182,18 @@ class BatchCluster:
             self._trouble = trouble
 
     def _write_configs(self) -> None:
-        os.makedirs(self._directory, mode=0o700)
-        for host, line in self._configs.items():
-            path = os.path.join(self._directory, config_name(host))
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(line)
+        try:
+            os.makedirs(self._directory, mode=0o700)
+            for host, line in self._configs.items():
+                path = os.path.join(self._directory, config_name(host))
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with open(descriptor, "wb") as file:
+                    file.write(line)
+        except OSError as error:
+            raise PeerError(
+                f"{error.filename or self._directory}: {error.strerror}; --job-dir names another "
+                "place for what agents need"
+            ) from error
 
 
 class _BatchJob:
@@ -195,6 +205,7 @@ class _BatchJob:
 
     def __init__(self, manager: Manager) -> None:
         self.name = manager.name
+        self.is_taken = False
         self.status = Status(QUEUED)
         self.silence = ""
         self.lines: Deque[str] = deque()
@@ -202,8 +213,7 @@ class _BatchJob:
         self._wake = threading.Event()
         self._is_hurried = False
         self.is_cancelled = False
-        self._rest = b""  # of the output: a line that is not over
-        self._nread = 0
+        self._outputs = [_Output(path) for path in manager.outputs]
         self._thread = threading.Thread(target=self._run, name=f"batch-{manager.name}", daemon=True)
         self._thread.start()
 
@@ -220,7 +230,7 @@ class _BatchJob:
 
     def _run(self) -> None:
         try:
-            self.name = self._manager.submit()
+            self.name, self.is_taken = self._manager.submit(), True
         except PeerError as error:
             self.status = Status(OVER, str(error))
             return
@@ -241,12 +251,27 @@ class _BatchJob:
             self._wake.clear()
 
     def _read_output(self) -> None:
+        for output in self._outputs:
+            self.lines.extend(output.new_lines())
+
+
+class _Output:
+    """A file that grows from nothing: that of an earlier job is removed."""
+
+    def __init__(self, path: str) -> None:
+        if os.path.isfile(path):
+            os.unlink(path)
+        self._path = path
+        self._nread = 0
+        self._rest = b""  # a line that is not over
+
+    def new_lines(self) -> List[str]:
         try:
-            with open(self._manager.output, "rb") as file:
+            with open(self._path, "rb") as file:
                 file.seek(self._nread)
                 data = file.read()
         except OSError:
-            return  # nothing yet
+            return []  # nothing yet
         self._nread += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
-        self.lines.extend(line.decode(errors="replace") for line in lines)
+        return [line.decode(errors="replace") for line in lines]

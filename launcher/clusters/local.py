@@ -58,6 +58,9 @@ class LocalCluster:
                 ended.append((host, how))
         return ended
 
+    def name(self) -> str:
+        return ""
+
     def is_queued(self) -> bool:
         return False
 

@@ -9,34 +9,42 @@ is started here. Either way squeue says how the job is; it keeps finished jobs f
 import os
 import re
 import shlex
-import shutil
-import subprocess
 import time
-from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import msgspec
 
-import baryon
 from baryon.ps import PeerError, UsageError
-from baryon.scheduler import Job, agent_argv, own_address
+from baryon.scheduler import Job, agent_argv
 
 from ..flags import Options
 from .batch import BatchCluster, call
+from .submission import (
+    CANCELLED_CODE,
+    SSH_OPTIONS,
+    Files,
+    Step,
+    description,
+    job_files,
+    launch_address,
+    render,
+    require_commands,
+    say_ignored,
+    split_extra,
+    write_script,
+)
 from .watch import OVER, QUEUED, RUNNING, TIME_LIMIT_CODE, Status, Watch
 
-__all__ = ["allocated_hosts", "prepare", "preview"]
+__all__ = ["allocated_hosts", "node_names", "prepare", "preview"]
 
-_TEMPLATE = Path(baryon.__file__).parent / "templates" / "slurm.sh.j2"
-_CANCELLED_CODE = 143  # as if SIGTERM had ended launch.py
 _QUEUED_STATES = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 _OVER_STATES: Dict[str, Tuple[str, int]] = {
     "COMPLETED": ("is over: all its agents have ended", 1),
-    "CANCELLED": ("was cancelled from outside, as by scancel", _CANCELLED_CODE),
+    "CANCELLED": ("was cancelled from outside, as by scancel", CANCELLED_CODE),
     "FAILED": ("has failed", 1),
     "TIMEOUT": ("has reached its time limit", TIME_LIMIT_CODE),
     "DEADLINE": ("has reached its deadline", TIME_LIMIT_CODE),
-    "PREEMPTED": ("was preempted by another job", _CANCELLED_CODE),
+    "PREEMPTED": ("was preempted by another job", CANCELLED_CODE),
     "NODE_FAIL": ("has lost a node", 1),
     "BOOT_FAIL": ("could not boot its nodes", 1),
     "OUT_OF_MEMORY": ("has run out of memory", 1),
@@ -52,33 +60,24 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
     Raises UsageError if Slurm's commands are not here or an option is wrong, PeerError if Slurm
     does not answer.
     """
-    for flag, value in (
-        ("--sync-dst-dir", options.sync_dst_dir),
-        ("--setup", options.setup),
-        ("--ssh-config", options.ssh_config),
-        ("--tunnel", options.tunnel),
-    ):
-        if value:
-            say(f"{flag} has no effect with --launcher slurm")
-    for command in ("sbatch", "srun", "squeue", "sinfo", "scancel"):
-        if shutil.which(command) is None:
-            raise UsageError(
-                f"{command} is not on PATH here; run launch.py where you submit jobs to Slurm, on "
-                "a login node or in an allocation"
-            )
+    say_ignored(options, (*SSH_OPTIONS, "pe"), say)
+    require_commands(
+        ("sbatch", "srun", "squeue", "sinfo", "scancel"),
+        "run launch.py where you submit jobs to Slurm, on a login node or in an allocation",
+    )
     allocation = os.environ.get("SLURM_JOB_ID", "")
     start = _start(job, options)
     if allocation:
-        nodes = call(["scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", "")])
-        job = _named(job, nodes.split())
+        nodes = node_names(os.environ)
+        job = _named(job, nodes)
         manager: Slurm = SlurmStep(start, allocation)
-        place = ["-n", nodes.split()[0]]
+        place = ["-n", ",".join(nodes)]
     else:
         manager = Slurm(start)
         place = ["-p", options.queue] if options.queue else []
-    address = _address(job, place)
+    address = launch_address(job.interfaces, [] if job.interfaces else _node_addresses(place))
     watch = Watch(options.queue_timeout, options.time_margin, time.monotonic)
-    return job, BatchCluster(manager, start.configs, address, watch, say)
+    return job, BatchCluster(manager, start.files.configs, address, watch, say)
 
 
 def preview(job: Job, options: Options) -> str:
@@ -86,7 +85,7 @@ def preview(job: Job, options: Options) -> str:
     start = _start(job, options)
     if "SLURM_JOB_ID" in os.environ:
         return f"# in allocation {os.environ['SLURM_JOB_ID']}\n{shlex.join(start.srun)}\n"
-    return f"# {start.path}\n{start.script}\n# is submitted by\n{shlex.join(start.sbatch)}\n"
+    return description(start.files.script, start.script, start.sbatch)
 
 
 def allocated_hosts(environ: Mapping[str, str]) -> int:
@@ -95,34 +94,30 @@ def allocated_hosts(environ: Mapping[str, str]) -> int:
 
 
 class _Start(msgspec.Struct, frozen=True):
-    """How the agents are started: ``srun``, in a ``script`` at ``path`` that ``sbatch`` submits.
-
-    What they write goes to ``output``; ``configs`` is the directory of their configurations.
-    """
+    """How the agents are started: ``srun``, in a ``script`` that ``sbatch`` submits."""
 
     srun: List[str]
     script: str
-    path: str
     sbatch: List[str]
-    output: str
-    configs: str
+    files: Files
 
 
 def _start(job: Job, options: Options) -> _Start:
-    directory = os.path.abspath(options.job_dir or job.log_dir)
-    if "\\" in directory:
-        raise UsageError(f"Slurm cannot write to {directory}, because of the \\; use --job-dir")
-    configs = os.path.join(directory, f".agents-{job.id}")
-    path, output = os.path.join(directory, "slurm.sh"), os.path.join(directory, "slurm.out")
+    files = job_files(job, options, "slurm")
+    if "\\" in files.directory:
+        raise UsageError(
+            f"Slurm cannot write to {files.directory}, because of the \\; use --job-dir"
+        )
     num_hosts = len({task.host for task in job.tasks})
     srun = ["srun", *_layout(num_hosts), f"--ntasks={num_hosts}"]
     srun += ["--kill-on-bad-exit=0", "--wait=0", "--cpu-bind=none", "--input=none", "--overlap"]
-    srun += agent_argv(options.python or job.python, configs=configs, index_from="SLURM_PROCID")
+    python = options.python or job.python
+    srun += agent_argv(python, configs=files.configs, index_from="SLURM_PROCID")
     sbatch = ["sbatch", "--parsable", "--no-requeue", *_layout(num_hosts)]
-    sbatch += [f"--output={output.replace('%', '%%')}", *_options(job, options)]
-    sbatch += [word for line in options.extra for word in _split(line)]
-    script = _render(options.template, job=job, num_hosts=num_hosts, srun=shlex.join(srun))
-    return _Start(srun, script, path, [*sbatch, path], output, configs)
+    sbatch += [f"--output={files.output.replace('%', '%%')}", *_options(job, options)]
+    sbatch += [*split_extra(options), files.script]
+    script = render(options, "slurm.sh.j2", job=job, num_hosts=num_hosts, srun=shlex.join(srun))
+    return _Start(srun, script, sbatch, files)
 
 
 def _layout(num_hosts: int) -> List[str]:
@@ -148,25 +143,6 @@ def _options(job: Job, options: Options) -> List[str]:
     return [f"--{name}={value}" for name, value in given.items() if value]
 
 
-def _split(line: str) -> List[str]:
-    try:
-        return shlex.split(line)
-    except ValueError as error:
-        raise UsageError(f"--extra {line!r}: {error}") from error
-
-
-def _render(template: Optional[str], **values: object) -> str:
-    import jinja2  # no other cluster needs it, and it takes a while
-
-    path = template or str(_TEMPLATE)
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        return environment.from_string(text).render(**values)
-    except (OSError, UnicodeDecodeError, jinja2.TemplateError) as error:
-        raise UsageError(f"--template {path}: {error}") from error
-
-
 def _named(job: Job, nodes: List[str]) -> Job:
     """The job with the names of the nodes that it has; raises UsageError if they are too few."""
     if len(nodes) < len(job.hosts):
@@ -178,21 +154,19 @@ def _named(job: Job, nodes: List[str]) -> Job:
     return msgspec.structs.replace(job, hosts=tuple(hosts))
 
 
-def _address(job: Job, place: List[str]) -> str:
-    """The address of this machine by which nodes reach it: that of the route to one of them."""
-    try:
-        if job.interfaces:
-            return own_address("", job.interfaces)
-        sinfo = ["sinfo", "-h", "-N", "-o", "%o"]
-        # If there is no such place, sbatch will say so.
-        nodes = call([*sinfo, *place]).split() or call(sinfo).split()
-        if not nodes:
-            raise PeerError("Slurm has no nodes, says sinfo")
-        return own_address(nodes[0])
-    except OSError as error:
-        raise PeerError(
-            f"nodes would not reach this machine: {error}; --interface names the network"
-        ) from error
+def node_names(environ: Mapping[str, str]) -> List[str]:
+    """Of the allocation in which this process runs."""
+    names = call(["scontrol", "show", "hostnames", environ.get("SLURM_JOB_NODELIST", "")])
+    return names.split()
+
+
+def _node_addresses(place: List[str]) -> List[str]:
+    sinfo = ["sinfo", "-h", "-N", "-o", "%o"]
+    # If there is no such place, sbatch will say so.
+    nodes = call([*sinfo, *place]).split() or call(sinfo).split()
+    if not nodes:
+        raise PeerError("Slurm has no nodes, says sinfo")
+    return nodes
 
 
 class Slurm:
@@ -201,16 +175,12 @@ class Slurm:
     name = "Slurm"
 
     def __init__(self, start: _Start, job_id: str = "") -> None:
-        self.output = start.output
+        self.outputs: Sequence[str] = [start.files.output]
         self._start = start
         self._id = job_id
 
     def submit(self) -> str:
-        try:
-            os.makedirs(os.path.dirname(self._start.path), exist_ok=True)
-            Path(self._start.path).write_text(self._start.script, encoding="utf-8")
-        except OSError as error:
-            raise PeerError(f"has no script: {self._start.path}: {error.strerror}") from error
+        write_script(self._start.files.script, self._start.script)
         try:
             self._id = call(self._start.sbatch).strip().split(";")[0]  # ID;CLUSTER
         except PeerError as error:
@@ -238,21 +208,10 @@ class SlurmStep(Slurm):
 
     def __init__(self, start: _Start, job_id: str) -> None:
         super().__init__(start, job_id)
-        self._srun: Optional[subprocess.Popen[bytes]] = None
+        self._srun: Optional[Step] = None
 
     def submit(self) -> str:
-        try:
-            os.makedirs(os.path.dirname(self.output), exist_ok=True)
-            with open(self.output, "ab") as output:
-                self._srun = subprocess.Popen(
-                    self._start.srun,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
-        except OSError as error:
-            raise PeerError(f"could not be asked: {error}") from error
+        self._srun = Step(self._start.srun, self._start.files.output)
         return f"the step in Slurm job {self._id}"
 
     def status(self) -> Status:

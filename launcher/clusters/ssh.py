@@ -150,6 +150,9 @@ class SshCluster:
                 del self._agents[host]
                 self._ended.append((host, how))
 
+    def name(self) -> str:
+        return ""
+
     def is_queued(self) -> bool:
         return False
 

@@ -8,9 +8,12 @@ from typing import Dict, Iterator, List, Optional
 
 import pytest
 
+from deploy.testbed import Testbed
 from tests.cluster import Cluster, JobRun
 
 from .kube_bed import IMAGE, KubeBed
+from .on_hosts import DIGITS
+from .sge_bed import SgeBed
 from .slurm_bed import SlurmBed
 
 NODES = 4
@@ -57,6 +60,29 @@ def cluster(slurm: SlurmBed, tmp_path: Path) -> Iterator[SlurmCluster]:
 
 
 @pytest.fixture(scope="session")
+def sge(bed: Testbed) -> Iterator[SgeBed]:
+    with SgeBed(bed) as sge:
+        yield sge
+
+
+@pytest.fixture(scope="session")
+def local_digits(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights that `DIGITS` leads to on one machine."""
+    cwd = tmp_path_factory.mktemp("local")
+    cluster = Cluster(cwd)
+    cluster.run("--launcher", "local", *DIGITS, cwd / "local")
+    cluster.close()
+    return (cwd / "local-0000.params").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    base = tmp_path_factory.getbasetemp()
+    with Testbed(4, tmp_path_factory.mktemp("hosts") / "bed", shared=[base]) as bed:
+        yield bed
+
+
+@pytest.fixture(scope="session")
 def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeBed]:
     with KubeBed(tmp_path_factory.mktemp("kubernetes") / "bed", 2) as bed:
         yield bed
@@ -74,10 +100,6 @@ class KubeCluster(Cluster):
     ) -> JobRun:
         usual = ["--launcher", "kubernetes", "--image", IMAGE, "--interface", "lo"]
         return super().start(*usual, *args, env={**self.bed.env, **(env or {})}, ignore=ignore)
-
-    def start_here(self, *args: object) -> JobRun:
-        """The same without Kubernetes."""
-        return super().start("--launcher", "local", *args)
 
     def close(self) -> None:
         try:

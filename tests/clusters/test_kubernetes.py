@@ -3,7 +3,7 @@ processes."""
 
 import re
 import signal
-from typing import Callable, List
+from typing import Callable
 
 import pytest
 
@@ -12,20 +12,15 @@ from baryon.launcher.clusters.kubernetes.status import status_of
 from baryon.launcher.clusters.watch import OVER, QUEUED, RUNNING, Status
 from baryon.launcher.options import parse
 from baryon.ps import PeerError
-from tests.cluster import REPOSITORY, JobRun, wait_until
+from tests.cluster import JobRun, wait_until
 
 from .conftest import KubeCluster
 from .kube_bed import IMAGE
+from .on_hosts import DIGITS, said
 
 pytestmark = pytest.mark.kubernetes
 
-DIGITS = REPOSITORY / "examples" / "train_digits.py"
 WAITS = "import time\nprint('here', flush=True)\ntime.sleep(1000)\n"
-
-
-def said(out: str) -> List[str]:
-    """What workers have said after ``I am``, sorted."""
-    return sorted(line.split("I am ")[1] for line in out.splitlines() if "I am " in line)
 
 
 def waiting_job(kube: KubeCluster, *args: object) -> JobRun:
@@ -36,17 +31,11 @@ def waiting_job(kube: KubeCluster, *args: object) -> JobRun:
     return run
 
 
-def test_digits_train_as_on_one_machine(kube: KubeCluster) -> None:
+def test_digits_train_as_on_one_machine(kube: KubeCluster, local_digits: bytes) -> None:
     """The same layout of workers, servers and hosts, simulated here: the same bits."""
-    layout = ["-n", 2, "--workers-per-host", 1, "--env", "OMP_NUM_THREADS=1"]
-    script = [DIGITS, "--epochs", 1, "--export"]
-    run = kube.run(*layout, *script, kube.cwd / "kubernetes")
+    run = kube.run(*DIGITS, kube.cwd / "kubernetes")
     assert "Epoch 1." in run.out
-    local = kube.start_here(*layout, *script, kube.cwd / "local")
-    assert local.end() == 0
-    names = ("kubernetes", "local")
-    weights = [(kube.cwd / f"{name}-0000.params").read_bytes() for name in names]
-    assert weights[0] == weights[1]
+    assert (kube.cwd / "kubernetes-0000.params").read_bytes() == local_digits
 
 
 def test_a_pod_has_what_its_manifest_says(kube: KubeCluster) -> None:
@@ -107,10 +96,14 @@ def test_a_job_for_which_there_is_no_place(kube: KubeCluster) -> None:
     words = "1 of 1 pods: Unschedulable: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
     assert f" waits: {words}" in run.err
     assert f" s (--queue-timeout): {words}" in run.err
-    run = kube.start("-n", 3, "--spread", "required", "script.py")
+
+
+def test_ctrl_c_where_only_some_pods_have_a_place(kube: KubeCluster) -> None:
+    run = waiting_job(kube, "-n", 3, "--spread", "required")
     run.wait_for_output("waits: 1 of 3 pods: Unschedulable")
     run.signal(signal.SIGINT)
-    assert run.end() == 130
+    assert run.end(12) == 130
+    assert "did not end in time" not in run.err
 
 
 def test_what_an_agent_says_before_it_is_heard(kube: KubeCluster) -> None:
@@ -198,7 +191,7 @@ def test_a_pod_that_runs_out_of_memory(
         words,
     )
     assert code == 137
-    log = (kube.cwd / manager.output).read_text().splitlines()
+    log = (kube.cwd / manager.outputs[0]).read_text().splitlines()
     assert re.fullmatch(r"script-\w+-1-\w+: here", log[0])
 
 

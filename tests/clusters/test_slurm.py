@@ -9,7 +9,7 @@ from typing import List, Tuple
 
 import pytest
 
-from tests.cluster import REPOSITORY, wait_until
+from tests.cluster import REPOSITORY, JobRun, Shell, wait_until
 
 from .conftest import SlurmCluster
 
@@ -24,10 +24,11 @@ def said(out: str) -> List[str]:
     return sorted(line.split("I am ")[1] for line in out.splitlines() if "I am " in line)
 
 
-def job_of(err: str) -> str:
-    """The number of the job that runs, from launch.py's own words."""
-    found = re.search(r"Slurm job (\d+) runs on", err)
-    assert found, err
+def job_of(run: JobRun) -> str:
+    """The number of the job that runs, from launch.py's own words, which may come late."""
+    run.wait_for_output("runs on")
+    found = re.search(r"Slurm job (\d+) runs on", run.err)
+    assert found, run.err
     return found[1]
 
 
@@ -64,7 +65,7 @@ def test_options_reach_slurm_as_they_are(cluster: SlurmCluster) -> None:
         *("--job-name", 'it\'s "mine"', "--extra", "--nice=7 --comment 'two words'", "script.py"),
     )
     run.wait_for_output("here")
-    job = cluster.bed.run("scontrol", "show", "job", "-o", job_of(run.err))
+    job = cluster.bed.run("scontrol", "show", "job", "-o", job_of(run))
     for text in (
         *("Partition=short", "TimeLimit=00:03:00", "MinMemoryNode=100M", "CPUs/Task=3"),
         *('JobName=it\'s "mine"', "Nice=7", "Comment=two words"),
@@ -85,7 +86,9 @@ def test_a_directory_may_be_called_anything(cluster: SlurmCluster) -> None:
 
 def test_keys_lie_in_private_files_until_they_are_read(cluster: SlurmCluster) -> None:
     """Two agents wait for nodes that a job before theirs has: both files are there till then."""
-    blocker = cluster.bed.run("sbatch", "--parsable", "-N4", "--exclusive", "--wrap=sleep 1000")
+    blocker = cluster.bed.run(
+        "sbatch", "--parsable", "-N4", "--exclusive", "--output=/dev/null", "--wrap=sleep 1000"
+    )
     cluster.script("print('I am fine')")
     run = cluster.start("-n", 2, "script.py")
     run.wait_for_output("waits: Resources")
@@ -153,9 +156,26 @@ def test_a_job_cancelled_from_outside_says_so(cluster: SlurmCluster) -> None:
     cluster.script(WAITS)
     run = cluster.start("-n", 2, "script.py")
     run.wait_for_output("here", 2)
-    cluster.bed.run("scancel", job_of(run.err))
+    cluster.bed.run("scancel", job_of(run))
     assert run.end() == 143
     assert "was cancelled from outside, as by scancel (CANCELLED)" in run.err
+
+
+def test_a_detached_job_is_looked_at_and_stopped_from_elsewhere(cluster: SlurmCluster) -> None:
+    shell = Shell(cluster)
+    cluster.script(WAITS)
+    name, _ = shell.detach("-n", 2, "script.py")
+    wait_until(lambda: shell.baryon("logs", name).count("| here") == 2, "the output of two workers")
+    (job,) = cluster.bed.jobs()
+    assert f"with     slurm, Slurm job {job}\n" in shell.baryon("status", name)
+    assert shell.baryon("stop", name) == f"{name} ended with code 143\n"
+
+
+def test_a_job_that_is_refused_is_not_detached(cluster: SlurmCluster) -> None:
+    cluster.script(WAITS)
+    shell = Shell(cluster)
+    run = cluster.run("--detach", "-n", 1, "--queue", "nowhere", "script.py", env=shell.env, code=1)
+    assert "Slurm did not take the job" in run.err
 
 
 def test_a_job_that_waits_in_the_queue_can_be_stopped_or_cancelled(cluster: SlurmCluster) -> None:

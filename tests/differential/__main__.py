@@ -1,11 +1,18 @@
-"""``python -m tests.differential [CASE...]``: prints the table of both stores as Markdown."""
+"""``python -m tests.differential [CASE...]``: prints the table of both stores as Markdown.
+
+The exit code is 1 if what is known of a case (expectations.py) is not so. Do not run it beside
+other heavy work: MXNet's own store gets some seconds for a case, and then counts as hanging.
+"""
 
 import argparse
 import json
 import sys
 import time
 
+from benchmarks.processes import exit_on_sigterm
+
 from .case import CASES
+from .expectations import problem
 from .table import as_markdown, compare
 from .themes import load
 
@@ -18,6 +25,7 @@ def main() -> int:
     parser.add_argument("--records", metavar="FILE", help="write all records there as JSON")
     options = parser.parse_args()
 
+    exit_on_sigterm()
     load()
     if options.list:
         sys.stdout.write("".join(f"{case.name}: {case.what}\n" for case in CASES.values()))
@@ -38,7 +46,9 @@ def main() -> int:
             file.write(text)
     else:
         sys.stdout.write(text)
-    return 0
+    problems = {name: problem(name, row.verdict) for name, row in rows.items()}
+    sys.stderr.write("".join(f"{name}: {what}\n" for name, what in problems.items() if what))
+    return int(any(problems.values()))
 
 
 if __name__ == "__main__":

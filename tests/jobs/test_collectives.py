@@ -8,10 +8,7 @@ CASES = SCRIPTS / "collective_cases.py"
 
 
 def test_every_case(cluster: Cluster) -> None:
-    number = len(re.findall(r"^def case_", CASES.read_text(), re.M))
-    run = cluster.run("-n", 3, "--workers-per-host", 2, CASES)
-    assert "FAILED" not in run.out
-    assert run.out.count("PASSED") == 3 * number
+    cluster.run_cases(CASES, 3, "--workers-per-host", 2)
 
 
 def test_worker_that_ended_earlier_is_not_waited_for(cluster: Cluster) -> None:

@@ -12,38 +12,32 @@ SCRIPT = SCRIPTS / "compressed.py"
 APART = "--no-shared-memory"
 
 
-def check(out: str, workers: int) -> None:
-    """All have learned the weights, and have the same bits."""
-    errors = [float(error) for error in re.findall(r"ERROR (\S+)", out)]
-    assert len(errors) == workers and max(errors) < 0.1
-    assert len(set(re.findall(r"BITS (\S+)", out))) == 1
+SYNC = [f"{codec}/dist_sync/servers" for codec in CODECS]
 
 
-@pytest.mark.parametrize(
-    ("codec", "where"), [*((codec, "servers") for codec in CODECS), ("1bit", "workers")]
-)
-def test_it_learns_and_all_workers_have_the_same_bits(
-    cluster: Cluster, codec: str, where: str
-) -> None:
-    run = cluster.run("-n", 2, "-s", 2, APART, SCRIPT, codec, "dist_sync", where)
-    check(run.out, 2)
+def check(out: str, workers: int, *fits: str) -> None:
+    """All have learned the weights, and those of synchronous stores have the same bits."""
+    for what in fits:
+        errors = [float(error) for error in re.findall(rf"ERROR {what} (\S+)", out)]
+        assert len(errors) == workers and max(errors) < 0.1, (what, errors)
+        bits = re.findall(rf"BITS {what} (\S+)", out)
+        assert len(set(bits)) == 1 or "dist_sync" not in what, what
 
 
-@pytest.mark.parametrize(("codec", "memory"), [("1bit", []), ("topk", [APART])])
-def test_so_they_do_at_any_place_of_a_tree(cluster: Cluster, codec: str, memory: List[str]) -> None:
+def test_models_learn_and_all_workers_have_the_same_bits(cluster: Cluster) -> None:
+    others = ("1bit/dist_sync/workers", "2bit/dist_async/servers", "fp16/dist_ssp/servers")
+    run = cluster.run("-n", 2, "-s", 2, APART, SCRIPT, *SYNC, *others)
+    check(run.out, 2, *SYNC, *others)
+
+
+@pytest.mark.parametrize("memory", [[], [APART]], ids=["shared", "apart"])
+def test_so_they_do_at_any_place_of_a_tree(cluster: Cluster, memory: List[str]) -> None:
     """Workers that share memory with an owner, that have a server between, or two."""
     topology = cluster.cwd / "topology"
     topology.write_text("rack1: local0 local1\nrack2: local2\nsite: rack1 rack2\n")
     flags = ["--workers-per-host", 2, "--topology", topology, *memory]
-    run = cluster.run("-n", 5, "-s", 2, *flags, SCRIPT, codec, "dist_sync", "servers")
-    check(run.out, 5)
-
-
-@pytest.mark.parametrize(("codec", "store"), [("2bit", "dist_async"), ("fp16", "dist_ssp")])
-def test_asynchronous_stores_learn(cluster: Cluster, codec: str, store: str) -> None:
-    run = cluster.run("-n", 2, "-s", 2, APART, SCRIPT, codec, store, "servers", 300)
-    errors = [float(error) for error in re.findall(r"ERROR (\S+)", run.out)]
-    assert len(errors) == 2 and max(errors) < 0.1
+    fits = [what for what in SYNC if what.startswith(("1bit", "topk"))]
+    check(cluster.run("-n", 5, "-s", 2, *flags, SCRIPT, *fits).out, 5, *fits)
 
 
 def test_sums_of_2bit_are_those_of_mxnets_own(cluster: Cluster) -> None:

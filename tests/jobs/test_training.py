@@ -22,86 +22,109 @@ def weights(folder: Path, rank: int = 0, device: int = 0) -> Dict[str, np.ndarra
 
 
 def train(
-    cluster: Cluster, name: str, workers: int, batch: int, *args: object, flags: Sequence[str] = ()
-) -> Path:
-    folder = cluster.cwd / name
+    cluster: Cluster,
+    name: str,
+    workers: int,
+    *runs: Sequence[object],
+    flags: Sequence[object] = (),
+    script: Path = TRAIN,
+) -> List[Path]:
+    """Where each of ``runs`` (arguments of the script), all in one job, has left its results."""
+    folders: List[Path] = []
+    words: List[object] = []
+    for number, args in enumerate(runs):
+        folders.append(cluster.cwd / f"{name}-{number}")
+        folders[-1].mkdir()
+        words += ["+"] * bool(number) + [folders[-1], *args]
+    cluster.run("-n", workers, "-s", 2, *flags, script, *words)
+    return folders
+
+
+def train_natively(cluster: Cluster, *args: str, script: Path = TRAIN) -> Path:
+    """The same on MXNet's own store, of which a process can have one."""
+    folder = cluster.cwd / "-".join(("theirs", *args))
     folder.mkdir()
-    script: List[object] = [TRAIN, folder, "--batch", batch]
-    cluster.run("-n", workers, "-s", 2, *flags, *script, *args)
+    words = [str(script), str(folder), *args]
+    native.run(words, workers=2, servers=2, env={"OMP_NUM_THREADS": "1"}, grace_s=5.0)
     return folder
 
 
-@pytest.mark.parametrize("mode", ["yes", "no"])
-def test_four_workers_train_like_one_with_four_times_the_batch(cluster: Cluster, mode: str) -> None:
-    one = train(cluster, "one", 1, 32, "--update-on-kvstore", mode)
-    four = train(cluster, "four", 4, 8, "--update-on-kvstore", mode)
-    np.testing.assert_allclose(losses(four, 4), losses(one, 1), rtol=1e-5)
-    for name, value in weights(one).items():
-        np.testing.assert_allclose(weights(four)[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+def assert_same_bits(folder: Path, other: Path, workers: int = 1, devices: int = 1) -> None:
+    """The weights of the first device of worker 0, and those of all in ``other``."""
+    for name, value in weights(folder).items():
+        for rank in range(workers):
+            for device in range(devices):
+                assert np.array_equal(weights(other, rank, device)[name], value), (rank, name)
 
 
-@pytest.mark.parametrize("mode", ["yes", "no"])
-def test_all_workers_and_devices_end_with_the_same_bits(cluster: Cluster, mode: str) -> None:
-    folder = train(cluster, "out", 3, 8, "--update-on-kvstore", mode, "--devices", 2)
-    first = weights(folder)
-    for rank in range(3):
-        for device in range(2):
-            for name, value in weights(folder, rank, device).items():
-                assert np.array_equal(value, first[name]), (rank, device, name)
+MODES = [["--update-on-kvstore", mode] for mode in ("yes", "no")]
 
 
-def test_a_run_repeats_bit_for_bit(cluster: Cluster) -> None:
-    """The sum is taken in rank order, whoever comes first."""
-    first = weights(train(cluster, "first", 3, 8, "--optimizer", "adam"))
-    second = weights(train(cluster, "second", 3, 8, "--optimizer", "adam"))
-    for name, value in first.items():
-        assert np.array_equal(second[name], value), name
+def test_four_workers_train_like_one_with_four_times_the_batch(cluster: Cluster) -> None:
+    ones = train(cluster, "one", 1, *([*mode, "--batch", 32] for mode in MODES))
+    fours = train(cluster, "four", 4, *([*mode, "--batch", 8] for mode in MODES))
+    for one, four in zip(ones, fours):
+        np.testing.assert_allclose(losses(four, 4), losses(one, 1), rtol=1e-5)
+        for name, value in weights(one).items():
+            other = weights(four)[name]
+            np.testing.assert_allclose(other, value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_all_workers_and_devices_end_with_the_same_bits(cluster: Cluster) -> None:
+    for folder in train(cluster, "out", 3, *([*mode, "--devices", 2] for mode in MODES)):
+        assert_same_bits(folder, folder, workers=3, devices=2)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What three workers make of it on one host."""
+    (folder,) = train(Cluster(tmp_path_factory.mktemp("here")), "here", 3, ["--optimizer", "adam"])
+    return folder
 
 
 @pytest.mark.parametrize(
     "flags",
     [
+        [],
         ["--no-shared-memory"],
         ["--no-shared-memory", "--no-encryption"],
-        ["--no-encryption"],
         ["--workers-per-host", "2"],
         ["--workers-per-host", "2", "--no-encryption"],
     ],
     ids=" ".join,
 )
-def test_the_way_makes_no_difference_to_the_bits(cluster: Cluster, flags: List[str]) -> None:
-    """Nor does a level-1 server on each of two hosts: with three workers, the order of the sum is
-    the same one."""
-    here = weights(train(cluster, "here", 3, 8, "--optimizer", "adam"))
-    there = weights(train(cluster, "there", 3, 8, "--optimizer", "adam", flags=flags))
-    for name, value in here.items():
-        assert np.array_equal(there[name], value), name
-
-
-@pytest.mark.parametrize("memory", [[], ["--no-shared-memory"]], ids=["shared", "apart"])
-def test_racks_and_sites_are_levels_by_configuration_alone(
-    cluster: Cluster, memory: List[str]
+def test_the_way_makes_no_difference_to_the_bits(
+    cluster: Cluster, here: Path, flags: List[str]
 ) -> None:
+    """The sum is taken in rank order, whoever comes first. Nor does a level-1 server on each of two
+    hosts make any: with three workers, the order of the sum is the same one."""
+    (there,) = train(cluster, "there", 3, ["--optimizer", "adam"], flags=flags)
+    assert_same_bits(here, there)
+
+
+def test_racks_and_sites_are_levels_by_configuration_alone(cluster: Cluster) -> None:
     """Near hosts are summed first, so the last bits may differ from a sum in the workers' order."""
     topology = cluster.cwd / "topology"
     topology.write_text("rack1: local0 local1\nrack2: local2\nsite: rack1 rack2\n")
-    flags = ["--workers-per-host", "2", "--topology", str(topology), *memory]
-    here = weights(train(cluster, "here", 5, 8))
-    there = train(cluster, "there", 5, 8, flags=flags)
-    for rank in range(5):
-        for name, value in here.items():
-            other = weights(there, rank)[name]
+    flags = ["--workers-per-host", "2", "--topology", str(topology)]
+    (here,) = train(cluster, "here", 5, [])
+    (shared,) = train(cluster, "shared", 5, [], flags=flags)
+    (apart,) = train(cluster, "apart", 5, [], flags=[*flags, "--no-shared-memory"])
+    for there in (shared, apart):
+        assert_same_bits(there, there, workers=5)
+        for name, value in weights(here).items():
+            other = weights(there)[name]
             np.testing.assert_allclose(other, value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_same_weights_as_mxnets_own_store(cluster: Cluster, optimizer: str) -> None:
-    ours = train(cluster, "ours", 2, 16, "--optimizer", optimizer)
-    theirs = cluster.cwd / "theirs"
-    theirs.mkdir()
-    script = [str(TRAIN), str(theirs), "--batch", "16", "--optimizer", optimizer]
-    native.run(script, workers=2, servers=2, env={"OMP_NUM_THREADS": "1"}, grace_s=5.0)
+def test_same_weights_as_mxnets_own_store(cluster: Cluster) -> None:
+    optimizers = [["--optimizer", name] for name in ("sgd", "adam")]
+    for args, ours in zip(optimizers, train(cluster, "ours", 2, *optimizers)):
+        assert_about_the_same(ours, train_natively(cluster, *args))
+
+
+def assert_about_the_same(ours: Path, theirs: Path) -> None:
     np.testing.assert_allclose(losses(ours, 2), losses(theirs, 2), rtol=1e-5)
     for name, value in weights(theirs).items():
         np.testing.assert_allclose(weights(ours)[name], value, rtol=0, atol=1e-5, err_msg=name)

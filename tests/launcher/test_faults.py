@@ -75,8 +75,8 @@ def test_too_few_slots(faults, folder):
 
 
 def test_a_launcher_that_is_still_to_come(faults, folder):
-    (fault,) = faults("-n", 1, "--launcher", "slurm", "train.py")
-    assert fault.startswith("--launcher slurm is not in version")
+    (fault,) = faults("-n", 1, "--launcher", "yarn", "train.py")
+    assert fault.startswith("--launcher yarn is not in version")
 
 
 def test_ssh_without_hosts(faults, folder):
@@ -158,13 +158,13 @@ def test_a_variable_for_one_role_written_as_for_all_is_a_fault(faults):
 def test_all_faults_are_told_at_once(faults, folder):
     (folder / "hosts").write_text("a\n-b\nb x\n")
     told = faults(
-        "-n", 0, "-s", 0, "-H", "hosts", "--launcher", "slurm", "--env", "=", "--env-server", "A",
+        "-n", 0, "-s", 0, "-H", "hosts", "--launcher", "yarn", "--env", "=", "--env-server", "A",
         "--env-worker", "B", "--timeout", 0, "--port", 99999, "--devices", 0, "gone.py",
     )  # fmt: skip
     for beginning in (
         "hosts:2:1:", "hosts:3:3:", "--env '='", "--env-server 'A'", "--env-worker 'B'",
         "the script 'gone.py'", "-n must", "-s must", "--devices must", "--timeout must",
-        "--port must", "--launcher slurm",
+        "--port must", "--launcher yarn",
     ):  # fmt: skip
         assert sum(fault.startswith(beginning) for fault in told) == 1, beginning
     assert len(told) == 12

@@ -138,6 +138,22 @@ def test_what_a_child_was_sent_before_it_said_that_it_compresses_does_not_count(
     assert seen == [False, False, False, True]
 
 
+@pytest.mark.parametrize("codec", CODECS)
+def test_an_optimizer_after_rounds_without_one_begins_with_whole_values(plan, codec):
+    """Who was sent an encoded sum has kept no value to which a change could be added."""
+    compression = setting(codec)
+    answers, slice_ = Answers(compression), plan["w"].slices[0]
+    value, child = np.zeros(SIZE, "float32"), Child(0, compression)
+    for round_ in range(5):
+        if round_ < 2:
+            value[:] = round_
+        else:
+            answers.exact(slice_, value)[:] += 1
+        answers.publish(slice_, value, is_updated=round_ >= 2)
+        assert child.take(answers, slice_, value).tobytes() == value.tobytes()
+    assert child.ways == ["sent", "sent", "raw", "sent", "sent"]
+
+
 def test_small_keys_are_updated_where_they_lie(plan):
     answers, value = Answers(setting()), np.zeros(3, "float32")
     assert answers.exact(plan["small"].slices[0], value) is value

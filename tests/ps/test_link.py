@@ -297,6 +297,37 @@ def test_a_repeated_setting_is_accepted_and_changes_nothing(job, mx):
     assert "setting number 5 came after number 3" in set_rate(5, 0.3).text
 
 
+def test_a_store_that_was_closed_while_a_link_was_down_is_closed_and_not_opened_again(job, proxies):
+    made = job(num_workers=2)
+    server = made.servers[0]
+    proxy = proxies(server)
+    workers = [made.worker(0), made.worker(1, [proxy.endpoint], silence_s=2.0)]
+    for worker in workers:
+        worker.key("weight", (5,))
+    answered(*(worker.begin("push", "weight", 1.0) for worker in workers))
+    proxy.black_hole()
+    for worker in workers:
+        worker.store = None
+    made.until(lambda: server._closed == {0: {0}}, "worker 0 to close the store")
+    (its_link,) = workers[1].client._links
+    until(workers[1], lambda: not its_link.is_up, "heartbeats to miss the server")
+    proxy.resume()
+    workers[1].client.drain()
+    made.until(lambda: not server._stores, "the end of the store")
+    assert workers[1].loop.call(lambda: (its_link.unaccepted, its_link.is_up)) == ({}, True)
+
+
+def test_a_repeated_close_is_accepted_and_opens_nothing(job):
+    made = job(num_workers=1)
+    peer = made.peer(made.worker_keys[0])
+    peer.connect(made.servers[0].endpoint)
+    assert ask(peer, hello(1)) == wire.Hello(wire.VERSION, 1)
+    peer.send_multipart([wire.DATA.encode(wire.Open(0, "sync"))])
+    for _ in range(2):
+        assert ask(peer, [wire.DATA.encode(wire.Close(0, 1))]) == wire.Accepted(0, 1)
+        assert made.in_server(lambda: made.servers[0]._stores) == {}
+
+
 def test_an_acceptance_counts_once(job):
     worker = job(num_workers=2).worker(0)
     frames = [wire.DATA.encode(wire.Accepted(0, 1))]

@@ -1,6 +1,7 @@
 """Memory laid out by a plan: a process's own, and that of a host, opened by several."""
 
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -71,6 +72,34 @@ def test_a_key_without_elements_has_a_place(open_memory):
     plan = plan_of((0,), (2, 0))
     memory = Memory(open_memory(1).area(0, 1))
     assert [memory.key(key).shape for key in plan.keys] == [(0,), (2, 0)]
+
+
+def test_what_is_discarded_is_given_back_when_nothing_refers_to_it(open_memory, path):
+    plan = plan_of((3,), (500_000,), (400_000,))
+    host = open_memory(1)
+    memory = Memory(host.area(5, 1))
+    first, *big = [memory.key(key) for key in plan.keys]
+    before = os.stat(path).st_blocks
+    memory.discard(keep={plan.keys[2].slices[0].bucket.region.start})
+    del memory, big[1]
+    assert os.stat(path).st_blocks == before
+    first[:] = 7
+    del first
+    view = big.pop()[5:]
+    assert os.stat(path).st_blocks >= before - 128  # the page of the first bucket
+    del view
+    assert 3_000 < os.stat(path).st_blocks < before - 3_900
+
+
+def test_an_area_lives_as_long_as_anything_of_it_is_mapped(open_memory):
+    plan, memory = plan_of((3,), (1000,)), Memory(open_memory(1).area(5, 1))
+    ends = []
+    weakref.finalize(memory.area, ends.append, "end")
+    view = memory.key(plan.keys[1])[7:]
+    del memory
+    assert not ends
+    del view
+    assert ends
 
 
 def test_memory_that_cannot_be_had_is_an_error_with_a_remedy(open_memory, monkeypatch):

@@ -6,6 +6,7 @@ workers 0 and 1, on one host with the owner, and worker 2 elsewhere.
 
 import os
 import queue
+import time
 
 import numpy as np
 import pytest
@@ -153,6 +154,36 @@ def test_no_round_ends_before_all_have_pushed(tree):
     late = tree.workers[2].begin("push", "small", 100.0, want_value=True)
     answered(*early, late)
     assert tree.workers[1].arrived["small"].tolist() == [111.0] * 3
+
+
+def test_a_closed_store_is_gone_on_all_levels_with_its_memory(tree):
+    stores = [tree.owner._stores, tree.relay._stores]
+    path = f"/proc/{os.getpid()}/fd/{tree._descriptor}"
+    answered(*tree.begin_push("big", 1.0, 10.0, 100.0))
+    near, far = tree.workers[:2], tree.workers[2]
+
+    def close(worker):
+        worker.store = worker.places = None
+        worker.client.drain()
+
+    def until(level, condition):
+        deadline = time.monotonic() + LIMIT_S
+        while not tree.loops[level].call(condition):
+            assert time.monotonic() < deadline
+
+    for worker in near:
+        value, worker.arrived = worker.arrived["big"], {}  # as MXNet may still copy it
+        close(worker)
+        assert tree.loops[1].call(lambda: list(stores[1])) == [0]
+        assert (value == 111.0).all()
+        del value
+    until(1, lambda: not stores[1])
+    assert tree.loops[0].call(lambda: list(stores[0])) == [0]
+    assert (far.pull("big") == 111.0).all()
+    far.arrived = {}
+    close(far)
+    until(0, lambda: not stores[0])
+    assert os.stat(path).st_blocks == 0
 
 
 def test_the_optimizer_of_rank_0_reaches_the_owner_and_a_change_does_too(tree, mx):

@@ -113,6 +113,48 @@ def test_stores_are_apart(job):
         assert place.tolist() == [10.0, 10.0] and (worker.places["weight"] == 2.0).all()
 
 
+def test_a_store_is_gone_when_all_have_closed_it(job):
+    made, (first, second) = two_workers(job)
+    server = made.servers[0]
+    first.init("weight", 1.0)
+    first.store = None
+    first.client.drain()
+    first.client.drain()  # which waits for what the first one has made known
+    assert made.in_server(lambda: list(server._stores)) == [0]
+    assert (second.pull("weight") == 1.0).all()
+    second.store = None
+    made.until(lambda: not server._stores, "the end of the store")
+    for worker in (first, second):
+        worker.client.drain()
+        assert worker.loop.call(lambda c: (c._stores, c._introduction), worker.client) == ({}, [])
+    for worker in (first, second):
+        worker.store = worker.client.open(wire.Open(1, "sync"))
+        worker.key("weight", (3, 4))
+    answered(*(worker.begin("push", "weight", 1.0, want_value=True) for worker in (first, second)))
+    assert (second.places["weight"] == 2.0).all()
+
+
+def test_who_has_left_has_closed_its_stores(job):
+    made, (_first, second) = two_workers(job)
+    made.until(lambda: made.servers[0]._stores, "the store")
+    second.store = None
+    made.until(lambda: made.servers[0]._closed == {0: {1}}, "worker 1 to close it")
+    made.in_server(made.servers[0].worker_left, 0)
+    assert not made.in_server(lambda: made.servers[0]._stores)
+
+
+def test_a_store_is_not_closed_while_something_of_it_is_under_way(job, mx):
+    made, (first, second) = two_workers(job)
+    first.init("weight", 1.0)
+    # Who begins an operation refers to the store until it is done, and so does a setting.
+    first.store.set_optimizer(dump_optimizer(mx.optimizer.SGD())[0], [], [])
+    first.store = second.store = None
+    first.client.drain()
+    made.until(lambda: not made.servers[0]._stores, "the end of the store")
+    assert made.faults.empty()
+    first.client.raise_if_failed()
+
+
 def test_an_optimizer_updates_the_weights(job, mx):
     _, workers = two_workers(job)
     workers[0].init("weight", 1.0)

@@ -42,6 +42,26 @@ def test_disagreeing_shapes_reach_all_workers_and_the_caller(job):
     assert "same network" in made.faults.get(timeout=LIMIT_S)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "says"),
+    [
+        (wire.Open(1, "async"), "'async' "),
+        (wire.Open(1, "sync", True), "'sync' with whole keys "),
+        (wire.Open(1, "sync", False, 3), r"'sync' with a staleness of 3 "),
+    ],
+)
+def test_stores_that_differ_reach_all_workers_and_the_caller(job, theirs, says):
+    made, (first, second) = two_workers(job)
+    waiting = [worker.begin("pull", "weight") for worker in (first, second)]
+    opened = [first.client.open(wire.Open(1, "sync"))]
+    made.until(lambda: 1 in made.servers[0]._stores, "worker 0's store")
+    opened.append(second.client.open(theirs))
+    says = f"kvstore number 1 is 'sync' on worker 0 and {says}on worker 1; create the same"
+    for worker, outcome in zip((first, second), waiting):
+        assert_fails(worker, outcome, PeerError, says)
+    assert "kvstore number 1" in made.faults.get(timeout=LIMIT_S)
+
+
 def test_an_optimizer_that_raises_reaches_all_workers_and_the_caller(job, mx, monkeypatch):
     def raise_it(*args):
         raise ZeroDivisionError("a wonderful reason")

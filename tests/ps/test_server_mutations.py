@@ -70,6 +70,7 @@ def originals(mx):
         (wire.Batch((wire.Pull(0, 0, 0, 1), wire.Push(0, 0, 0, 1, 1, True))),),
         (wire.Open(1, "sync"),),
         (wire.Open(1, "async", False, 3),),
+        (wire.Close(1, 1),),
         (wire.Declare(0, 1, (wire.KeySpec("v", (2, 3), "float16"),)),),
         (wire.Init(0, 0, 0, 1), values),
         (wire.Push(0, 0, 0, 1, 1, True), values),

@@ -104,6 +104,9 @@ class ThreadCluster:
     def ended(self):
         return [self._ended.popleft() for _ in range(len(self._ended))]
 
+    def name(self):
+        return ""
+
     def is_queued(self):
         return False
 

@@ -11,15 +11,16 @@ import ipaddress
 import os
 import socket
 import time
-from typing import Callable, Dict, List, Mapping, Optional, Set, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 import msgspec
 
 from baryon.ps import PeerError, UsageError
-from baryon.scheduler import Job, own_address
+from baryon.scheduler import Job
 
 from ...flags import Options
 from ..batch import BatchCluster
+from ..submission import SSH_OPTIONS, launch_address, say_ignored
 from ..watch import OVER, QUEUED, RUNNING, Status, Watch
 from .api import Api, connect, is_pod
 from .manifests import Manifest, Plan, dump, make_plan, secret_of
@@ -40,18 +41,7 @@ def prepare(
     Raises UsageError if there is no way to a cluster or an option is wrong, PeerError if pods
     would not reach this machine.
     """
-    for flag, value in (
-        ("--sync-dst-dir", options.sync_dst_dir),
-        ("--setup", options.setup),
-        ("--ssh-config", options.ssh_config),
-        ("--tunnel", options.tunnel),
-        ("--account", options.account),
-        ("--mail", options.mail),
-        ("--extra", options.extra),
-        ("--job-dir", options.job_dir),
-    ):
-        if value:
-            say(f"{flag} has no effect with --launcher kubernetes")
+    say_ignored(options, (*SSH_OPTIONS, "account", "mail", "extra", "pe", "job_dir"), say)
     plan = make_plan(job, options)
     api = connect(options.context, options.namespace)
     address = _address(job, api)
@@ -106,7 +96,7 @@ class Kubernetes:
     name = "Kubernetes"
 
     def __init__(self, api: Api, plan: Plan, job: Job, address: str) -> None:
-        self.output = os.path.join(job.log_dir, "kubernetes.out")
+        self.outputs: Sequence[str] = [os.path.join(job.log_dir, "kubernetes.out")]
         self.configs: Dict[int, bytes] = {}
         self._api = api
         self._plan = plan
@@ -165,17 +155,18 @@ class Kubernetes:
 
     def _keep_logs(self, pods: List[Object]) -> None:
         """What agents had to say that have ended, into the file that is shown."""
+        (path,) = self.outputs
         for pod in ended_pods(pods)[:_MAX_LOGS]:
             if pod in self._logged:
                 continue
             self._logged.add(pod)
             lines = [f"{pod}: {line}\n" for line in self._api.log(pod).splitlines()]
             try:
-                os.makedirs(os.path.dirname(self.output), exist_ok=True)
-                with open(self.output, "a", encoding="utf-8", errors="replace") as file:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "a", encoding="utf-8", errors="replace") as file:
                     file.writelines(lines)
             except OSError as error:
-                raise PeerError(f"{self.output}: {error.strerror}") from error
+                raise PeerError(f"{path}: {error.strerror}") from error
 
 
 def _owned(manifest: Manifest, plan: Plan, uid: str) -> Manifest:
@@ -186,12 +177,7 @@ def _owned(manifest: Manifest, plan: Plan, uid: str) -> Manifest:
 
 def _address(job: Job, api: Api) -> str:
     """The address of this machine by which pods reach it: that of the route to the API server."""
-    try:
-        address = own_address(api.host if not job.interfaces else "", job.interfaces)
-    except OSError as error:
-        raise PeerError(
-            f"pods would not reach this machine: {error}; --interface names the network"
-        ) from error
+    address = launch_address(job.interfaces, [api.host])
     if not job.interfaces and ipaddress.ip_address(address).is_loopback:
         raise UsageError(
             f"the API server at {api.place} is on this machine, which says nothing of how pods "

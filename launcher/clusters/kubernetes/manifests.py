@@ -9,22 +9,21 @@ import json
 import os
 import re
 import secrets
-from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
 
 import msgspec
 
-import baryon
 from baryon.ps import UsageError
 from baryon.scheduler import Job, agent_argv, config_name
 
 from ...flags import Options
+from ..submission import render
 
 __all__ = ["Manifest", "Plan", "dump", "make_plan", "missing", "parse_time", "secret_of"]
 
 Manifest = Dict[str, Any]
 
-_TEMPLATE = Path(baryon.__file__).parent / "templates" / "kubernetes.yaml.j2"
+_TEMPLATE = "kubernetes.yaml.j2"
 _CONFIGS = "/run/baryon"
 _INDEX = "JOB_COMPLETION_INDEX"  # an Indexed Job's pods have it
 _PYTHON = "python3"  # of the image; the path of the one that runs here means nothing there
@@ -66,8 +65,10 @@ def make_plan(job: Job, options: Options) -> Plan:
     labels = {"app.kubernetes.io/name": "baryon", "app.kubernetes.io/instance": name}
     # Of the Job alone: pods that have it are Kueue's own business.
     queue = {"kueue.x-k8s.io/queue-name": options.queue} if options.queue else {}
-    text = _render(
-        options.template,
+    text = render(
+        options,
+        _TEMPLATE,
+        json=_json,
         job=job,
         name=name,
         num_hosts=num_hosts,
@@ -163,21 +164,8 @@ def _resources(job: Job, options: Options) -> Dict[str, str]:
     return {name: amount for name, amount in resources.items() if amount}
 
 
-def _render(template: Optional[str], **values: object) -> str:
-    import jinja2  # few clusters need it, and it takes a while
-
-    path = template or str(_TEMPLATE)
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    environment.filters["tojson"] = _to_json
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        return environment.from_string(text).render(**values)
-    except (OSError, UnicodeDecodeError, jinja2.TemplateError) as error:
-        raise UsageError(f"--template {path}: {error}") from error
-
-
-def _to_json(value: object) -> str:
-    """As YAML reads it: jinja2's own escapes are for HTML, and cut what needs four bytes in two."""
+def _json(value: object) -> str:
+    """As YAML reads it; jinja2's own is for HTML, and cuts what needs four bytes in two."""
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -9,6 +9,7 @@ import time
 from calendar import timegm
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from ..submission import CANCELLED_CODE
 from ..watch import OVER, QUEUED, RUNNING, TIME_LIMIT_CODE, Status
 
 __all__ = ["AGENT", "ALL_ENDED", "Object", "ended_pods", "obstacle", "status_of"]
@@ -21,7 +22,6 @@ AGENT = "agent"
 ALL_ENDED = "is over: all its agents have ended"
 
 _INDEX = "batch.kubernetes.io/job-completion-index"
-_ENDED_CODE = 143  # as if SIGTERM had ended launch.py
 _OOM_CODE = 137
 _FAILED = ("Failed", "FailureTarget")  # the latter (1.31) while its pods are being ended
 _STARTING = ("", "ContainerCreating", "PodInitializing")
@@ -35,7 +35,7 @@ def status_of(job: Optional[Object], pods: Sequence[Object], event: str, now: fl
     ``event`` is the last that Kubernetes has had to say of it, for when the rest says too little.
     """
     if job is None or "deletionTimestamp" in job["metadata"]:
-        return Status(OVER, "was deleted from outside, as by kubectl delete", None, _ENDED_CODE)
+        return Status(OVER, "was deleted from outside, as by kubectl delete", None, CANCELLED_CODE)
     pods = sorted(pods, key=_index)
     for condition in _true_conditions(job):
         if condition["type"] in _FAILED:
@@ -43,13 +43,13 @@ def status_of(job: Optional[Object], pods: Sequence[Object], event: str, now: fl
         if condition["type"] == "Complete":
             return Status(OVER, ALL_ENDED)
     if job["spec"].get("suspend") and pods:
-        return Status(OVER, f"was suspended: {_why_suspended(job)}", None, _ENDED_CODE)
+        return Status(OVER, f"was suspended: {_why_suspended(job)}", None, CANCELLED_CODE)
     end = _first_end(pods)
     if end is not None:
         return end
     for pod in pods:
         if "deletionTimestamp" in pod["metadata"]:
-            return Status(OVER, f"has failed: {_place(pod)} was deleted", None, _ENDED_CODE)
+            return Status(OVER, f"has failed: {_place(pod)} was deleted", None, CANCELLED_CODE)
     num_hosts = job["spec"]["completions"]
     started = [pod for pod in pods if {"running", "terminated"} & _container(pod).keys()]
     if len([pod for pod in started if "terminated" in _container(pod)]) == num_hosts:
@@ -83,7 +83,7 @@ def _failed(condition: Object, pods: Sequence[Object], event: str) -> Status:
     end = _first_end(pods)
     if end is not None:
         return end
-    code = _ENDED_CODE if "DisruptionTarget" in words else 1
+    code = CANCELLED_CODE if "DisruptionTarget" in words else 1
     words = "; ".join(filter(None, (words, event)))
     return Status(OVER, f"has failed: {words}", None, code)
 
@@ -105,7 +105,7 @@ def _end(pod: Object) -> Tuple[str, int]:
     if terminated.get("reason") == "OOMKilled":
         return f"{_place(pod)} was OOMKilled: it needs more memory (--mem)", _OOM_CODE
     if disruption is not None:
-        code = _ENDED_CODE if disruption.get("reason") in _DECIDED else 1
+        code = CANCELLED_CODE if disruption.get("reason") in _DECIDED else 1
         return f"{_place(pod)} was taken away: {_both(disruption)}", code
     if status.get("reason"):  # Evicted, NodeLost, UnexpectedAdmissionError, ...
         return f"{_place(pod)} {_both(status)}", 1

@@ -127,13 +127,14 @@ def case_priorities(job: Job) -> Answer:
     """`priority=` of push, pull, pushpull and broadcast: negative, zero, large"""
     kv, keys = job.kv(), job.keys(4)
     outs = [full(0) for _ in keys]
-    for key, out, priority in zip(keys, outs, (-(2**31), -5, 0, 2**31 - 1)):
+    for number, priority in enumerate((-(2**31), -5, 0, 2**31 - 1)):
+        key, out = keys[number], outs[number]
         kv.broadcast(key, full(1), out=out, priority=priority)
         kv.push(key, full(2), priority=priority)
         kv.pull(key, out=out, priority=priority)
         out.wait_to_read()
-        kv.pushpull(key, full(key), out=out, priority=priority)
-    return Answer(outs, [full(key * job.num_workers) for key in keys])
+        kv.pushpull(key, full(number), out=out, priority=priority)
+    return Answer(outs, [full(number * job.num_workers) for number in range(4)])
 
 
 @case("ints")

@@ -1,27 +1,15 @@
-"""What workers say to each other, case by case; run by every worker of a job.
-
-Prints ``PASSED name`` or a traceback and ``FAILED name``; all workers run all cases in one order.
-"""
+"""What workers say to each other, case by case; see cases.py."""
 
 import os
 import threading
 import time
-import traceback
 
 import mxnet as mx
 import numpy as np
+from cases import raises, run_cases
 
 kv = mx.kv.create("dist_sync")
 ranks = range(kv.num_workers)
-
-
-def raises(text, call, *args, **kwargs):
-    try:
-        call(*args, **kwargs)
-    except Exception as error:
-        assert text in str(error), f"{text!r} is not in {error!r}"
-        return
-    raise AssertionError(f"nothing was raised where {text!r} was expected")
 
 
 def case_places():
@@ -106,14 +94,4 @@ def case_stores_do_not_mix():
         assert got[number] == [[(number, i, rank) for rank in ranks] for i in range(20)]
 
 
-failed = []
-for name, case in sorted(globals().items()):
-    if name.startswith("case_"):
-        try:
-            case()
-            print("PASSED", name, flush=True)
-        except Exception:
-            failed.append(name)
-            traceback.print_exc()
-            print("FAILED", name, flush=True)
-raise SystemExit(len(failed))
+run_cases(globals())

@@ -1,36 +1,15 @@
-"""What a store promises, case by case; each has stores of its own. Run by every worker of a job.
-
-Prints ``PASSED name`` or a traceback and ``FAILED name``; all workers run all cases in one order.
-"""
+"""What a store promises, case by case; each has stores of its own. See cases.py."""
 
 import gc
 import threading
-import traceback
 
 import mxnet as mx
 import numpy as np
+from cases import raises, run_cases, same, total
 from mxnet import autograd, gluon
 
 TYPES = ("dist", "dist_sync", "dist_device_sync", "dist_sync_device")
 DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int32", "int64")
-
-
-def same(array, expected):
-    np.testing.assert_array_equal(array.asnumpy(), np.broadcast_to(expected, array.shape))
-
-
-def raises(text, call, *args, **kwargs):
-    try:
-        call(*args, **kwargs)
-    except Exception as error:
-        assert text in str(error), f"{text!r} is not in {error!r}"
-        return
-    raise AssertionError(f"nothing was raised where {text!r} was expected")
-
-
-def total(kv):
-    """1 + 2 + ... + number of workers: the sum if worker r contributes r + 1."""
-    return kv.num_workers * (kv.num_workers + 1) // 2
 
 
 def case_every_type_string_says_what_it_is():
@@ -370,15 +349,4 @@ def case_numpy_interface_arrays():
     same(out, kv.num_workers)
 
 
-failed = []
-for name, case in sorted(globals().items()):
-    if name.startswith("case_"):
-        try:
-            case()
-            mx.nd.waitall()
-            print("PASSED", name, flush=True)
-        except Exception:
-            failed.append(name)
-            traceback.print_exc()
-            print("FAILED", name, flush=True)
-raise SystemExit(len(failed))
+run_cases(globals())

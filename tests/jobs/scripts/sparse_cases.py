@@ -1,12 +1,8 @@
-"""What a store promises of row_sparse arrays, case by case; see kvstore_cases.py.
-
-``sparse_cases.py``: prints ``PASSED name``, or a traceback and ``FAILED name``.
-"""
-
-import traceback
+"""What a store promises of row_sparse arrays, case by case; see cases.py."""
 
 import mxnet as mx
 import numpy as np
+from cases import raises, run_cases, total
 from mxnet import autograd, gluon
 
 SHAPE = (6, 2)
@@ -34,23 +30,10 @@ def has(array, given):
         np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
-def raises(text, call, *args, **kwargs):
-    try:
-        call(*args, **kwargs)
-    except Exception as error:
-        assert text in str(error), f"{text!r} is not in {error!r}"
-        return
-    raise AssertionError(f"nothing was raised where {text!r} was expected")
-
-
 def store(value=7.0, shape=SHAPE, stype="row_sparse", name="dist_sync"):
     kv = mx.kv.create(name)
     kv.init("w", mx.nd.full(shape, value).tostype(stype))
     return kv
-
-
-def total(kv):
-    return kv.num_workers * (kv.num_workers + 1) // 2
 
 
 def case_rows_are_pulled_by_ids_of_every_kind():
@@ -256,15 +239,4 @@ def case_rows_are_pulled_within_a_recorded_forward_pass():
     has(weight.row_sparse_data(mx.nd.array([2])), {2: 0.0})
 
 
-failed = []
-for name, case in sorted(globals().items()):
-    if name.startswith("case_"):
-        try:
-            case()
-            mx.nd.waitall()
-            print("PASSED", name, flush=True)
-        except Exception:
-            failed.append(name)
-            traceback.print_exc()
-            print("FAILED", name, flush=True)
-raise SystemExit(len(failed))
+run_cases(globals())

@@ -1,0 +1,282 @@
+"""Grid Engine: an array job with a task for each agent.
+
+qsub submits a script (deploy/templates/sge.sh.j2, or the user's) and its options, which win over a
+template's. qstat says how the tasks are, until they are over; then only their output tells whether
+agents ended by themselves or somebody ended the job.
+
+An array is what every cell runs as it is; parallel environments are each site's own. Its tasks may
+start one by one, and two on one host, which works. Who wants all hosts at once, or none, submits a
+script to such an environment that runs launch.py --launcher mpi.
+"""
+
+import os
+import pwd
+import re
+import shlex
+import time
+import xml.etree.ElementTree as ElementTree
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from baryon.ps import PeerError, UsageError
+from baryon.scheduler import Job, agent_argv
+
+from ..flags import Options
+from .batch import BatchCluster, call
+from .submission import (
+    CANCELLED_CODE,
+    SSH_OPTIONS,
+    Files,
+    description,
+    job_files,
+    launch_address,
+    render,
+    require_commands,
+    say_ignored,
+    split_extra,
+    write_script,
+)
+from .watch import OVER, QUEUED, RUNNING, TIME_LIMIT_CODE, Status, Watch
+
+__all__ = ["allocated_hosts", "prepare", "preview"]
+
+_INDEX = "BARYON_AGENT"
+_SPECIAL = ",:$\n"
+"""What Grid Engine would understand in a path: separators, variables, the end of its own lines."""
+
+_ENDED = re.compile(r"baryon: agent (\d+) (ended with code \d+)")
+
+
+def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, BatchCluster]:
+    """Find out how hosts reach this machine, and what the script is.
+
+    Raises UsageError if Grid Engine's commands are not here or an option is wrong, PeerError if
+    its qmaster does not answer.
+    """
+    say_ignored(options, SSH_OPTIONS, say)
+    require_commands(
+        ("qsub", "qstat", "qdel", "qconf"),
+        "run launch.py where you submit jobs to Grid Engine, with its settings.sh sourced",
+    )
+    start = _start(job, options)
+    hosts = [] if job.interfaces else call(["qconf", "-sel"]).split()
+    address = launch_address(job.interfaces, hosts)
+    watch = Watch(options.queue_timeout, options.time_margin, time.monotonic)
+    return job, BatchCluster(Sge(start), start.files.configs, address, watch, say)
+
+
+def preview(job: Job, options: Options) -> str:
+    """The script, and the command that would submit it."""
+    start = _start(job, options)
+    return description(start.files.script, start.script, start.qsub)
+
+
+def allocated_hosts(environ: Mapping[str, str]) -> int:
+    """None: in a job of Grid Engine, too, another is submitted."""
+    return 0
+
+
+class _Start(NamedTuple):
+    """How the agents are started: by a ``script`` that ``qsub`` submits."""
+
+    script: str
+    qsub: List[str]
+    files: Files
+    num_hosts: int
+    limit_s: Optional[float]
+
+
+def _start(job: Job, options: Options) -> _Start:
+    files = job_files(job, options, "sge")
+    special = set(_SPECIAL) & set(files.directory)
+    if special:
+        raise UsageError(
+            f"Grid Engine cannot write to {files.directory!r}, because of the {special.pop()!r}; "
+            "use --job-dir"
+        )
+    if options.cpus_per_worker and not options.pe:
+        raise UsageError(
+            "--cpus-per-worker needs --pe NAME: CPUs are slots, and a parallel environment keeps "
+            "those of an agent on one host (qconf -spl lists them; many sites have smp)"
+        )
+    num_hosts = len({task.host for task in job.tasks})
+    python = options.python or job.python
+    agent = shlex.join(agent_argv(python, configs=files.configs, index_from=_INDEX))
+    agent = f"{_INDEX}=$((SGE_TASK_ID - 1)) {agent}"
+    script = render(options, "sge.sh.j2", job=job, num_hosts=num_hosts, agent=agent)
+    qsub = ["qsub", "-terse", "-t", f"1-{num_hosts}", "-cwd", "-S", "/bin/bash", "-notify"]
+    qsub += ["-r", "n", "-j", "y", "-o", f"{files.output}.$TASK_ID", *_options(job, options)]
+    qsub += [*split_extra(options), files.script]
+    return _Start(script, qsub, files, num_hosts, parse_seconds(options.time or ""))
+
+
+def _options(job: Job, options: Options) -> List[str]:
+    """What the flags of launch.py are to qsub."""
+    slots = job.hosts[0].slots
+    gpus = options.gpus_per_worker
+    given = [
+        ("-N", _name(options.job_name or os.path.basename(job.command[0]))),
+        ("-q", options.queue),
+        ("-A", options.account),
+        ("-l", options.time and f"h_rt={options.time}"),
+        # Not h_vmem: it limits addresses, of which MXNet and CUDA reserve far more than they use.
+        ("-l", options.mem and f"mem_free={options.mem}"),
+        ("-l", gpus and f"gpu={gpus * slots}"),
+        ("-l", options.constraint),
+        ("-M", options.mail),
+        ("-m", options.mail and "ea"),
+    ]
+    words = [word for flag, value in given if value for word in (flag, value)]
+    if options.pe:
+        words += ["-pe", options.pe, str((options.cpus_per_worker or 1) * slots)]
+    return words
+
+
+def _name(text: str) -> str:
+    """A name that Grid Engine takes: no digit first, and none of these characters."""
+    name = re.sub(r"[\s/:@\\*?\x00-\x1f]", "_", text)
+    return f"_{name}" if name[:1].isdigit() else name
+
+
+class Sge:
+    """An array job. A Manager (batch.py)."""
+
+    name = "Grid Engine"
+
+    def __init__(self, start: _Start) -> None:
+        self.outputs: Sequence[str] = [
+            f"{start.files.output}.{number}" for number in range(1, start.num_hosts + 1)
+        ]
+        self._start = start
+        self._id = ""
+        self._reasons: Dict[str, str] = {}
+        self._started: Optional[float] = None  # by the clock on the wall, as qstat says it
+
+    def submit(self) -> str:
+        write_script(self._start.files.script, self._start.script)
+        try:
+            answer = call(self._start.qsub)
+        except PeerError as error:
+            words = str(error).replace("; Exiting.", "")
+            raise PeerError(f"did not take the job: {words}") from error
+        found = re.search(r"^(\d+)\.\d+-\d+:\d+$", answer, re.MULTILINE)  # beside what a site says
+        if found is None:
+            raise PeerError(f"does not say which job this is: {answer.strip()}")
+        self._id = found[1]
+        return f"Grid Engine job {self._id}"
+
+    def status(self) -> Status:
+        user = pwd.getpwuid(os.getuid()).pw_name
+        text = call(["qstat", "-xml", "-g", "d", "-u", user])
+        tasks = [task for task in parse_tasks(text) if task.job_id == self._id]
+        if not tasks:
+            return self._end()
+        if any("E" in task.state for task in tasks):
+            why = "; ".join(self._messages("QIM_message").values())
+            self.cancel()  # or it stays for ever
+            return Status(OVER, f"could not start: {why}")
+        waiting = sum(not task.host for task in tasks)
+        if waiting:
+            words = self._why_it_waits()
+            if waiting < self._start.num_hosts:
+                words = f"{waiting} of {self._start.num_hosts} agents have no slot: {words}"
+            return Status(QUEUED, words)
+        self._started = min(task.start for task in tasks)
+        hosts = ", ".join(dict.fromkeys(task.host for task in tasks))
+        return Status(RUNNING, hosts, self._left_s())
+
+    def cancel(self) -> None:
+        try:
+            call(["qdel", self._id])
+        except PeerError as error:
+            if "does not exist" not in str(error):  # it is over
+                raise
+
+    def ended_agents(self, line: str) -> List[Tuple[int, str]]:
+        return parse_ended(line)
+
+    def _messages(self, tag: str) -> Dict[str, str]:
+        return parse_messages(call(["qstat", "-xml", "-j", self._id]), tag)
+
+    def _why_it_waits(self) -> str:
+        found = self._messages("MES_message")
+        if found.keys() != self._reasons.keys():  # else no news but other numbers
+            self._reasons = found
+        return "; ".join(self._reasons.values()) or f"qalter -w p {self._id} may say why"
+
+    def _left_s(self) -> Optional[float]:
+        if self._start.limit_s is None or self._started is None:
+            return None
+        return self._start.limit_s - (time.time() - self._started)
+
+    def _end(self) -> Status:
+        left_s = self._left_s()
+        if left_s is not None and left_s <= 0:
+            return Status(OVER, "has reached its time limit", exit_code=TIME_LIMIT_CODE)
+        if any(map(_has_end, self.outputs)):
+            return Status(OVER, "is over: its agents have ended")
+        how = "was deleted from outside, as by qdel"
+        return Status(OVER, how, exit_code=CANCELLED_CODE)
+
+
+def _has_end(path: str) -> bool:
+    """Whether an agent has ended by itself, says its output."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return any(parse_ended(line) for line in file)
+    except OSError:
+        return False
+
+
+class Task(NamedTuple):
+    """Of an array: ``state`` in Grid Engine's letters, its ``host`` and the time of its ``start``
+    if it has been given any."""
+
+    job_id: str
+    state: str
+    host: str = ""
+    start: float = 0.0
+
+
+def parse_tasks(xml: str) -> List[Task]:
+    """All that ``qstat -xml -g d`` lists."""
+    tasks = []
+    for item in _parsed(xml).iter("job_list"):
+        queue, start = item.findtext("queue_name", ""), item.findtext("JAT_start_time")
+        seconds = time.mktime(time.strptime(start, "%Y-%m-%dT%H:%M:%S")) if start else 0.0
+        host = queue.partition("@")[2]
+        job_id, state = item.findtext("JB_job_number", ""), item.findtext("state", "")
+        tasks.append(Task(job_id, state, host, seconds))
+    return tasks
+
+
+def parse_messages(xml: str, tag: str) -> Dict[str, str]:
+    """One of each kind among the messages in ``qstat -xml -j``: those that differ in nothing but
+    names, numbers and times are of one kind, which is the key."""
+    found: Dict[str, str] = {}
+    for element in _parsed(xml).iter(tag):
+        text = (element.text or "").strip()
+        found.setdefault(re.sub(r'"[^"]*"|\d[\d.:/]*\w?', "", text), text)
+    return found
+
+
+def _parsed(xml: str) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise PeerError(f"qstat's answer cannot be read: {error}") from error
+
+
+def parse_seconds(text: str) -> Optional[float]:
+    """The seconds of [[H:]M:]S, or None for INFINITY and what is no time at all."""
+    if not re.fullmatch(r"(\d*:){0,2}\d*", text) or not text.strip(":"):
+        return None
+    seconds = 0
+    for part in text.split(":"):
+        seconds = 60 * seconds + int(part or 0)
+    return float(seconds)
+
+
+def parse_ended(line: str) -> List[Tuple[int, str]]:
+    """The agent of whose end a line of our script tells, by its number, and how it ended."""
+    found = _ENDED.match(line)
+    return [(int(found[1]), found[2])] if found else []

@@ -1,0 +1,186 @@
+"""What the modules of cluster managers share: from options to a script, files and a command, and a
+command that runs here for as long as the job does."""
+
+import ipaddress
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Callable, List, NamedTuple, Optional, Sequence
+
+import psutil
+
+import baryon
+from baryon.ps import PeerError, UsageError
+from baryon.scheduler import Job, own_address
+
+from ..flags import Options
+
+__all__ = [
+    "CANCELLED_CODE",
+    "SSH_OPTIONS",
+    "Files",
+    "Step",
+    "description",
+    "job_files",
+    "launch_address",
+    "render",
+    "require_commands",
+    "say_ignored",
+    "split_extra",
+    "write_script",
+]
+
+CANCELLED_CODE = 143
+"""A job's exit code if somebody else has ended it: as if SIGTERM had ended launch.py."""
+
+SSH_OPTIONS = ("sync_dst_dir", "setup", "ssh_config", "tunnel")
+"""Options that mean nothing to a manager."""
+
+_END_LIMIT_S = 5.0
+_TEMPLATES = Path(baryon.__file__).parent / "templates"
+
+
+class Files(NamedTuple):
+    """Where a job's script, and what it writes beside the control plane, lie; ``configs`` is the
+    directory of its agents' configurations."""
+
+    directory: str
+    script: str
+    output: str
+    configs: str
+
+
+def job_files(job: Job, options: Options, name: str) -> Files:
+    """Those of a job of the manager ``name``; nothing is made."""
+    directory = os.path.abspath(options.job_dir or job.log_dir)
+    script, output = (os.path.join(directory, f"{name}.{kind}") for kind in ("sh", "out"))
+    return Files(directory, script, output, os.path.join(directory, f".agents-{job.id}"))
+
+
+def say_ignored(options: Options, names: Sequence[str], say: Callable[[str], None]) -> None:
+    """Tell the user which of the options ``names`` have been given in vain."""
+    for name in names:
+        if getattr(options, name):
+            flag = "--" + name.replace("_", "-")
+            say(f"{flag} has no effect with --launcher {options.launcher}")
+
+
+def require_commands(commands: Sequence[str], remedy: str) -> None:
+    """Raises UsageError with the remedy if one of them is not here."""
+    for command in commands:
+        if shutil.which(command) is None:
+            raise UsageError(f"{command} is not on PATH here; {remedy}")
+
+
+def split_extra(options: Options) -> List[str]:
+    """The words of all ``--extra``. Raises UsageError if quotes are not closed."""
+    words = []
+    for line in options.extra:
+        try:
+            words += shlex.split(line)
+        except ValueError as error:
+            raise UsageError(f"--extra {line!r}: {error}") from error
+    return words
+
+
+def render(options: Options, name: str, /, **values: object) -> str:
+    """The script that the user's template, or ours of this name, makes of ``values``.
+
+    Raises UsageError if it makes none.
+    """
+    import jinja2  # no other cluster needs it, and it takes a while
+
+    path = options.template or str(_TEMPLATES / name)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return environment.from_string(text).render(**values)
+    except (OSError, UnicodeDecodeError, jinja2.TemplateError) as error:
+        raise UsageError(f"--template {path}: {error}") from error
+
+
+def description(path: str, script: str, command: Sequence[str]) -> str:
+    """For people: the script, and the command that would submit it."""
+    return f"# {path}\n{script}\n# is submitted by\n{shlex.join(command)}\n"
+
+
+def write_script(path: str, script: str) -> None:
+    """Raises PeerError, to be put behind the manager's name, if that cannot be done."""
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Path(path).write_text(script, encoding="utf-8")
+    except OSError as error:
+        raise PeerError(f"has no script: {path}: {error.strerror}") from error
+
+
+def launch_address(interfaces: Sequence[str], hosts: Sequence[str]) -> str:
+    """The address of this machine by which hosts reach it, to judge by routes to some of them.
+
+    Of hosts that are this machine, the route is its loopback interface, which is no use to others.
+    Raises PeerError if there is no such address.
+    """
+    problem, loopback = "", ""
+    for host in [""] if interfaces else hosts:
+        try:
+            address = own_address(host, interfaces)
+        except OSError as error:
+            problem = problem or (f"{host}: {error.strerror}" if host else str(error))
+            continue
+        if interfaces or not ipaddress.ip_address(address).is_loopback:
+            return address
+        loopback = address
+    if loopback:
+        return loopback
+    why = problem or "no host is known"
+    raise PeerError(f"hosts would not reach this machine: {why}; --interface names the network")
+
+
+class Step:
+    """A command that runs here for as long as the job does.
+
+    What it writes goes to the file ``output``, its standard error to ``errors`` if that is given.
+    Raises PeerError if it cannot be started.
+    """
+
+    def __init__(self, argv: Sequence[str], output: str, errors: str = "") -> None:
+        self._deadline: Optional[float] = None
+        try:
+            os.makedirs(os.path.dirname(output), exist_ok=True)
+            with open(output, "ab") as out, open(errors or os.devnull, "wb") as err:
+                self._process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err if errors else out,
+                    start_new_session=True,  # Ctrl-C is for launch.py
+                )
+        except OSError as error:
+            raise PeerError(f"could not be started: {error}") from error
+
+    def poll(self) -> Optional[int]:
+        """Its exit code, minus the signal if one ended it; None while it runs."""
+        code = self._process.poll()
+        if code is None and self._deadline is not None and time.monotonic() > self._deadline:
+            self._kill()  # it waits for a host that is down
+        return code
+
+    def terminate(self) -> None:
+        """Have it end; `poll` sees to it that it does."""
+        self._deadline = time.monotonic() + _END_LIMIT_S
+        self._process.terminate()
+
+    def _kill(self) -> None:
+        """End it and the connections that it has opened, each of which is a process, too."""
+        try:
+            below = psutil.Process(self._process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return
+        self._process.kill()
+        for process in below:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                pass

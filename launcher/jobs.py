@@ -1,0 +1,115 @@
+"""``baryon status``, ``logs`` and ``stop``: jobs that were detached, from any shell."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Optional
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from baryon.ps import PeerError, UsageError
+
+from .records import Record, find, load_all
+
+__all__ = ["logs", "status", "stop"]
+
+_POLL_S = 0.1
+_STATUS_LIMIT_S = 5.0
+_STOP_LIMIT_S = 60.0
+_NUM_LISTED = 20
+
+
+def status(job: Optional[str]) -> int:
+    """Print how the job is, or, without a name, what jobs there are. Raises UsageError."""
+    if job is None:
+        _list()
+        return 0
+    record = find(job)
+    lines = [
+        f"job      {record.job}",
+        f"state    {record.state()}",
+        f"command  {shlex.join(record.command)}",
+        f"with     {record.launcher}" + (f", {record.manager_job}" if record.manager_job else ""),
+        f"logs     {record.log_dir}",
+    ]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    process = record.process()
+    if process is not None:
+        sys.stdout.write(_ask(record, process))
+    return 0
+
+
+def logs(job: Optional[str], task: Optional[str], follow: bool) -> int:
+    """Print what the job, or one task as ``worker-0``, has written; ``follow`` it to the end.
+
+    Raises UsageError if there is no such job or task.
+    """
+    record = find(job)
+    path = os.path.join(record.log_dir, f"{task}.log") if task else record.output
+    try:
+        with open(path, "rb") as file:
+            while True:
+                is_over = not follow or record.process() is None  # first: what follows is complete
+                shutil.copyfileobj(file, sys.stdout.buffer)
+                sys.stdout.flush()
+                if is_over:
+                    return 0
+                time.sleep(_POLL_S)
+    except FileNotFoundError as error:
+        names = ", ".join(sorted(file.stem for file in Path(record.log_dir).glob("*-*.log")))
+        raise UsageError(f"there is no {path}; there are {names or 'no logs yet'}") from error
+
+
+def stop(job: Optional[str]) -> int:
+    """End the job, and return when it has ended. Raises UsageError, or PeerError if it does not."""
+    record = find(job)
+    process = record.process()
+    if record.exit_code is not None:
+        sys.stdout.write(f"{record.job} {record.state()}\n")
+        return 0
+    if process is None and not record.is_here:
+        raise UsageError(f"{record.job} was started on {record.machine}; baryon stop it there")
+    if process is None:
+        left = f"; {record.manager_job} may be left" if record.manager_job else ""
+        raise PeerError(f"the launch.py of {record.job} was killed, and its tasks with it{left}")
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_LIMIT_S)
+    except psutil.TimeoutExpired as error:
+        raise PeerError(f"{record.job} has not ended in {_STOP_LIMIT_S:.0f} s") from error
+    sys.stdout.write(f"{record.job} {find(record.job).state()}\n")
+    return 0
+
+
+def _list() -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("job", "state", "with", "command"):
+        table.add_column(column, overflow="fold")
+    for record in load_all()[-_NUM_LISTED:]:
+        row = (record.job, record.state(), record.launcher, shlex.join(record.command))
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def _ask(record: Record, process: psutil.Process) -> str:
+    """What the scheduler itself says of the job's state; it goes to the job's output, too."""
+    answer = re.compile(rf"^baryon: (job {re.escape(record.job)} is .*\n(?:  .*\n)*)", re.MULTILINE)
+    with open(record.output, encoding="utf-8", errors="replace") as file:
+        file.seek(0, os.SEEK_END)
+        process.send_signal(signal.SIGUSR1)
+        deadline, text = time.monotonic() + _STATUS_LIMIT_S, ""
+        while time.monotonic() < deadline:
+            text += file.read()
+            found = answer.search(text)
+            if found is not None:
+                return found[1]
+            time.sleep(_POLL_S)
+    return "it has not answered yet; it may be starting\n"

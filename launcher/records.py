@@ -1,0 +1,124 @@
+"""What is kept of detached jobs for other shells: a small file each, in the user's home directory.
+
+``$XDG_STATE_HOME/baryon/jobs/JOB.json``, by default below ``~/.local/state``. The job's own process
+writes it; those that have ended a month ago are removed when another job is detached.
+"""
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import List, Optional
+
+import msgspec
+import psutil
+
+from baryon.ps import UsageError
+from baryon.scheduler import Job
+
+__all__ = ["Record", "find", "load_all", "record_of", "remove_old", "save"]
+
+_KEPT_S = 30 * 24 * 3600.0
+
+
+class Record(msgspec.Struct):
+    """``pid`` on ``machine``, started at ``pid_time`` (seconds since 1970), runs ``launch.py``.
+
+    ``manager_job`` is what a cluster manager calls the job. ``exit_code`` is there when the job is
+    over, and ``end_time`` with it.
+    """
+
+    job: str
+    command: List[str]
+    launcher: str
+    machine: str
+    pid: int
+    pid_time: float
+    log_dir: str
+    manager_job: str = ""
+    exit_code: Optional[int] = None
+    end_time: float = 0.0
+
+    @property
+    def output(self) -> str:
+        """The file with all that the job has said."""
+        return os.path.join(self.log_dir, "launch.log")
+
+    @property
+    def is_here(self) -> bool:
+        return self.machine == socket.gethostname()
+
+    def process(self) -> Optional[psutil.Process]:
+        """Its process, if that runs, on this machine."""
+        try:
+            process = psutil.Process(self.pid)
+            is_it = self.is_here and abs(process.create_time() - self.pid_time) < 1.0
+            return process if is_it and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+    def state(self) -> str:
+        """How the job is, in a few words."""
+        if self.exit_code is not None:
+            return "ended well" if self.exit_code == 0 else f"ended with code {self.exit_code}"
+        if not self.is_here:
+            return f"known to {self.machine} only"
+        return "runs" if self.process() is not None else "its launch.py was killed"
+
+
+def record_of(job: Job) -> Record:
+    """Of a job that this process runs."""
+    process = psutil.Process()
+    return Record(
+        job=job.id,
+        command=list(job.command),
+        launcher=job.launcher,
+        machine=socket.gethostname(),
+        pid=process.pid,
+        pid_time=process.create_time(),
+        log_dir=job.log_dir,
+    )
+
+
+def save(record: Record) -> None:
+    """Write it, at once or not at all. Raises OSError."""
+    folder = _folder()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{record.job}.json"
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_bytes(msgspec.json.encode(record))
+    part.replace(path)
+
+
+def load_all() -> List[Record]:
+    """Of all jobs that are known, the oldest first."""
+    records = []
+    for path in sorted(_folder().glob("*.json")):
+        try:
+            records.append(msgspec.json.decode(path.read_bytes(), type=Record))
+        except (OSError, msgspec.DecodeError):
+            continue  # removed meanwhile, or another version's
+    return records
+
+
+def find(job: Optional[str]) -> Record:
+    """The job of that name, or the newest. Raises UsageError."""
+    records = load_all()
+    if not records:
+        raise UsageError(f"no job was detached here ({_folder()} is empty); launch.py --detach")
+    found = [record for record in records if job in (None, record.job)]
+    if not found:
+        known = ", ".join(record.job for record in records[-5:])
+        raise UsageError(f"there is no job {job}; the last ones are {known}")
+    return found[-1]
+
+
+def remove_old() -> None:
+    for record in load_all():
+        if record.exit_code is not None and time.time() - record.end_time > _KEPT_S:
+            (_folder() / f"{record.job}.json").unlink()
+
+
+def _folder() -> Path:
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(home, "baryon", "jobs")

@@ -1,0 +1,38 @@
+"""What the modules of cluster managers share."""
+
+import pytest
+
+from baryon.launcher.clusters import submission
+from baryon.ps import PeerError
+
+
+@pytest.fixture
+def routes(monkeypatch):
+    """Which of this machine's addresses leads to a host: as its name says."""
+
+    def own_address(toward, interfaces=()):
+        if interfaces:
+            raise OSError(f"no interface {interfaces[0]} with an address; there are lo (127.0.0.1)")
+        if toward == "nowhere":
+            raise OSError(-2, "Name or service not known")
+        return {"here": "127.0.1.1", "there": "10.0.0.1"}[toward]
+
+    monkeypatch.setattr(submission, "own_address", own_address)
+
+
+def test_the_address_is_one_that_others_can_use(routes):
+    assert submission.launch_address([], ["here", "nowhere", "there"]) == "10.0.0.1"
+    assert submission.launch_address([], ["nowhere", "here"]) == "127.0.1.1", "nobody else is there"
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "hosts", "why"),
+    [
+        ([], [], "no host is known"),
+        ([], ["nowhere"], "nowhere: Name or service not known"),
+        (["ib0"], ["there"], "no interface ib0 with an address"),
+    ],
+)
+def test_no_address(routes, interfaces, hosts, why):
+    with pytest.raises(PeerError, match=f"not reach this machine: {why}.*; --interface names"):
+        submission.launch_address(interfaces, hosts)

@@ -1,0 +1,72 @@
+"""What a script gives a store: keys and their arrays, checked. Pure."""
+
+from typing import Any, Dict, Iterator, List, Tuple, Union
+
+import mxnet as mx
+import numpy as np
+
+from baryon.ps import Key, UsageError
+
+from .sparse import is_sparse
+
+__all__ = ["KeyName", "first_values", "fitting", "pairs"]
+
+KeyName = Union[int, str]
+
+
+def pairs(key: Any, value: Any) -> List[Tuple[KeyName, List[Any]]]:
+    """(key, arrays) for a key and its array or arrays, or for lists of both.
+
+    The arrays of a key that is named twice are taken together, as MXNet does.
+    """
+    if isinstance(key, (tuple, list)):
+        if not isinstance(value, (tuple, list)) or len(key) != len(value):
+            count = len(value) if isinstance(value, (tuple, list)) else 1
+            raise UsageError(f"{len(key)} keys need as many values, not {count}")
+        grouped: Dict[KeyName, List[Any]] = {}
+        for one, values in zip(key, value):
+            for name, arrays in pairs(one, values):
+                grouped.setdefault(name, []).extend(arrays)
+        return list(grouped.items())
+    if isinstance(key, bool) or not isinstance(key, (int, str)):
+        raise UsageError(f"a key is an int or a string, not {key!r}")
+    arrays = list(value) if isinstance(value, (tuple, list)) else [value]
+    if not arrays:
+        raise UsageError(f"key {key!r} comes with no array")
+    return [(key, arrays)]
+
+
+def first_values(key: Any, value: Any) -> Iterator[Tuple[KeyName, Any]]:
+    """(key, array) for each key to be initialised; raises UsageError for one that comes twice."""
+    names = list(key) if isinstance(key, (tuple, list)) else [key]
+    twice = sorted({repr(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"init names {', '.join(twice)} twice; initialise each key once")
+    for name, arrays in pairs(key, value):
+        yield name, arrays[0] if is_sparse(arrays[0]) else _dense(name, arrays)[0]
+
+
+def fitting(key: Key, arrays: List[Any]) -> List[Any]:
+    """``arrays``, which are to be dense, as plain NDArrays; raises UsageError unless they are of
+    the key's shape and dtype."""
+    arrays = _dense(key.name, arrays)
+    for array in arrays:
+        if array.shape != key.shape or np.dtype(array.dtype) != key.dtype:
+            raise UsageError(
+                f"key {key.name!r} is {key.dtype.name}{key.shape}, "
+                f"but the array given is {np.dtype(array.dtype).name}{array.shape}"
+            )
+    return arrays
+
+
+def _dense(name: KeyName, arrays: List[Any]) -> List[Any]:
+    """``arrays`` as plain dense NDArrays; raises UsageError if one is none."""
+    for array in arrays:
+        if not isinstance(array, mx.nd.NDArray):
+            raise UsageError(f"key {name!r} comes with a {type(array).__name__}, not an NDArray")
+        if array.stype != "default":
+            raise UsageError(
+                f"key {name!r} comes with a {array.stype} array; its arrays are all dense or "
+                "all row_sparse"
+            )
+    return [a.as_nd_ndarray() if isinstance(a, mx.np.ndarray) else a for a in arrays]
