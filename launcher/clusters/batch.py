@@ -163,7 +163,9 @@ class BatchCluster:
         if self._job is not None:
             self._job.hurry(cancel=True)
             if not self._job.join():
-                self._say(f"{self._job.name} has not ended yet; its manager has been told to")
+                silence = self._job.silence
+                told = f"could not be told to: {silence}" if silence else "has been told to"
+                self._say(f"{self._job.name} has not ended yet; its manager {told}")
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _look(self) -> None:
