@@ -150,8 +150,8 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
     add(
         "--launcher", choices=_LAUNCHERS,
         metavar="NAME",
-        help="how tasks are started: ssh, local or slurm (default: ssh with -H, local without); "
-        "local with -H simulates those hosts on this machine",
+        help="how tasks are started: ssh, local, slurm or yarn (default: ssh with -H, local "
+        "without); local with -H simulates those hosts on this machine",
     )  # fmt: skip
     add(
         "--sync-dst-dir", metavar="DIR",
@@ -252,7 +252,7 @@ def _add_ssh(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_manager(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("jobs of a cluster manager (--launcher slurm)").add_argument
+    add = parser.add_argument_group("jobs of a manager (--launcher slurm, yarn)").add_argument
     add("--queue", "--partition", metavar="NAME", help="where the job waits")
     add("--account", metavar="NAME", help="whom it is charged to")
     add("--time", metavar="LIMIT", help="its time limit, as the manager writes it: 4:00:00")

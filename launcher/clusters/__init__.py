@@ -15,7 +15,7 @@ from ..flags import Options
 
 __all__ = ["MANAGERS", "allocated_hosts", "prepare", "preview"]
 
-MANAGERS = ("slurm",)
+MANAGERS = ("slurm", "yarn")
 
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, Cluster]:
