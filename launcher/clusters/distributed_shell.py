@@ -34,37 +34,38 @@ _WORKER_MB = 4096  # where --mem is not given; the distributed shell's own defau
 class Start(msgspec.Struct, frozen=True):
     """How the agents are started: each container runs ``command``, which runs ``script``.
 
-    ``fields`` are those of the request that are known before it is made; the files are in
-    ``directory``.
+    ``shell_commands`` is the file that says so. ``fields`` are those of the request that are known
+    before it is made. The files are called ``path`` and what kind they are.
     """
 
     num_hosts: int
-    directory: str
+    path: str
     configs: str
     script: str
     command: str
+    shell_commands: bytes
     fields: Dict[str, Any]
     time_s: Optional[float]
 
     @property
     def script_path(self) -> str:
-        return os.path.join(self.directory, "yarn.sh")
+        return f"{self.path}.sh"
 
     @property
     def command_path(self) -> str:
-        return os.path.join(self.directory, "yarn.command")
+        return f"{self.path}.command"
 
     @property
     def output(self) -> str:
-        return os.path.join(self.directory, "yarn.out")
+        return f"{self.path}.out"
 
     def request(self, application: str, now_s: int) -> Dict[str, Any]:
-        """The body of the submission; ``now_s`` is when the command's file was changed."""
+        """The body of the submission; ``now_s`` is when `shell_commands` was changed."""
         resource = {
             "resource": Path(self.command_path).as_uri(),
             "type": "FILE",
             "visibility": "APPLICATION",
-            "size": len(java_utf(self.command)),
+            "size": len(self.shell_commands),
             "timestamp": now_s * 1000,
         }
         container = {
@@ -82,6 +83,8 @@ def make_start(job: Job, options: Options, hadoop: Hadoop) -> Start:
             f"{directory}: YARN replaces {{{{, }}}} and names in <> in commands; use --job-dir"
         )
     num_hosts = len({task.host for task in job.tasks})
+    # A job that waits keeps its files, whoever else uses the directory.
+    path = os.path.join(directory, f"yarn-{job.id}")
     configs = os.path.join(directory, f".agents-{job.id}")
     agent = agent_argv(options.python or job.python, configs=configs, index_from="BARYON_AGENT")
     gpus = (options.gpus_per_worker or 0) * job.hosts[0].slots
@@ -90,15 +93,17 @@ def make_start(job: Job, options: Options, hadoop: Hadoop) -> Start:
         job=job,
         num_hosts=num_hosts,
         agent=shlex.join(agent),
-        output=shlex.quote(os.path.join(directory, "yarn.out")),
+        output=shlex.quote(f"{path}.out"),
         gpus=",".join(map(str, range(gpus))),
     )
+    command = _inside_quotes(shlex.join(["/bin/bash", f"{path}.sh"]))
     return Start(
         num_hosts=num_hosts,
-        directory=directory,
+        path=path,
         configs=configs,
         script=script,
-        command=_inside_quotes(shlex.join(["/bin/bash", os.path.join(directory, "yarn.sh")])),
+        command=command,
+        shell_commands=java_utf(command),
         fields=_fields(job, options, hadoop, num_hosts, gpus),
         time_s=_time(options.time),
     )

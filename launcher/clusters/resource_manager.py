@@ -112,16 +112,20 @@ def _managers(site: Mapping[str, str]) -> Tuple[str, ...]:
 
 
 class ResourceManager:
-    """Asks whichever of ``addresses`` is active. For one thread."""
+    """Asks whichever of ``addresses`` is active. For one thread.
+
+    Raises UsageError if nobody knows who the user is.
+    """
 
     def __init__(self, addresses: Tuple[str, ...]) -> None:
+        self._user = _user()
         self._addresses = list(addresses)  # the one that has answered last comes first
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        # Hadoop's own commands do not look at http_proxy either.
+        self._opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
 
     def url(self, path: str) -> str:
         """Where requests about ``path`` go."""
-        user = os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
-        return f"{self._addresses[0]}{_API}/{path}?user.name={quote(user)}"
+        return f"{self._addresses[0]}{_API}/{path}?user.name={quote(self._user)}"
 
     def ask(self, method: str, path: str, body: Optional[object] = None) -> Any:
         """What it answers, JSON decoded; None if that is nothing.
@@ -138,13 +142,11 @@ class ResourceManager:
         raise PeerError(f"no ResourceManager answers: {'; '.join(silent)}")
 
     def _ask(self, method: str, url: str, body: Optional[object]) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Accept": "application/json"}
+        data, headers = None, {"Accept": "application/json"}
         if method != "GET":
+            data = b"" if body is None else json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
-        request = urllib.request.Request(url, data or b"", headers, method=method)
-        if method == "GET":
-            request.data = None
+        request = urllib.request.Request(url, data, headers, method=method)
         try:
             with self._opener.open(request, timeout=_LIMIT_S) as answer:
                 text = answer.read().decode(errors="replace")
@@ -161,6 +163,13 @@ class ResourceManager:
             return json.loads(text)
         except ValueError as error:  # a standby's, with code 200 in older versions
             raise _NoAnswer(_short(text)) from error
+
+
+def _user() -> str:
+    try:
+        return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
+    except (KeyError, OSError) as error:
+        raise UsageError("you have no name here; set HADOOP_USER_NAME") from error
 
 
 class _NoAnswer(Exception):

@@ -14,7 +14,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any, Callable, List, Mapping, Optional, Tuple
+from typing import Any, Callable, List, Mapping, Optional, Tuple, TypeVar
 from urllib.parse import urlsplit
 
 from baryon.ps import PeerError
@@ -22,7 +22,7 @@ from baryon.scheduler import Job, own_address
 
 from ..flags import Options
 from .batch import BatchCluster
-from .distributed_shell import Start, java_utf, make_start
+from .distributed_shell import Start, make_start
 from .resource_manager import Hadoop, Refusal, ResourceManager, read_hadoop
 from .watch import OVER, QUEUED, RUNNING, TIME_LIMIT_CODE, Status, Watch
 
@@ -33,6 +33,8 @@ _QUEUED_STATES = ("NEW", "NEW_SAVING", "SUBMITTED", "ACCEPTED")
 _LIFETIME = "exceeded the lifetime"
 _NO_MASTER = "Could not find or load main class"
 _MAX_WORDS = 700  # of diagnostics: the beginning says what, the end says why
+
+_Read = TypeVar("_Read")
 
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, BatchCluster]:
@@ -105,14 +107,15 @@ class Yarn:
     def submit(self) -> str:
         start, now_s = self._start, int(time.time())
         try:
-            os.makedirs(start.directory, exist_ok=True)
+            os.makedirs(os.path.dirname(start.path), exist_ok=True)
             Path(start.script_path).write_text(start.script, encoding="utf-8")
-            Path(start.command_path).write_bytes(java_utf(start.command))
+            Path(start.command_path).write_bytes(start.shell_commands)
             os.utime(start.command_path, (now_s, now_s))  # Java 8 sees whole seconds only
         except OSError as error:
-            raise PeerError(f"has no script: {start.directory}: {error.strerror}") from error
+            raise PeerError(f"has no script: {start.script_path}: {error.strerror}") from error
         try:
-            application = self._rm.ask("POST", "apps/new-application")["application-id"]
+            answer = self._rm.ask("POST", "apps/new-application")
+            application = _understood(lambda: str(answer["application-id"]))
             self._rm.ask("POST", "apps", start.request(application, now_s))
         except PeerError as error:
             raise PeerError(f"did not take the job: {error}") from error
@@ -121,12 +124,12 @@ class Yarn:
 
     def status(self) -> Status:
         try:
-            app = self._rm.ask("GET", self._path)["app"]
+            answer = self._rm.ask("GET", self._path)
         except Refusal as error:
             if error.status == 404:
                 return Status(OVER, "is not known to YARN any more")
             raise
-        status = parse_status(app, self._start.num_hosts)
+        status = _understood(lambda: parse_status(answer["app"], self._start.num_hosts))
         if status.phase == RUNNING and not self._has_run:
             self._has_run = True
             self._limit_time()
@@ -162,8 +165,15 @@ class Yarn:
             pass  # before Hadoop 2.9 there is no such thing; the job is told to end all the same
 
 
+def _understood(read: Callable[[], _Read]) -> _Read:
+    try:
+        return read()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PeerError(f"its answer is not a ResourceManager's: {error!r}") from error
+
+
 def parse_status(app: Mapping[str, Any], num_hosts: int) -> Status:
-    """The Status of the object ``app`` in an answer of the ResourceManager."""
+    """The Status of the object ``app`` in an answer; raises KeyError and the like if it is none."""
     state, why = app.get("state", ""), _brief(str(app.get("diagnostics") or ""))
     if state == "KILLED" and _LIFETIME in why:
         return Status(OVER, f"has reached its time limit: {why}", exit_code=TIME_LIMIT_CODE)
@@ -175,6 +185,8 @@ def parse_status(app: Mapping[str, Any], num_hosts: int) -> Status:
         return Status(OVER, f"has failed: {why or state}{_remedy(why, str(app.get('id', '')))}")
     if state in _QUEUED_STATES:
         return Status(QUEUED, f"{state}: {why}" if why else state)
+    if state != "RUNNING":
+        raise ValueError(f"state {state!r}")
     had = _had_containers(app, num_hosts)
     if had < num_hosts:
         return Status(QUEUED, f"RUNNING, with {had} of {num_hosts} containers")
