@@ -70,7 +70,10 @@ def read_hadoop(environ: Mapping[str, str]) -> Hadoop:
     if path is None:
         raise UsageError(f"there is no {' or '.join(paths)}; {_REMEDY}")
     site = _properties(path)
-    managers = _managers(site)
+    try:
+        managers = _managers(site)
+    except ValueError as error:  # of a port
+        raise UsageError(f"{path}: {error}") from error
     if not managers:
         raise UsageError(f"{path} does not say where the ResourceManager is; {_REMEDY}")
     classpath = site.get("yarn.application.classpath", "")
@@ -121,7 +124,7 @@ class ResourceManager:
         self._user = _user()
         self._addresses = list(addresses)  # the one that has answered last comes first
         # Hadoop's own commands do not look at http_proxy either.
-        self._opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(_AsItIs, urllib.request.ProxyHandler({}))
 
     def url(self, path: str) -> str:
         """Where requests about ``path`` go."""
@@ -150,13 +153,12 @@ class ResourceManager:
         try:
             with self._opener.open(request, timeout=_LIMIT_S) as answer:
                 text = answer.read().decode(errors="replace")
-        except urllib.error.HTTPError as error:
-            with error:
-                raise _judge(error) from error
         except urllib.error.URLError as error:
             raise _NoAnswer(str(error.reason)) from error
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:
             raise _NoAnswer(str(error) or type(error).__name__) from error
+        if answer.status >= 300:
+            raise _judge(answer.status, answer.reason, answer.headers, text)
         if not text.strip():
             return None
         try:
@@ -176,26 +178,28 @@ class _NoAnswer(Exception):
     """Another ResourceManager may be the active one."""
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A standby redirects to the active one, which is asked here anyhow."""
+class _AsItIs(urllib.request.HTTPErrorProcessor):
+    """Errors are answers; and a standby redirects to the active one, which is asked here anyhow."""
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    def http_response(self, request: Any, response: Any) -> Any:
+        return response
+
+    https_response = http_response
 
 
-def _judge(error: urllib.error.HTTPError) -> Exception:
-    text = error.read().decode(errors="replace")
-    if 300 <= error.code < 400 or error.code == 503:
-        return _NoAnswer(_short(text) or f"HTTP {error.code} {error.reason}")
-    if "Negotiate" in error.headers.get("WWW-Authenticate", ""):
+def _judge(status: int, reason: str, headers: Mapping[str, str], text: str) -> Exception:
+    """The exception of an answer that is an error."""
+    if status < 400 or status == 503:
+        return _NoAnswer(_short(text) or f"HTTP {status} {reason}")
+    if "Negotiate" in headers.get("WWW-Authenticate", ""):
         words = "it wants Kerberos, which launch.py does not speak; see docs/clusters.md"
-        return Refusal(words, error.code)
+        return Refusal(words, status)
     try:
-        words = json.loads(text)["RemoteException"]["message"]
+        words = str(json.loads(text)["RemoteException"]["message"])
     except (ValueError, KeyError, TypeError):
         words = "" if "<" in text else text  # pages of HTML have only the code in other words
     words = re.sub(r"^(?:[\w$]+\.)+[\w$]*(?:Exception|Error): ", "", words.strip())
-    return Refusal(_short(words) or f"HTTP {error.code} {error.reason}", error.code)
+    return Refusal(_short(words) or f"HTTP {status} {reason}", status)
 
 
 def _short(text: str) -> str:

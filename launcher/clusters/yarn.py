@@ -75,7 +75,7 @@ def preview(job: Job, options: Options) -> str:
 
 
 def allocated_hosts(environ: Mapping[str, str]) -> int:
-    """None: from inside a container, as from outside, another application is submitted."""
+    """0: inside a container, too, another application is submitted."""
     return 0
 
 
@@ -137,7 +137,8 @@ class Yarn:
             status = Status(RUNNING, _where(self._start.num_hosts))
         if status.phase == RUNNING and self._deadline is not None:
             left_s = self._deadline - self._clock()
-            return status._replace(left_s=min(left_s, status.left_s or left_s))
+            if status.left_s is None or left_s < status.left_s:
+                return status._replace(left_s=left_s)
         return status
 
     def cancel(self) -> None:

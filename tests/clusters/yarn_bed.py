@@ -29,7 +29,8 @@ _MASTER_OPTIONS = (
     *("container_resource_profile", "shell_env", "container_type"),
 )
 _NAMED_VALUES = [{"key": str, "value": str}]
-_SUBMISSION: Dict[str, Any] = {
+# As documented, and app-node-label-expression, which only its class has.
+SUBMISSION: Dict[str, Any] = {
     "application-id": str,
     "application-name": str,
     "application-type": str,
@@ -138,7 +139,7 @@ class YarnBed:
             capability = {"memory": 8192, "vCores": 32}
             return 200, {"application-id": name, "maximum-resource-capability": capability}
         if (method, path) == ("POST", "apps"):
-            wrong = problems(body, _SUBMISSION)
+            wrong = problems(body, SUBMISSION)
             if wrong:
                 raise Refused(400, "WebApplicationException", "; ".join(wrong))
             assert isinstance(body, dict)

@@ -23,7 +23,7 @@ from baryon.launcher.clusters.watch import OVER, QUEUED, RUNNING, Status
 from baryon.launcher.clusters.yarn import Yarn, parse_status
 from baryon.launcher.options import parse
 from baryon.ps import PeerError, UsageError
-from tests.clusters.yarn_bed import java_utf_of
+from tests.clusters.yarn_bed import SUBMISSION, java_utf_of, problems
 
 SCRIPT = """\
 #!/bin/bash
@@ -138,6 +138,15 @@ def test_the_dry_run_prints_exactly_this(folder, monkeypatch):
     assert request == REQUEST
 
 
+def test_the_stand_in_refuses_what_is_not_documented():
+    assert problems(REQUEST, SUBMISSION) == []
+    assert problems({**REQUEST, "max-attempts": 1, "resource": {"memory": "1"}}, SUBMISSION) == [
+        "request: unknown field max-attempts",
+        "request.resource: no vCores",
+        "request.resource.memory is '1'",
+    ]
+
+
 def test_each_flag_has_its_place(plan):
     start = plan(
         *("-n", "4", "--workers-per-host", "2", "--queue", "a.b", "--constraint", "x&&y"),
@@ -248,6 +257,8 @@ def test_the_configuration_says_where(tmp_path, properties, managers):
 def test_a_configuration_that_does_not_say(tmp_path):
     with pytest.raises(UsageError, match="does not say where the ResourceManager is; set HADOOP_"):
         read_hadoop(write_site(tmp_path, application__classpath="/a"))
+    with pytest.raises(UsageError, match=r"yarn-site\.xml: Port could not be cast"):
+        read_hadoop(write_site(tmp_path, resourcemanager__webapp__address="rm:http"))
     (tmp_path / "yarn-site.xml").write_text("<configuration>")
     with pytest.raises(UsageError, match=r"yarn-site\.xml: no element found"):
         read_hadoop({"HADOOP_CONF_DIR": str(tmp_path)})
