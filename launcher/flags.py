@@ -11,7 +11,8 @@ from .hostfile import HostLine
 
 __all__ = ["JobCommand", "Options", "parse_command", "parse_flags"]
 
-_LAUNCHERS = ("local", "ssh", "slurm", "sge", "mpi", "kubernetes", "yarn")
+_MANAGERS = ("slurm", "sge", "mpi", "kubernetes", "yarn")
+_LAUNCHERS = ("local", "ssh", *_MANAGERS)
 _DESCRIPTION = """\
 Run a data-parallel MXNet script on many machines, its parameters kept in step by Baryon's own
 servers. The script does not change: mx.kv.create('dist_sync') is served by this job."""
@@ -158,8 +159,8 @@ def _parser(is_doctor: bool) -> argparse.ArgumentParser:
     add(
         "--launcher", choices=_LAUNCHERS,
         metavar="NAME",
-        help="how tasks are started: ssh, local, slurm, sge, mpi or kubernetes (default: ssh with "
-        "-H, local without); local with -H simulates those hosts on this machine",
+        help="how tasks are started: " + ", ".join(_LAUNCHERS) + " (default: ssh with -H, local "
+        "without); local with -H simulates those hosts on this machine",
     )  # fmt: skip
     add(
         "--sync-dst-dir", metavar="DIR",
@@ -261,7 +262,7 @@ def _add_ssh(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_manager(parser: argparse.ArgumentParser) -> None:
-    title = "jobs of a cluster manager (--launcher slurm, sge, mpi, kubernetes)"
+    title = f"jobs of a cluster manager ({', '.join(_MANAGERS)})"
     add = parser.add_argument_group(title).add_argument
     add("--queue", "--partition", metavar="NAME", help="where the job waits")
     add("--account", metavar="NAME", help="whom it is charged to")

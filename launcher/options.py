@@ -10,7 +10,6 @@ import sys
 import time
 from typing import Dict, List, Mapping, Optional, Tuple
 
-from baryon import __version__
 from baryon.ps import UsageError
 from baryon.scheduler import Group, Host, Job, Task, place
 
@@ -19,10 +18,7 @@ from .flags import Options, parse_flags
 from .hostfile import HostLine, parse_host_list, parse_hosts
 from .topology import parse_topology
 
-__all__ = ["LAUNCHERS", "parse", "parse_doctor"]
-
-LAUNCHERS = ("local", "ssh", *MANAGERS)
-"""Those that exist so far."""
+__all__ = ["parse", "parse_doctor"]
 
 _MAX_SECONDS = 1e7  # four months; clocks and poll(2) have limits
 # Of the environment here, ssh passes nothing on; these steer MXNet and the libraries below it.
@@ -66,9 +62,6 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
     ]:
         if not _is_utf8(text):
             faults.append(f"the {what} {text!r} is not UTF-8, so it cannot reach other hosts")
-    if launcher not in LAUNCHERS:
-        known = ", ".join(LAUNCHERS)
-        faults.append(f"--launcher {launcher} is not in version {__version__}; there are {known}")
     if options.sync_dst_dir == "":
         faults.append("--sync-dst-dir is empty; name a directory on the hosts, as '~/job'")
     if launcher == "ssh" and options.hostfile is None:

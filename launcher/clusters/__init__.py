@@ -15,7 +15,7 @@ from ..flags import Options
 
 __all__ = ["MANAGERS", "allocated_hosts", "prepare", "preview"]
 
-MANAGERS = ("slurm", "sge", "mpi", "kubernetes")
+MANAGERS = ("slurm", "sge", "mpi", "kubernetes", "yarn")
 
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, Cluster]:

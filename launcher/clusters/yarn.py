@@ -1,0 +1,216 @@
+"""YARN: an application of Hadoop's own distributed shell, with an agent in each container.
+
+Everything is asked of the ResourceManager over HTTP (resource_manager.py), so nothing of Hadoop is
+needed here; distributed_shell.py makes the request.
+
+YARN calls an application running as soon as its ApplicationMaster is; here it is queued until it
+has had all its containers. The distributed shell numbers them from 1, in YARN_SHELL_ID (Hadoop 2.8
+and newer), and starts none twice, unless YARN itself takes one away: its successor has a number for
+which there is no configuration, and ends at once.
+"""
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple, TypeVar
+from urllib.parse import urlsplit
+
+from baryon.ps import PeerError
+from baryon.scheduler import Job
+
+from ..flags import Options
+from .batch import BatchCluster
+from .distributed_shell import Start, make_start
+from .resource_manager import Refusal, ResourceManager, read_hadoop
+from .submission import CANCELLED_CODE, SSH_OPTIONS, launch_address, say_ignored, write_script
+from .watch import OVER, QUEUED, RUNNING, TIME_LIMIT_CODE, Status, Watch
+
+__all__ = ["allocated_hosts", "prepare", "preview"]
+
+_QUEUED_STATES = ("NEW", "NEW_SAVING", "SUBMITTED", "ACCEPTED")
+_LIFETIME = "exceeded the lifetime"
+_NO_MASTER = "Could not find or load main class"
+_MAX_WORDS = 700  # of diagnostics: the beginning says what, the end says why
+
+_Read = TypeVar("_Read")
+
+
+def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, BatchCluster]:
+    """Find the ResourceManager, and make the request.
+
+    Raises UsageError if it is not known where that is or an option is wrong.
+    """
+    say_ignored(options, (*SSH_OPTIONS, "account", "mail"), say)
+    hadoop = read_hadoop(os.environ)
+    start = make_start(job, options, hadoop)
+    # Nodes reach this machine as their manager does.
+    address = launch_address(job.interfaces, [urlsplit(hadoop.managers[0]).hostname or ""])
+    watch = Watch(options.queue_timeout, options.time_margin, time.monotonic)
+    manager = Yarn(start, ResourceManager(hadoop.managers), time.monotonic)
+    return job, BatchCluster(manager, start.configs, address, watch, say)
+
+
+def preview(job: Job, options: Options) -> str:
+    """What containers run, the request, and where it would go."""
+    hadoop = read_hadoop(os.environ)
+    start = make_start(job, options, hadoop)
+    request = json.dumps(start.request("APPLICATION", int(time.time())), indent=2)
+    rm = ResourceManager(hadoop.managers)
+    return (
+        f"# {start.script_path}\n{start.script}"
+        f"# is run in each container by {start.command_path}\n{start.command}\n"
+        f"# POST {rm.url('apps/new-application')}\n# names the APPLICATION\n"
+        f"# POST {rm.url('apps')}\n{request}\n"
+    )
+
+
+def allocated_hosts(environ: Mapping[str, str]) -> int:
+    """0: inside a container, too, another application is submitted."""
+    return 0
+
+
+class Yarn:
+    """An application. A Manager (batch.py). ``clock`` counts seconds."""
+
+    name = "YARN"
+
+    def __init__(self, start: Start, rm: ResourceManager, clock: Callable[[], float]) -> None:
+        self.outputs: Sequence[str] = [start.output]
+        self._start = start
+        self._rm = rm
+        self._clock = clock
+        self._path = ""  # of the application, below the interface's own
+        self._has_run = False
+        self._deadline: Optional[float] = None
+
+    def submit(self) -> str:
+        start, now_s = self._start, int(time.time())
+        write_script(start.script_path, start.script)
+        try:
+            Path(start.command_path).write_bytes(start.shell_commands)
+            os.utime(start.command_path, (now_s, now_s))  # Java 8 sees whole seconds only
+        except OSError as error:
+            raise PeerError(f"has no command: {start.command_path}: {error.strerror}") from error
+        try:
+            answer = self._rm.ask("POST", "apps/new-application")
+            application = _understood(lambda: str(answer["application-id"]))
+            self._rm.ask("POST", "apps", start.request(application, now_s))
+        except PeerError as error:
+            raise PeerError(f"did not take the job: {error}") from error
+        self._path = f"apps/{application}"
+        return f"YARN {application}"
+
+    def status(self) -> Status:
+        try:
+            answer = self._rm.ask("GET", self._path)
+        except Refusal as error:
+            if error.status == 404:
+                return Status(OVER, "is not known to YARN any more")
+            raise
+        status = _understood(lambda: parse_status(answer["app"], self._start.num_hosts))
+        if status.phase == RUNNING and not self._has_run:
+            self._has_run = True
+            self._limit_time()
+        elif status.phase == QUEUED and self._has_run:
+            status = Status(RUNNING, _where(self._start.num_hosts))
+        if status.phase == RUNNING and self._deadline is not None:
+            left_s = self._deadline - self._clock()
+            if status.left_s is None or left_s < status.left_s:
+                return status._replace(left_s=left_s)
+        return status
+
+    def cancel(self) -> None:
+        try:
+            self._rm.ask("PUT", f"{self._path}/state", {"state": "KILLED"})
+        except Refusal:
+            if self.status().phase != OVER:
+                raise
+
+    def ended_agents(self, line: str) -> List[Tuple[int, str]]:
+        found = re.fullmatch(r"baryon: agent (\d+) (ended: .*)", line)
+        return [(int(found[1]), found[2])] if found else []
+
+    def _limit_time(self) -> None:
+        """Begin to count --time, as YARN by itself does only from the submission on."""
+        limit_s = self._start.time_s
+        if limit_s is None:
+            return
+        self._deadline = self._clock() + limit_s
+        expiry = time.strftime("%Y-%m-%dT%H:%M:%S.000+0000", time.gmtime(time.time() + limit_s))
+        timeout = {"timeout": {"type": "LIFETIME", "expiryTime": expiry}}
+        try:
+            self._rm.ask("PUT", f"{self._path}/timeout", timeout)
+        except Refusal:
+            pass  # before Hadoop 2.9 there is no such thing; the job is told to end all the same
+
+
+def _understood(read: Callable[[], _Read]) -> _Read:
+    try:
+        return read()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PeerError(f"its answer is not a ResourceManager's: {error!r}") from error
+
+
+def parse_status(app: Mapping[str, Any], num_hosts: int) -> Status:
+    """The Status of the object ``app`` in an answer; raises KeyError and the like if it is none."""
+    state, why = app.get("state", ""), _brief(str(app.get("diagnostics") or ""))
+    if state == "KILLED" and _LIFETIME in why:
+        return Status(OVER, f"has reached its time limit: {why}", exit_code=TIME_LIMIT_CODE)
+    if state == "KILLED":
+        return Status(OVER, f"was killed from outside: {why or state}", exit_code=CANCELLED_CODE)
+    if state == "FINISHED" and app.get("finalStatus") == "SUCCEEDED":
+        return Status(OVER, "is over: all its containers have ended")
+    if state in ("FAILED", "FINISHED"):
+        return Status(OVER, f"has failed: {why or state}{_remedy(why, str(app.get('id', '')))}")
+    if state in _QUEUED_STATES:
+        return Status(QUEUED, f"{state}: {why}" if why else state)
+    if state != "RUNNING":
+        raise ValueError(f"state {state!r}")
+    had = _had_containers(app, num_hosts)
+    if had < num_hosts:
+        return Status(QUEUED, f"RUNNING, with {had} of {num_hosts} containers")
+    return Status(RUNNING, _where(num_hosts), _left_s(app))
+
+
+def _where(num_hosts: int) -> str:
+    return f"{num_hosts} container{'s' * (num_hosts > 1)}"
+
+
+def _had_containers(app: Mapping[str, Any], num_hosts: int) -> int:
+    """How many agents' containers there have been, those that have ended included."""
+    running = int(app.get("runningContainers", -1))
+    if running < 0:
+        return num_hosts  # not for us to know
+    # The progress of a distributed shell is the part of its containers that has ended.
+    ended = round(float(app.get("progress", 0.0)) / 100 * num_hosts)
+    return max(0, running - 1) + ended  # one is the ApplicationMaster's
+
+
+def _left_s(app: Mapping[str, Any]) -> Optional[float]:
+    timeouts = app.get("timeouts") or {}
+    listed = timeouts.get("timeout") or []
+    left_s = [
+        float(timeout.get("remainingTimeInSeconds", -1))
+        for timeout in (listed if isinstance(listed, list) else [listed])
+        if timeout.get("type") == "LIFETIME"
+    ]
+    return next((seconds for seconds in left_s if seconds >= 0), None)
+
+
+def _brief(diagnostics: str) -> str:
+    """One line of it, without the time at its beginning and figures that change all the time."""
+    text = re.sub(r"\[\w{3} \w{3} \d[^\]]*\] ?", "", diagnostics).split("Details :")[0]
+    line = " ".join(text.split())
+    half = _MAX_WORDS // 2
+    return line if len(line) <= _MAX_WORDS else f"{line[:half]} ... {line[-half:]}"
+
+
+def _remedy(why: str, application: str) -> str:
+    if _NO_MASTER in why:
+        return (
+            "; the nodes' class path lacks Hadoop's distributed shell: see "
+            "yarn.application.classpath in yarn-site.xml"
+        )
+    return f"; yarn logs -applicationId {application}" if application else ""
