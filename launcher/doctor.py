@@ -7,8 +7,8 @@ from rich.console import Console
 from baryon.scheduler import Job
 
 from .flags import Options
-from .preflight import judge, lines, table, to_json
-from .survey import Survey
+from .hosts.preflight import judge, lines, table, to_json
+from .hosts.survey import Survey
 
 __all__ = ["examine"]
 

@@ -16,11 +16,11 @@ from baryon.ps import PeerError
 from baryon.scheduler import AgentConfig, Job, agent_argv
 
 from ..flags import Options
+from ..hosts.preflight import judge, lines
+from ..hosts.shipping import ship
+from ..hosts.survey import Survey
 from ..parallel import side_by_side
-from ..preflight import judge, lines
-from ..shipping import ship
 from ..ssh import Connection, Interpreter, RemoteProcess, open_tunnel
-from ..survey import Survey
 
 __all__ = ["SshCluster", "SshHost", "prepare"]
 

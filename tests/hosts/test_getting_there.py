@@ -8,7 +8,7 @@ from typing import Iterator, List
 
 import pytest
 
-from baryon.launcher.survey import HOME
+from baryon.launcher.hosts.survey import HOME
 from deploy.testbed import Host, Testbed
 
 from .conftest import SshCluster

@@ -15,9 +15,9 @@ from typing import ClassVar
 
 import pytest
 
-from baryon.launcher import receiver
-from baryon.launcher.delivery import Progress, deliver, receiver_source
-from baryon.launcher.manifest import Entry, Manifest, scan
+from baryon.launcher.hosts import receiver
+from baryon.launcher.hosts.delivery import Progress, deliver, receiver_source
+from baryon.launcher.hosts.manifest import Entry, Manifest, scan
 from baryon.ps import PeerError, ProtocolError, UsageError
 
 LIMIT_S = 30

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from baryon.launcher.manifest import Entry, Manifest, package_manifest, scan
+from baryon.launcher.hosts.manifest import Entry, Manifest, package_manifest, scan
 from baryon.ps import UsageError
 
 

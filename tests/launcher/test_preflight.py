@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from baryon.launcher.preflight import (
+from baryon.launcher.hosts.preflight import (
     Expectations,
     HostReport,
     judge,

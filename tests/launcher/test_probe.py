@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from baryon.launcher import probe
-from baryon.launcher.preflight import DISTRIBUTIONS, missing
-from baryon.launcher.survey import HOME
+from baryon.launcher.hosts import probe
+from baryon.launcher.hosts.preflight import DISTRIBUTIONS, missing
+from baryon.launcher.hosts.survey import HOME
 from baryon.ps import new_key_pair
 
 LIMIT_S = 30

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from baryon.launcher.clusters import prepare, preview
-from baryon.launcher.clusters.distributed_shell import java_utf, make_start
-from baryon.launcher.clusters.resource_manager import (
+from baryon.launcher.clusters.watch import OVER, QUEUED, RUNNING, Status
+from baryon.launcher.clusters.yarn import Yarn, parse_status
+from baryon.launcher.clusters.yarn.distributed_shell import java_utf, make_start
+from baryon.launcher.clusters.yarn.resource_manager import (
     Hadoop,
     Refusal,
     ResourceManager,
     read_hadoop,
 )
-from baryon.launcher.clusters.watch import OVER, QUEUED, RUNNING, Status
-from baryon.launcher.clusters.yarn import Yarn, parse_status
 from baryon.launcher.options import parse
 from baryon.ps import PeerError, UsageError
 from tests.clusters.yarn_bed import SUBMISSION, java_utf_of, problems

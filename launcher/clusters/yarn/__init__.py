@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 from baryon.ps import PeerError
 from baryon.scheduler import Job
 
-from ..flags import Options
-from .batch import BatchCluster
+from ...flags import Options
+from ..batch import BatchCluster
+from ..submission import CANCELLED_CODE, SSH_OPTIONS, launch_address, say_ignored, write_script
+from ..watch import OVER, QUEUED, RUNNING, TIME_LIMIT_CODE, Status, Watch
 from .distributed_shell import Start, make_start
 from .resource_manager import Refusal, ResourceManager, read_hadoop
-from .submission import CANCELLED_CODE, SSH_OPTIONS, launch_address, say_ignored, write_script
-from .watch import OVER, QUEUED, RUNNING, TIME_LIMIT_CODE, Status, Watch
 
 __all__ = ["allocated_hosts", "prepare", "preview"]
 

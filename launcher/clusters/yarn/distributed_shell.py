@@ -18,10 +18,10 @@ import msgspec
 from baryon.ps import UsageError
 from baryon.scheduler import Job, agent_argv
 
-from ..flags import Options
+from ...flags import Options
+from ..slurm import parse_seconds
+from ..submission import render, split_extra
 from .resource_manager import Hadoop
-from .slurm import parse_seconds
-from .submission import render, split_extra
 
 __all__ = ["Start", "java_utf", "make_start"]
 

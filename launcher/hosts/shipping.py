@@ -12,12 +12,12 @@ from rich.progress import Progress as Bar
 
 from baryon.ps import PeerError
 
+from ..flags import Options
+from ..ssh import Interpreter, RemoteProcess
 from . import delivery
 from .delivery import Delivered, Progress, deliver
-from .flags import Options
 from .manifest import Manifest, package_manifest, scan
 from .preflight import DISTRIBUTIONS, missing, some
-from .ssh import Interpreter, RemoteProcess
 from .survey import FoundHost, Survey, each
 
 __all__ = ["ship"]

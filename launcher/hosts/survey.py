@@ -21,12 +21,10 @@ import baryon
 from baryon.ps import BaryonError, PeerError, UsageError, bind_to, endpoint_of, new_key_pair
 from baryon.scheduler import Job, own_address
 
-from . import probe
-from .flags import Options
-from .hostfile import HostLine
-from .parallel import side_by_side
-from .preflight import Expectations, HostReport, skew_s, some
-from .ssh import (
+from ..flags import Options
+from ..hostfile import HostLine
+from ..parallel import side_by_side
+from ..ssh import (
     Access,
     ConnectError,
     Connection,
@@ -36,6 +34,8 @@ from .ssh import (
     SshConfig,
     connect_all,
 )
+from . import probe
+from .preflight import Expectations, HostReport, skew_s, some
 
 __all__ = ["HOME", "FoundHost", "Survey", "each"]
 
