@@ -4,9 +4,12 @@
 jobs that were detached.
 """
 
+import itertools
 import signal
 import sys
 from typing import Callable, List, Optional
+
+import msgspec
 
 from baryon.ps import BaryonError, UsageError
 from baryon.scheduler import Job, run
@@ -52,8 +55,15 @@ def _launch(argv: List[str], say: Say) -> int:
 def _run(
     job: Job, options: Options, say: Say, on_taken: Callable[[str], None] = lambda name: None
 ) -> int:
-    job, cluster = prepare(job, options, say)
-    return run(job, cluster, on_taken)
+    for attempt in itertools.count(1):
+        prepared, cluster = prepare(job, options, say)
+        code = run(prepared, cluster, on_taken)
+        if attempt > options.resubmit or not cluster.was_interrupted():
+            return code
+        say(f"the job is submitted again ({attempt} of {options.resubmit}, --resubmit)")
+        id_, log_dir = f"{job.id}.{attempt}", f"{job.log_dir}.{attempt}"
+        job = msgspec.structs.replace(job, id=id_, log_dir=log_dir)
+    raise AssertionError("there is no end to counting")
 
 
 def _command(argv: List[str]) -> int:

@@ -77,6 +77,7 @@ class Options(argparse.Namespace):
     job_dir: Optional[str]
     queue_timeout: Optional[float]
     time_margin: float
+    resubmit: int
     image: Optional[str]
     image_pull_secret: Optional[str]
     namespace: Optional[str]
@@ -293,7 +294,13 @@ def _add_manager(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add(
         "--time-margin", type=float, default=60.0, metavar="S",
-        help="how long before the time limit tasks are told to end (default: %(default)g)",
+        help="how long before the time limit workers get SIGTERM, and 20 s less to save their work "
+        "(default: %(default)g)",
+    )  # fmt: skip
+    add(
+        "--resubmit", type=int, default=0, metavar="N",
+        help="submit the job again, up to N times, if it was pre-empted, lost a host or ran out "
+        "of time; the script goes on from its own checkpoint (default: 0)",
     )  # fmt: skip
 
 

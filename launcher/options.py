@@ -141,6 +141,8 @@ def _check_numbers(options: Options, faults: List[str]) -> None:
         faults.append("--heartbeat-timeout must be at least 1 second; less is shorter than a pause")
     if options.staleness < 0:
         faults.append(f"--staleness must be 0 or more rounds, not {options.staleness}")
+    if options.resubmit < 0:
+        faults.append(f"--resubmit must be 0 or more, not {options.resubmit}")
     if not 0 <= options.port < 65536:
         faults.append(f"--port must be between 1 and 65535, not {options.port}")
 

@@ -9,10 +9,14 @@ __all__ = ["Cluster", "Trouble"]
 
 
 class Trouble(NamedTuple):
-    """What has gone wrong with a cluster as a whole, and the exit code of the job that it ends."""
+    """What has gone wrong with a cluster as a whole, and the exit code of the job that it ends.
+
+    ``grace_s`` is how long workers may take to save their work, if that is not as usual.
+    """
 
     text: str
     exit_code: int = 1
+    grace_s: Optional[float] = None
 
 
 class Cluster(Protocol):
@@ -40,6 +44,9 @@ class Cluster(Protocol):
 
     def trouble(self) -> Optional[Trouble]:
         """What has gone wrong since the last call."""
+
+    def was_interrupted(self) -> bool:
+        """Whether the hosts were taken away, by no fault of the job: it may go on on others."""
 
     def release(self, host: int) -> None:
         """Let go of an agent: close its standard input, if it has one.

@@ -22,6 +22,7 @@ from baryon.ps import Message
 
 from . import messages
 from .actions import Action, Finish, Kill, ReleaseAgent, Say, Send, Show
+from .cluster import Trouble
 from .job import Job
 from .meetings import Meetings, Wait
 from .tasks import TaskState, describe_exit, exit_code_of
@@ -63,6 +64,7 @@ class SchedulerCore:
         self._exit_code = 0
         self._stopping_role = ""
         self._stop_signal = int(signal.SIGTERM)
+        self._grace_s = job.grace_s
         self._deadline = 0.0
 
     # -- events -------------------------------------------------------------------------------
@@ -115,11 +117,12 @@ class SchedulerCore:
         """The job still waits for its hosts."""
         self._start_clock = now
 
-    def on_trouble(self, text: str, exit_code: int, now: float) -> List[Action]:
+    def on_trouble(self, trouble: Trouble, now: float) -> List[Action]:
         """The cluster as a whole has failed; said also if it only explains an earlier failure."""
         if self.phase == OVER:
             return []
-        return self._fail(text, exit_code, now) or [Say(text)]
+        fail = self._fail(trouble.text, trouble.exit_code, now, trouble.grace_s)
+        return fail or [Say(trouble.text)]
 
     def on_signal(self, signum: int, now: float) -> List[Action]:
         """The user wants to stop (SIGINT, SIGTERM, SIGHUP), or to see where things are (USR1)."""
@@ -397,20 +400,26 @@ class SchedulerCore:
 
     # -- stopping -----------------------------------------------------------------------------
 
-    def _fail(self, text: str, exit_code: int, now: float) -> List[Action]:
+    def _fail(
+        self, text: str, exit_code: int, now: float, grace_s: Optional[float] = None
+    ) -> List[Action]:
         if self.phase not in (STARTING, RUNNING):
             return []
         self._exit_code = exit_code
         others = sum(not s.ended for s in self._tasks.values())
         what = f"; stopping {others} other task{'s' * (others > 1)}" if others else ""
         end = f"exit code {exit_code}{what}; logs are in {self.job.log_dir}"
-        return [Say(text), Say(end), *self._stop(signal.SIGTERM, now)]
+        return [Say(text), Say(end), *self._stop(signal.SIGTERM, now, grace_s)]
 
-    def _stop(self, signum: int, now: float) -> List[Action]:
-        """Begin to stop: workers first, which may still need the servers to save their work."""
+    def _stop(self, signum: int, now: float, grace_s: Optional[float] = None) -> List[Action]:
+        """Begin to stop: workers first, which may still need the servers to save their work.
+
+        ``grace_s`` is theirs, if it is not the job's.
+        """
         self.phase = STOPPING
         self._stop_signal = signum
-        self._deadline = now + 2 * self.job.grace_s + 5.0
+        self._grace_s = self.job.grace_s if grace_s is None else grace_s
+        self._deadline = now + self._grace_s + self.job.grace_s + 5.0
         return self._continue_stopping(now)
 
     def _continue_stopping(self, now: float) -> List[Action]:
@@ -422,7 +431,8 @@ class SchedulerCore:
             if self._stopping_role == role:
                 return []
             self._stopping_role = role
-            stop = messages.StopTasks(role, signum, self.job.grace_s)
+            grace_s = self._grace_s if role == "worker" else self.job.grace_s
+            stop = messages.StopTasks(role, signum, grace_s)
             # An agent that never said hello has started nothing.
             return [
                 Send(f"agent-{host}", stop) if heard else ReleaseAgent(host)

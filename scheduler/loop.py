@@ -175,7 +175,7 @@ class _Loop:
             self._core.on_queued(_now())
         trouble = self._cluster.trouble()
         if trouble is not None:
-            self._do(self._core.on_trouble(trouble.text, trouble.exit_code, _now()))
+            self._do(self._core.on_trouble(trouble, _now()))
         for host, how in self._cluster.ended():
             self._do(self._core.on_agent_ended(host, how, _now()))
 

@@ -149,6 +149,10 @@ class BatchCluster:
         self._running = [host for host in self._running if host not in seen]
         return news
 
+    def was_interrupted(self) -> bool:
+        self._look()  # the manager's last word
+        return self._watch.was_interrupted
+
     def release(self, host: int) -> None:
         self._released.add(host)
         is_queued = self.is_queued()

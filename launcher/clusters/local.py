@@ -67,6 +67,9 @@ class LocalCluster:
     def trouble(self) -> None:
         return None
 
+    def was_interrupted(self) -> bool:
+        return False
+
     def release(self, host: int) -> None:
         if host in self._agents:
             self._close_input(self._agents[host])

@@ -37,6 +37,7 @@ from .watch import OVER, QUEUED, RUNNING, TIME_LIMIT_CODE, Status, Watch
 
 __all__ = ["allocated_hosts", "node_names", "prepare", "preview"]
 
+_PREEMPTED = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL")
 _QUEUED_STATES = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 _OVER_STATES: Dict[str, Tuple[str, int]] = {
     "COMPLETED": ("is over: all its agents have ended", 1),
@@ -234,7 +235,7 @@ def parse_status(text: str) -> Status:
     if state in _OVER_STATES:
         words, code = _OVER_STATES[state]
         why = f"{state}, {reason}" if reason else state
-        return Status(OVER, f"{words} ({why})", exit_code=code)
+        return Status(OVER, f"{words} ({why})", None, code, state in _PREEMPTED)
     if state in _QUEUED_STATES:
         return Status(QUEUED, reason)
     if not state:

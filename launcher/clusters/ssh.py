@@ -159,6 +159,9 @@ class SshCluster:
     def trouble(self) -> None:
         return None
 
+    def was_interrupted(self) -> bool:
+        return False
+
     def release(self, host: int) -> None:
         if host in self._agents:
             self._agents[host].release()

@@ -12,18 +12,23 @@ QUEUED, RUNNING, OVER = "queued", "running", "over"
 TIME_LIMIT_CODE = 124
 """A job's exit code if its time is over, as timeout(1) has it."""
 
+_END_S = 20.0  # from the end of the workers to that of the last agent, at most
+_LEAST_GRACE_S = 5.0
+
 
 class Status(NamedTuple):
     """How a job is, in the manager's words: why it waits, where it runs, or how it has ended.
 
     ``left_s``: seconds to its time limit, if it runs and has one. ``exit_code``: that of launch.py
-    if the job is over before its time.
+    if the job is over before its time. ``is_preempted``: it is over because others need the hosts,
+    or a host was lost.
     """
 
     phase: str
     words: str = ""
     left_s: Optional[float] = None
     exit_code: int = 1
+    is_preempted: bool = False
 
 
 class Watch:
@@ -37,6 +42,7 @@ class Watch:
         self, queue_limit_s: Optional[float], margin_s: float, clock: Callable[[], float]
     ) -> None:
         self.is_ending = False  # the scheduler has let go of all hosts
+        self.was_interrupted = False  # by the time limit, or for others
         self._queue_limit_s = queue_limit_s
         self._margin_s = margin_s
         self._clock = clock
@@ -56,9 +62,11 @@ class Watch:
         if status.phase == RUNNING and self._last.phase == QUEUED and status.left_s is not None:
             self._margin_s = min(self._margin_s, status.left_s / 2)
         self._last = status
+        self.was_interrupted |= status.is_preempted
         if self.is_ending or self._has_failed:
             return says, None
         trouble = self._judge(name, status)
+        self.was_interrupted |= trouble is not None and trouble.exit_code == TIME_LIMIT_CODE
         self._has_failed = trouble is not None
         return says, trouble
 
@@ -86,5 +94,6 @@ class Watch:
             return Trouble(f"{name} waited {waited_s:.0f} s (--queue-timeout): {why}")
         if status.left_s is not None and status.left_s <= self._margin_s:
             text = f"{name} reaches its time limit in {status.left_s:.0f} s"
-            return Trouble(text, TIME_LIMIT_CODE)
+            grace_s = max(_LEAST_GRACE_S, status.left_s - _END_S)
+            return Trouble(text, TIME_LIMIT_CODE, grace_s)
         return None

@@ -39,6 +39,8 @@ JobCompType=jobcomp/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 SchedulerType=sched/backfill
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
 SchedulerParameters=sched_interval=2,bf_interval=1,sched_min_interval=0,batch_sched_delay=0
 MpiDefault=none
 ReturnToService=2
@@ -54,6 +56,7 @@ LaunchParameters=disable_send_gids
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 PartitionName=short Nodes=ALL MaxTime=5 State=UP
+PartitionName=urgent Nodes=ALL PriorityTier=10 State=UP
 """
 
 

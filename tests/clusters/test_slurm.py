@@ -229,6 +229,28 @@ def test_workers_are_told_to_end_before_the_time_limit(cluster: SlurmCluster) ->
     assert re.search(r"Slurm job \d+ reaches its time limit in \d+ s", run.err)
 
 
+def test_a_preempted_job_is_submitted_again_and_goes_on(cluster: SlurmCluster) -> None:
+    cluster.script(
+        "import pathlib, time\n"
+        "saved = pathlib.Path('saved')\n"
+        "if saved.exists():\n"
+        "    raise SystemExit(print('I am resumed', flush=True))\n"
+        "saved.touch()\n"
+        "print('here', flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    run = cluster.start("-n", 1, "--resubmit", 2, "script.py")
+    run.wait_for_output("here")
+    urgent = ("sbatch", "-p", "urgent", "-N4", "--exclusive", "-o/dev/null", "--wrap=sleep 1")
+    cluster.bed.run(*urgent)
+    assert run.end() == 0
+    assert "was preempted by another job (PREEMPTED" in run.err
+    assert run.err.count("the job is submitted again (1 of 2, --resubmit)") == 1
+    assert said(run.out) == ["resumed"]
+    names = sorted(path.name for path in (cluster.cwd / "baryon-logs").iterdir())
+    assert len(names) == 2 and names[1] == f"{names[0]}.1"
+
+
 def test_a_python_that_nodes_do_not_have(cluster: SlurmCluster) -> None:
     cluster.script("print('never')")
     run = cluster.run("-n", 2, "--python", "/no/such/python", "script.py", code=1)

@@ -403,6 +403,7 @@ def disrupted(reason):
                 "has failed: BackoffLimitExceeded: j-0 has condition DisruptionTarget; an event",
                 None,
                 143,
+                True,
             ),
         ),
         (
@@ -438,6 +439,7 @@ def disrupted(reason):
                 "has failed: pod j-0 on n0 was taken away: PreemptionByScheduler: so",
                 None,
                 143,
+                True,
             ),
         ),
         (
@@ -448,6 +450,7 @@ def disrupted(reason):
                 "has failed: pod j-0 on n0 was taken away: DeletionByTaintManager: so",
                 None,
                 1,
+                True,
             ),
         ),
         (

@@ -113,6 +113,10 @@ def test_wrong_flags_are_named(faults):
             Status(OVER, "has reached its time limit (TIMEOUT, TimeLimit)", None, 124),
         ),
         (
+            "PREEMPTED|1:00|a|None",
+            Status(OVER, "was preempted by another job (PREEMPTED)", None, 143, True),
+        ),
+        (
             "PENDING|1:00||ReqNodeNotAvail, Reserved|maintenance",
             Status(QUEUED, "ReqNodeNotAvail, Reserved|maintenance"),
         ),
@@ -151,7 +155,8 @@ def test_the_story_of_a_job_that_runs_into_its_limit():
     assert watch.on_status("job 1", running) == (["job 1 runs on a"], None)
     assert watch.on_status("job 1", Status(RUNNING, "a", 51.0)) == ([], None)  # not half of it
     _, trouble = watch.on_status("job 1", Status(RUNNING, "a", 50.0))
-    assert trouble == ("job 1 reaches its time limit in 50 s", 124)
+    assert trouble == ("job 1 reaches its time limit in 50 s", 124, 30.0)
+    assert watch.was_interrupted
     assert watch.on_status("job 1", Status(OVER, "was lost")) == ([], None), "once"
 
 
@@ -164,10 +169,14 @@ def test_the_queue_has_a_limit_and_silence_is_said_once():
     assert watch.on_status("job 1", waiting, "no answer") == ([], None)
     clock.now = 31.0
     _, trouble = watch.on_status("job 1", waiting)
-    assert trouble == ("job 1 waited 31 s (--queue-timeout): no reason is known", 1)
+    assert trouble == ("job 1 waited 31 s (--queue-timeout): no reason is known", 1, None)
+    assert not watch.was_interrupted
 
 
 def test_an_end_that_is_wanted_is_no_trouble():
     watch = Watch(None, 60.0, Clock())
     watch.is_ending = True
     assert watch.on_status("job 1", Status(OVER, "was cancelled")) == ([], None)
+    assert not watch.was_interrupted
+    watch.on_status("job 1", Status(OVER, "was preempted", None, 143, True))
+    assert watch.was_interrupted, "its agents may have told of their end before the manager"

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from baryon.scheduler import core, messages
+from baryon.scheduler import Trouble, core, messages
 from baryon.scheduler.actions import Finish, Kill, ReleaseAgent
 
 
@@ -104,6 +104,20 @@ def test_workers_that_wait_for_one_that_was_stopped_are_told(make_scene, sent):
     assert [peer for peer, _ in sent(scene.exits("worker-0"), messages.Abort)] == ["worker-2"]
     (told,) = sent(scene.exits("server-0"), messages.Abort)
     assert told[0] == "worker-2" and "server 0 has ended" in told[1].text
+
+
+def test_workers_have_the_time_that_there_is_to_save_their_work(make_scene, sent, said):
+    scene = make_scene(num_workers=1).begin()
+    trouble = Trouble("the time is nearly over", 124, grace_s=40.0)
+    actions = scene.core.on_trouble(trouble, scene.now)
+    assert sent(actions, messages.StopTasks) == [
+        ("agent-0", messages.StopTasks("worker", signal.SIGTERM, 40.0))
+    ]
+    assert "did not end in time" not in said(scene.pass_time(39.0))
+    actions = scene.exits("worker-0", 0)
+    assert sent(actions, messages.StopTasks) == [
+        ("agent-0", messages.StopTasks("server", signal.SIGTERM, 5.0))
+    ]
 
 
 def test_an_agent_that_never_came_up_is_released_instead_of_asked(make_scene, sent):

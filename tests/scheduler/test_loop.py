@@ -113,6 +113,9 @@ class ThreadCluster:
     def trouble(self):
         return None
 
+    def was_interrupted(self):
+        return False
+
     def release(self, host):
         self._released[host].set()
 

@@ -83,9 +83,10 @@ def _failed(condition: Object, pods: Sequence[Object], event: str) -> Status:
     end = _first_end(pods)
     if end is not None:
         return end
-    code = CANCELLED_CODE if "DisruptionTarget" in words else 1
+    is_preempted = "DisruptionTarget" in words
     words = "; ".join(filter(None, (words, event)))
-    return Status(OVER, f"has failed: {words}", None, code)
+    code = CANCELLED_CODE if is_preempted else 1
+    return Status(OVER, f"has failed: {words}", None, code, is_preempted)
 
 
 def _first_end(pods: Sequence[Object]) -> Optional[Status]:
@@ -93,7 +94,7 @@ def _first_end(pods: Sequence[Object]) -> Optional[Status]:
     for pod in pods:
         words, code = _end(pod)
         if words:
-            return Status(OVER, f"has failed: {words}", None, code)
+            return Status(OVER, f"has failed: {words}", None, code, _disruption(pod) is not None)
     return None
 
 
@@ -101,7 +102,7 @@ def _end(pod: Object) -> Tuple[str, int]:
     """(how a pod has ended that should not have, the exit code for that), or empty words."""
     status = pod.get("status", {})
     terminated = _container(pod).get("terminated", {})
-    disruption = next((c for c in _true_conditions(pod) if c["type"] == "DisruptionTarget"), None)
+    disruption = _disruption(pod)
     if terminated.get("reason") == "OOMKilled":
         return f"{_place(pod)} was OOMKilled: it needs more memory (--mem)", _OOM_CODE
     if disruption is not None:
@@ -117,6 +118,11 @@ def _end(pod: Object) -> Tuple[str, int]:
     if status.get("phase") == "Failed":
         return f"{_place(pod)} Failed", 1
     return "", 0
+
+
+def _disruption(pod: Object) -> Optional[Object]:
+    """Why Kubernetes takes a pod away: for others, or with its node."""
+    return next((c for c in _true_conditions(pod) if c["type"] == "DisruptionTarget"), None)
 
 
 def _why_it_waits(job: Object, pods: Sequence[Object], num_hosts: int, event: str) -> str:
