@@ -26,14 +26,14 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from baryon.scheduler import AgentConfig, Host, Job, place, run
+from baryon.scheduler import AgentConfig, Cluster, Host, Job, place, run
 from benchmarks.processes import exit_on_sigterm
 from benchmarks.report import RESULTS, machine_facts
 
 console = Console()
 
 
-class SimulatedCluster:
+class SimulatedCluster(Cluster):
     """A Cluster of hosts that one other process plays."""
 
     def __init__(self, hosts: int) -> None:
@@ -51,12 +51,6 @@ class SimulatedCluster:
 
     def ended(self) -> List[Tuple[int, str]]:
         return [self._ended.popleft() for _ in range(len(self._ended))]
-
-    def is_queued(self) -> bool:
-        return False
-
-    def trouble(self) -> None:
-        return None
 
     def release(self, host: int) -> None:
         self._write(f"release {host}\n".encode())

@@ -1,6 +1,7 @@
 """What the scheduler asks of a cluster: run the agent once per host and say whether it runs."""
 
-from typing import AbstractSet, List, NamedTuple, Optional, Protocol, Tuple
+import abc
+from typing import AbstractSet, List, NamedTuple, Optional, Tuple
 
 from .credentials import AgentConfig
 from .job import Job
@@ -19,12 +20,14 @@ class Trouble(NamedTuple):
     grace_s: Optional[float] = None
 
 
-class Cluster(Protocol):
+class Cluster(abc.ABC):
     """Implemented in launcher/clusters/, one class each."""
 
+    @abc.abstractmethod
     def scheduler_address(self, job: Job, host: int) -> str:
         """The address of this machine at which host number ``host`` reaches the scheduler."""
 
+    @abc.abstractmethod
     def start(self, job: Job, host: int, config: AgentConfig) -> None:
         """Start the agent of host number ``host`` without waiting for it.
 
@@ -33,21 +36,11 @@ class Cluster(Protocol):
         the scheduler's silence alone.
         """
 
+    @abc.abstractmethod
     def ended(self) -> List[Tuple[int, str]]:
         """(host number, how it ended) of each agent that has ended since the last call."""
 
-    def name(self) -> Optional[str]:
-        """What the cluster calls the job, as ``Slurm job 12``; None until it has taken it."""
-
-    def is_queued(self) -> bool:
-        """Whether the job waits for its hosts, so that the time to start has not begun."""
-
-    def trouble(self) -> Optional[Trouble]:
-        """What has gone wrong since the last call."""
-
-    def was_interrupted(self) -> bool:
-        """Whether the hosts were taken away, by no fault of the job: it may go on on others."""
-
+    @abc.abstractmethod
     def release(self, host: int) -> None:
         """Let go of an agent: close its standard input, if it has one.
 
@@ -55,5 +48,24 @@ class Cluster(Protocol):
         those that have not said hello yet do not get.
         """
 
+    @abc.abstractmethod
     def kill(self, lost: AbstractSet[int] = frozenset()) -> None:
         """End all agents at once; those of hosts ``lost`` cannot be reached, so do not wait."""
+
+    # -- what only those have to say that get their hosts from a manager ----------------------
+
+    def name(self) -> Optional[str]:
+        """What the manager calls the job, as ``Slurm job 12``; None until it has taken it."""
+        return ""
+
+    def is_queued(self) -> bool:
+        """Whether the job waits for its hosts, so that the time to start has not begun."""
+        return False
+
+    def trouble(self) -> Optional[Trouble]:
+        """What has gone wrong since the last call."""
+        return None
+
+    def was_interrupted(self) -> bool:
+        """Whether the hosts were taken away, by no fault of the job: it may go on on others."""
+        return False

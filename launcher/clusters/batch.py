@@ -29,7 +29,7 @@ from typing import (
 )
 
 from baryon.ps import PeerError
-from baryon.scheduler import AgentConfig, Job, Trouble, config_name
+from baryon.scheduler import AgentConfig, Cluster, Job, Trouble, config_name
 
 from .watch import OVER, QUEUED, Status, Watch
 
@@ -93,7 +93,7 @@ def call(argv: Sequence[str]) -> str:
     return done.stdout.decode(errors="replace")
 
 
-class BatchCluster:
+class BatchCluster(Cluster):
     """The hosts of one job of a manager; ``directory`` is where agents find their configurations.
 
     ``address`` is this machine's, as hosts reach it. ``say`` tells the user something.

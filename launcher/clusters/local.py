@@ -5,7 +5,7 @@ import subprocess
 import time
 from typing import AbstractSet, Callable, Dict, List, Tuple
 
-from baryon.scheduler import AgentConfig, Job, agent_argv
+from baryon.scheduler import AgentConfig, Cluster, Job, agent_argv
 
 from ..flags import Options
 
@@ -29,7 +29,7 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
     return job, LocalCluster()
 
 
-class LocalCluster:
+class LocalCluster(Cluster):
     """Simulates every host of the job by an agent on this machine."""
 
     def __init__(self) -> None:
@@ -57,18 +57,6 @@ class LocalCluster:
                 how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
                 ended.append((host, how))
         return ended
-
-    def name(self) -> str:
-        return ""
-
-    def is_queued(self) -> bool:
-        return False
-
-    def trouble(self) -> None:
-        return None
-
-    def was_interrupted(self) -> bool:
-        return False
 
     def release(self, host: int) -> None:
         if host in self._agents:

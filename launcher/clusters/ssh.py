@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from baryon.ps import PeerError
-from baryon.scheduler import AgentConfig, Job, agent_argv
+from baryon.scheduler import AgentConfig, Cluster, Job, agent_argv
 
 from ..flags import Options
 from ..hosts.preflight import judge, lines
@@ -124,7 +124,7 @@ class _Agent:
             self._process.close_input()
 
 
-class SshCluster:
+class SshCluster(Cluster):
     """The hosts of a job, by their numbers in it; owns their connections."""
 
     def __init__(self, hosts: Dict[int, SshHost]) -> None:
@@ -149,18 +149,6 @@ class SshCluster:
             if how:
                 del self._agents[host]
                 self._ended.append((host, how))
-
-    def name(self) -> str:
-        return ""
-
-    def is_queued(self) -> bool:
-        return False
-
-    def trouble(self) -> None:
-        return None
-
-    def was_interrupted(self) -> bool:
-        return False
 
     def release(self, host: int) -> None:
         if host in self._agents:

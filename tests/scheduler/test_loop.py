@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from baryon.ps import KeyPair, UsageError, secure_client
-from baryon.scheduler import messages, run
+from baryon.scheduler import Cluster, messages, run
 from baryon.scheduler.credentials import Credentials
 from baryon.scheduler.messages import CONTROL
 
@@ -83,7 +83,7 @@ class Agent(Peer):
         self.send(messages.Exited(slug, code, 0.5, ""))
 
 
-class ThreadCluster:
+class ThreadCluster(Cluster):
     """A Cluster: each agent is a thread that calls ``script(agent)`` and then waits for release."""
 
     def __init__(self, script):
@@ -103,18 +103,6 @@ class ThreadCluster:
 
     def ended(self):
         return [self._ended.popleft() for _ in range(len(self._ended))]
-
-    def name(self):
-        return ""
-
-    def is_queued(self):
-        return False
-
-    def trouble(self):
-        return None
-
-    def was_interrupted(self):
-        return False
 
     def release(self, host):
         self._released[host].set()
