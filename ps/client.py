@@ -115,7 +115,7 @@ class Client:
         self._when_failed: Callable[[BaryonError], object] = lambda error: None
         self._links: List[Link] = []
         window_nbytes = max(_WINDOW_NBYTES, _LINK_NBYTES * len(servers))
-        self._window = Window(reactor, window_nbytes, self._send_now)
+        self._window = Window(reactor, window_nbytes, self._send_now, self._flush_links)
         self._introduction: List[Introduction] = []  # what each server must know, in order
         self._new: Deque[Introduction] = deque()  # the same, not yet told
         self._stores: Dict[int, WorkerStore] = {}
@@ -385,6 +385,9 @@ class Client:
                 self._finish(operation)
             return
         self._send_runs(store, store.depart(ready))
+        self._flush_links()
+
+    def _flush_links(self) -> None:
         for link in self._links:
             link.flush()
 
@@ -408,12 +411,11 @@ class Client:
     def _send_now(self, link: Link, store: WorkerStore, run: Run) -> None:
         store.sent(run)
         self._send(link, store, run)
-        link.flush()
 
     @staticmethod
     def _send(link: Link, store: WorkerStore, run: Run) -> None:
         if run.is_framed:
-            link.send(*store.framed(run), run.priority)
+            link.send_rows(*store.framed(run), run.priority)
         elif link.server.is_shared:
             link.send_shared(store.header(run), run.priority)
         else:
@@ -425,8 +427,7 @@ class Client:
             if not isinstance(message, wire.Hello):
                 self._links[server].progress()
             if isinstance(message, wire.Batch):
-                for answer in message.messages:
-                    self._on_answer(server, answer, frames[1:])
+                self._on_batch(server, message, frames[1:])
             elif isinstance(message, wire.Answer):
                 self._on_answer(server, message, frames[1:])
             elif isinstance(message, wire.AnswerRows):
@@ -442,6 +443,16 @@ class Client:
                 raise ProtocolError(f"{type(message).__name__} is not for a worker")
         except ProtocolError as error:
             self._fail(ProtocolError(f"server {server} sent what it must not: {error}"))
+
+    def _on_batch(self, server: int, message: wire.Batch, payloads: List[zmq.Frame]) -> None:
+        if len(payloads) != sum(isinstance(one, wire.AnswerRows) for one in message.messages):
+            raise ProtocolError(f"{len(message.messages)} messages with {len(payloads)} payloads")
+        rest = iter(payloads)
+        for answer in message.messages:
+            if isinstance(answer, wire.AnswerRows):
+                self._on_rows(server, answer, [next(rest)])
+            else:
+                self._on_answer(server, answer, [])
 
     def _on_answer(self, server: int, message: Any, payloads: List[zmq.Frame]) -> None:
         if not isinstance(message, wire.Answer) or message.store not in self._stores:

@@ -9,7 +9,7 @@ ZeroMQ's heartbeats, which its I/O threads send and answer however busy Python i
 link into a lost connection. All of it runs in the reactor's thread.
 """
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import zmq
@@ -27,7 +27,8 @@ __all__ = ["Link", "ServerAddress"]
 # cannot overtake them.
 _SEND_AHEAD = 4
 _CONTROL = 1 << 40  # goes before any user's priority
-_BATCH = 8  # runs that go as one message over a shared link
+_BATCH = 128  # how much goes as one message, where a run in shared memory is 16, some rows are 1
+_RUN = 16
 _RETRY_S = 0.1  # from the loss of a connection to the next attempt
 _MAX_TTL_S = 6500.0  # it travels as 16 bits of tenths of a second
 _LOST = (
@@ -81,7 +82,9 @@ class Link:
         self._silence_s = silence_s
         self._on_up = on_up
         self._on_message = on_message
-        self._batch: List[wire.Run] = []
+        self._batch: List[Union[wire.Run, wire.PushRows, wire.PullRows]] = []
+        self._batch_payloads: List[np.ndarray] = []
+        self._batch_weight = 0
         self._batch_priority = 0
         self._connection = 0  # counts them
         self._socket: Optional[zmq.Socket] = None
@@ -96,27 +99,41 @@ class Link:
         self, message: wire.Message, payload: Optional[np.ndarray] = None, priority: int = _CONTROL
     ) -> None:
         """Queue a message for `flush`; while the link is down, leave it to ``on_up``."""
-        if not self.is_up:
-            return
-        frames: List[Any] = [wire.DATA.encode(message)]
-        if payload is not None:
-            frames.append(payload)
-        self._outbox.put(frames, priority)
+        self._put(message, [] if payload is None else [payload], priority)
 
     def send_shared(self, message: wire.Run, priority: int) -> None:
         """The same for what lies in the host's memory: several go as one message."""
-        if not self._batch or priority > self._batch_priority:
-            self._batch_priority = priority
-        self._batch.append(message)
-        if len(self._batch) == _BATCH:
-            self.flush()
+        self._join_batch(message, _RUN, priority)
+
+    def send_rows(
+        self, message: Union[wire.PushRows, wire.PullRows], payload: np.ndarray, priority: int
+    ) -> None:
+        """The same for rows: those of many slices go as one message."""
+        self._batch_payloads.append(payload)
+        self._join_batch(message, 1, priority)
 
     def flush(self) -> None:
         if self._batch:
             batch, self._batch = self._batch, []
-            self.send(wire.Batch(tuple(batch)), None, self._batch_priority)
+            payloads, self._batch_payloads = self._batch_payloads, []
+            self._batch_weight = 0
+            self._put(wire.Batch(tuple(batch)), payloads, self._batch_priority)
         if self.is_up:
             self._outbox.flush()
+
+    def _put(self, message: wire.Message, payloads: Sequence[np.ndarray], priority: int) -> None:
+        if self.is_up:
+            self._outbox.put([wire.DATA.encode(message), *payloads], priority)
+
+    def _join_batch(
+        self, message: Union[wire.Run, wire.PushRows, wire.PullRows], weight: int, priority: int
+    ) -> None:
+        if not self._batch or priority > self._batch_priority:
+            self._batch_priority = priority
+        self._batch.append(message)
+        self._batch_weight += weight
+        if self._batch_weight >= _BATCH:
+            self.flush()
 
     def progress(self) -> None:
         """Say that the server has answered more than Hello: what is sent on this link arrives."""

@@ -41,6 +41,7 @@ __all__ = ["Server"]
 log = logging.getLogger("baryon.server")
 
 _STALL_WARNING_S = 60.0
+_BATCH = 128  # answers that go as one message
 _PAYLOAD = (wire.Init, wire.Push)  # in a frame, or in the memory of a host
 _FRAMED = (wire.PutState, wire.PushRows, wire.PullRows)  # always in a frame
 
@@ -100,7 +101,6 @@ class Server:
         self._children = Children(children, guests, self._authenticator)
         self.endpoint = bind_to(self._socket, endpoint_of(address))
         self._handlers: Dict[type, Callable[..., List[Reply]]] = {
-            wire.Batch: self._batch,
             wire.Hello: self._hello,
             wire.Open: self._open,
             wire.Close: self._close,
@@ -174,6 +174,9 @@ class Server:
         if not frames or len(frames[0]) > wire.MAX_HEADER_NBYTES:
             raise ProtocolError("no header, or one beyond the limit")
         message = wire.DATA.decode(frames[0].buffer)
+        if isinstance(message, wire.Batch):
+            self._batch(child, message, frames[1:])
+            return
         handler = self._handlers.get(type(message))
         if handler is None:
             raise ProtocolError(f"{type(message).__name__} is not for a server")
@@ -201,19 +204,25 @@ class Server:
             self._areas[message.store, member] = area
         return area
 
-    def _batch(self, child: int, message: wire.Batch) -> List[Reply]:
-        """The messages of a shared link, one after the other; replies go together, too."""
+    def _batch(self, child: int, message: wire.Batch, frames: List[zmq.Frame]) -> None:
+        """Its messages, one after the other; replies go together, too."""
+        if len(frames) != sum(isinstance(inner, _FRAMED) for inner in message.messages):
+            raise ProtocolError(f"{len(message.messages)} messages with {len(frames)} payloads")
+        rest = iter(frames)
         replies: Dict[int, List[Reply]] = {}
         for inner in message.messages:
-            if isinstance(inner, wire.Answer):
-                raise ProtocolError("Answer is not for a server")
-            payload = (self._payload(child, inner, []),) if isinstance(inner, _PAYLOAD) else ()
-            replies.setdefault(inner.store, []).extend(
-                self._handlers[type(inner)](child, inner, *payload)
-            )
+            if isinstance(inner, (wire.Answer, wire.AnswerRows)):
+                raise ProtocolError(f"{type(inner).__name__} is not for a server")
+            handler = functools.partial(self._handlers[type(inner)], child, inner)
+            if isinstance(inner, _FRAMED):
+                some = handler(np.frombuffer(next(rest).buffer, np.uint8))
+            elif isinstance(inner, _PAYLOAD):
+                some = handler(self._payload(child, inner, []))
+            else:
+                some = handler()
+            replies.setdefault(inner.store, []).extend(some)
         for store, some in replies.items():
             self._send(store, some)
-        return []
 
     def _hello(self, child: int, message: wire.Hello) -> List[Reply]:
         if message.version != wire.VERSION:
@@ -411,7 +420,8 @@ class Server:
     def _get_state(self, child: int, message: wire.GetState) -> List[Reply]:
         store = self._stores.get(message.store)
         name = self._children.name(child)
-        self._reply(child, *self._transfers.get(child, name, message, store))
+        state, payload = self._transfers.get(child, name, message, store)
+        self._reply(child, state, *([] if payload is None else [payload]))
         return []
 
     def _put_state(self, child: int, message: wire.PutState, payload: np.ndarray) -> List[Reply]:
@@ -436,25 +446,29 @@ class Server:
     # -- answers ------------------------------------------------------------------------------
 
     def _send(self, number: int, replies: List[Reply]) -> None:
-        """Send answers, several of a shared link as one, and up what has been merged by now."""
-        shared: Dict[int, List[wire.Answer]] = {}
+        """Send answers, the small ones as one, and up what has been merged by now."""
+        small: Dict[int, List[Reply]] = {}
         for r in replies:
-            if r.rows is not None:
-                self._reply(r.child, wire.AnswerRows(number, r.bucket, r.first), r.rows)
-                continue
-            answer = wire.Answer(number, r.bucket, r.first, r.num_slices, r.has_value)
-            if self._children[r.child].member:
-                shared.setdefault(r.child, []).append(answer)
-            elif r.has_value:
+            if r.rows is None and r.has_value and not self._children[r.child].member:
                 self._send_values(number, r)
             else:
-                self._reply(r.child, answer)
-        for child, answers in shared.items():
-            self._reply(child, wire.Batch(tuple(answers)))
+                small.setdefault(r.child, []).append(r)
+        for child, some in small.items():
+            for start in range(0, len(some), _BATCH):
+                self._send_small(number, child, some[start : start + _BATCH])
         store = self._stores.get(number)
         if isinstance(store, RisingStore):
             assert self._relay is not None
             self._relay.rise(number, store)
+
+    def _send_small(self, number: int, child: int, replies: List[Reply]) -> None:
+        answers = tuple(
+            wire.Answer(number, r.bucket, r.first, r.num_slices, r.has_value)
+            if r.rows is None
+            else wire.AnswerRows(number, r.bucket, r.first)
+            for r in replies
+        )
+        self._reply(child, wire.Batch(answers), *(r.rows for r in replies if r.rows is not None))
 
     def _send_values(self, number: int, reply: Reply) -> None:
         store = self._stores[number]
@@ -471,13 +485,9 @@ class Server:
         assert first is not None  # or nobody would have asked
         self._reply(first, message)
 
-    def _reply(
-        self, child: int, message: wire.Message, payload: Optional[np.ndarray] = None
-    ) -> None:
-        frames: List[Any] = [self._children[child].route, wire.DATA.encode(message)]
-        if payload is not None:
-            frames.append(payload)
-        # Copies the payload: the store's memory changes in the next round, perhaps before
+    def _reply(self, child: int, message: wire.Message, *payloads: np.ndarray) -> None:
+        frames = [self._children[child].route, wire.DATA.encode(message), *payloads]
+        # Copies the payloads: the store's memory changes in the next round, perhaps before
         # ZeroMQ has sent it.
         self._socket.send_multipart(frames, copy=True)
 

@@ -164,7 +164,7 @@ class WorkerStore:
         self.fill(run)
         return self.outgoing.run(run.slices)
 
-    def framed(self, run: Run) -> Tuple[wire.Message, np.ndarray]:
+    def framed(self, run: Run) -> Tuple[Union[wire.PushRows, wire.PullRows], np.ndarray]:
         """Header and payload of a run of rows."""
         operation, slice_ = run.operations[0], run.slices[0]
         assert isinstance(operation, RowOperation)

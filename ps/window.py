@@ -20,12 +20,20 @@ _PATIENCE_S = 0.1
 
 
 class Window:
-    """Calls ``send(*item)`` for what was put into it, the most urgent first, as it opens."""
+    """Calls ``send(*item)`` for what was put into it, the most urgent first, as it opens, and
+    ``flush()`` after the last one."""
 
-    def __init__(self, reactor: Reactor, nbytes: int, send: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        nbytes: int,
+        send: Callable[..., None],
+        flush: Callable[[], None],
+    ) -> None:
         self._reactor = reactor
         self._nbytes = nbytes
         self._send = send
+        self._flush = flush
         self._waiting: List[Tuple[int, int, int, Tuple[Any, ...]]] = []
         self._order = itertools.count()
         self._unanswered_nbytes = 0
@@ -42,14 +50,18 @@ class Window:
 
     def flush(self) -> None:
         """Send what the window has room for, but something in any case."""
+        has_sent = False
         while self._waiting:
             _, _, nbytes, item = self._waiting[0]
             if self._unanswered_nbytes and self._unanswered_nbytes + nbytes > self._nbytes:
                 self._look_later()
-                return
+                break
             heapq.heappop(self._waiting)
             self._unanswered_nbytes += nbytes
             self._send(*item)
+            has_sent = True
+        if has_sent:
+            self._flush()
 
     def clear(self) -> List[Tuple[Any, ...]]:
         """Forget what waits; returns it."""

@@ -54,7 +54,7 @@ __all__ = [
     "DATA",
 ]
 
-VERSION = 6
+VERSION = 7
 # An optimizer travels in a header: a big one holds a table of multipliers, not weights.
 MAX_HEADER_NBYTES = 16 << 20
 # A payload is a run of slices of one bucket (about 1 MiB).
@@ -334,9 +334,11 @@ Run = Union[Init, Push, Pull]
 
 
 class Batch(Message, frozen=True, tag=True):
-    """Several messages of a shared link as one, to be taken in this order."""
+    """Several small messages as one, to be taken in this order: on a shared link any of these, on
+    others those of rows and answers without a value. Payloads: those of PushRows, PullRows and
+    AnswerRows, one after the other."""
 
-    messages: Tuple[Union[Init, Push, Pull, Answer], ...]
+    messages: Tuple[Union[Init, Push, Pull, PushRows, PullRows, Answer, AnswerRows], ...]
 
 
 class Fault(Message, frozen=True, tag=True):

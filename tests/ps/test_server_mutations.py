@@ -78,6 +78,11 @@ def originals(mx):
         (wire.PushRows(0, 0, 0, 1), bytes(8) + values[:4]),
         (wire.PushRows(0, 0, 0, 1), bytes([0] * 8 + [1] + [0] * 7) + values[:8]),
         (wire.PullRows(0, 0, 0), bytes(8)),
+        (
+            wire.Batch((wire.PushRows(0, 0, 0, 1), wire.PullRows(0, 0, 0), wire.Pull(0, 0, 0, 1))),
+            bytes(8) + values[:4],
+            bytes(8),
+        ),
         (wire.AnswerRows(0, 0, 0), values[:4]),
         (wire.SetOptimizer(0, 2, optimizer, [("w", 0.5)], []),),
         (wire.SetHyper(0, 2, {"lr": 0.5}, [("w", 0.5)], []),),

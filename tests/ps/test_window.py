@@ -32,7 +32,7 @@ def sent():
 
 @pytest.fixture
 def window(clock, sent):
-    return Window(clock, 100, sent.append)
+    return Window(clock, 100, sent.append, lambda: None)
 
 
 def put(window, *items):

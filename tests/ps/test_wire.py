@@ -79,9 +79,12 @@ STRATEGIES = [
     ),
     st.builds(
         wire.Batch,
-        st.lists(st.builds(wire.Init, **WHERE) | st.builds(wire.Pull, **WHERE), max_size=3).map(
-            tuple
-        ),
+        st.lists(
+            st.builds(wire.Init, **WHERE)
+            | st.builds(wire.Pull, **WHERE)
+            | st.builds(wire.PushRows, st.just(0), st.just(1), st.just(2), st.just(3)),
+            max_size=3,
+        ).map(tuple),
     ),
     st.builds(wire.Fault, text=TEXT),
 ]
