@@ -87,7 +87,7 @@ def measure(hosts: int, watch_s: float) -> Dict[str, Any]:
         cluster = SimulatedCluster(hosts)
         watcher = threading.Thread(target=_watch, args=(cluster, watch_s, figures))
         watcher.start()
-        figures["exit_code"] = run(job, cluster)
+        figures["exit_code"] = run(job, cluster).exit_code
         watcher.join()
         return figures
 

@@ -4,7 +4,7 @@
 jobs that were detached.
 """
 
-import itertools
+import functools
 import signal
 import sys
 from typing import Callable, List, Optional
@@ -53,17 +53,22 @@ def _launch(argv: List[str], say: Say) -> int:
 
 
 def _run(
-    job: Job, options: Options, say: Say, on_taken: Callable[[str], None] = lambda name: None
+    job: Job,
+    options: Options,
+    say: Say,
+    on_taken: Callable[[Job, str], None] = lambda job, name: None,
 ) -> int:
-    for attempt in itertools.count(1):
-        prepared, cluster = prepare(job, options, say)
-        code = run(prepared, cluster, on_taken)
-        if attempt > options.resubmit or not cluster.was_interrupted():
-            return code
+    again, attempt = job, 0
+    while True:
+        prepared, cluster = prepare(again, options, say)
+        outcome = run(prepared, cluster, functools.partial(on_taken, again))
+        if attempt == options.resubmit or not outcome.was_interrupted:
+            return outcome.exit_code
+        attempt += 1
         say(f"the job is submitted again ({attempt} of {options.resubmit}, --resubmit)")
-        id_, log_dir = f"{job.id}.{attempt}", f"{job.log_dir}.{attempt}"
-        job = msgspec.structs.replace(job, id=id_, log_dir=log_dir)
-    raise AssertionError("there is no end to counting")
+        again = msgspec.structs.replace(
+            job, id=f"{job.id}.{attempt}", log_dir=f"{job.log_dir}.{attempt}"
+        )
 
 
 def _command(argv: List[str]) -> int:
@@ -85,7 +90,11 @@ def _guarded(program: str, command: Callable[[Say], int]) -> int:
     """What ``command`` returns, or the exit code of the error that it raises, which is said."""
 
     def say(text: str) -> None:
-        sys.stderr.write(f"{program}: {text}\n")
+        try:
+            sys.stderr.write(f"{program}: {text}\n")
+            sys.stderr.flush()
+        except OSError:
+            pass  # nobody reads, or the disk is full: no reason to end the training
 
     try:
         return command(say)

@@ -1,11 +1,13 @@
 """``launch.py --detach``: the job goes on in a process of its own when the command has returned.
 
 That is forked before anything else is started. The one in front waits until the job is in the hands
-of its cluster, so what is wrong until then is told at once, with its exit code.
+of its cluster, so what is wrong until then is told at once, with its exit code, and Ctrl-C ends it.
+If the one in front ends in another way, as with its terminal, the job goes on all the same.
 """
 
 import os
 import shutil
+import signal
 import sys
 import time
 from typing import Callable
@@ -15,14 +17,12 @@ import msgspec
 from baryon.ps import UsageError
 from baryon.scheduler import Job
 
-from .records import record_of, remove_old, save
+from .records import Record, load_all, record_of, remove_old, save
 
 __all__ = ["detach"]
 
 _TAKEN = b"+"
-
-
-OnTaken = Callable[[str], None]
+OnTaken = Callable[[Job, str], None]
 
 
 def detach(job: Job, run: Callable[[Job, OnTaken], int]) -> int:
@@ -32,13 +32,17 @@ def detach(job: Job, run: Callable[[Job, OnTaken], int]) -> int:
     job's exit code if it ends before that. Behind, returns the exit code. Raises UsageError if the
     output cannot be kept.
     """
+    record = record_of(job)
+    for other in load_all():
+        if other.output == record.output and other.process() is not None:
+            raise UsageError(f"job {other.job} writes to {job.log_dir}; choose another --log-dir")
     remove_old()
-    path = os.path.join(job.log_dir, "launch.log")
     try:
         os.makedirs(job.log_dir, exist_ok=True)
-        output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        output = os.open(record.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; choose another --log-dir") from error
+        raise UsageError(f"{record.output}: {error.strerror}; choose another --log-dir") from error
+    save(record)
     news, tell = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -46,23 +50,30 @@ def detach(job: Job, run: Callable[[Job, OnTaken], int]) -> int:
     if child:
         os.close(output)
         os.close(tell)
-        return _wait(child, news, job.id, path)
+        return _wait(child, news, record)
     os.close(news)
     _go_behind(output)
     return _run(msgspec.structs.replace(job, is_terminal=False), run, tell)
 
 
-def _wait(child: int, news: int, name: str, path: str) -> int:
+def _wait(child: int, news: int, record: Record) -> int:
     """Until the job is taken or has ended."""
-    with open(news, "rb") as pipe:
-        is_taken = pipe.read(1) == _TAKEN
+    is_taken = is_interrupted = False
+    try:
+        with open(news, "rb") as pipe:
+            is_taken = pipe.read(1) == _TAKEN
+    except KeyboardInterrupt:
+        is_interrupted = True
+        os.kill(child, signal.SIGTERM)
     if is_taken:
-        sys.stdout.write(f"{name}\n")
-        sys.stderr.write(f"launch.py: detached; baryon status, logs or stop {name}\n")
+        sys.stdout.write(f"{record.job}\n")
+        sys.stderr.write(f"launch.py: detached; baryon status, logs or stop {record.job}\n")
         return 0
     status = os.waitpid(child, 0)[1]
-    with open(path, encoding="utf-8", errors="replace") as output:
+    with open(record.output, encoding="utf-8", errors="replace") as output:
         shutil.copyfileobj(output, sys.stderr)
+    if is_interrupted:
+        return 128 + signal.SIGINT
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
@@ -77,14 +88,25 @@ def _go_behind(output: int) -> None:
 
 def _run(job: Job, run: Callable[[Job, OnTaken], int], tell: int) -> int:
     record = record_of(job)
-    save(record)
+    _keep(record)
 
-    def on_taken(name: str) -> None:
-        record.manager_job = name
-        save(record)
-        os.write(tell, _TAKEN)
+    def on_taken(current: Job, name: str) -> None:
+        record.run, record.log_dir, record.manager_job = current.id, current.log_dir, name
+        _keep(record)
+        try:
+            os.write(tell, _TAKEN)
+        except OSError:
+            pass  # who was in front has gone
 
     record.exit_code = run(job, on_taken)
     record.end_time = time.time()
-    save(record)
+    _keep(record)
     return record.exit_code
+
+
+def _keep(record: Record) -> None:
+    """The job is more important than that others know of it."""
+    try:
+        save(record)
+    except UsageError as error:
+        sys.stderr.write(f"launch.py: {error}\n")

@@ -101,7 +101,7 @@ def _list() -> None:
 
 def _ask(record: Record, process: psutil.Process) -> str:
     """What the scheduler itself says of the job's state; it goes to the job's output, too."""
-    answer = re.compile(rf"^baryon: (job {re.escape(record.job)} is .*\n(?:  .*\n)*)", re.MULTILINE)
+    answer = re.compile(rf"^baryon: (job {re.escape(record.run)} is .*\n(?:  .*\n)*)", re.MULTILINE)
     with open(record.output, encoding="utf-8", errors="replace") as file:
         file.seek(0, os.SEEK_END)
         process.send_signal(signal.SIGUSR1)

@@ -54,7 +54,7 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
     workdir = options.workdir if launcher == "kubernetes" else None
     is_here = workdir is None and (launcher != "ssh" or options.sync_dst_dir is not None)
     command = () if is_doctor and not options.command else _command(options, is_here, faults)
-    _check_numbers(options, faults)
+    _check_numbers(options, launcher, faults)
     for what, text in [
         ("working directory", os.getcwd()),
         *(("argument", word) for word in command),
@@ -117,7 +117,7 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
     return job, options
 
 
-def _check_numbers(options: Options, faults: List[str]) -> None:
+def _check_numbers(options: Options, launcher: str, faults: List[str]) -> None:
     for flag, value in (
         ("-n", options.num_workers),
         ("-s", options.num_servers),
@@ -143,6 +143,8 @@ def _check_numbers(options: Options, faults: List[str]) -> None:
         faults.append(f"--staleness must be 0 or more rounds, not {options.staleness}")
     if options.resubmit < 0:
         faults.append(f"--resubmit must be 0 or more, not {options.resubmit}")
+    if options.resubmit > 0 and launcher in ("local", "ssh", "mpi"):
+        faults.append(f"--resubmit is for managers that have a queue, which {launcher} has not")
     if not 0 <= options.port < 65536:
         faults.append(f"--port must be between 1 and 65535, not {options.port}")
 

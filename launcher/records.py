@@ -1,7 +1,8 @@
 """What is kept of detached jobs for other shells: a small file each, in the user's home directory.
 
 ``$XDG_STATE_HOME/baryon/jobs/JOB.json``, by default below ``~/.local/state``. The job's own process
-writes it; those that have ended a month ago are removed when another job is detached.
+writes it; those that were written a month ago, of jobs that do not run, are removed when another
+job is detached.
 """
 
 import os
@@ -24,8 +25,9 @@ _KEPT_S = 30 * 24 * 3600.0
 class Record(msgspec.Struct):
     """``pid`` on ``machine``, started at ``pid_time`` (seconds since 1970), runs ``launch.py``.
 
-    ``manager_job`` is what a cluster manager calls the job. ``exit_code`` is there when the job is
-    over, and ``end_time`` with it.
+    ``output`` is the file with all that the job has said. A job may be submitted more than once:
+    ``run`` and ``log_dir`` are of the last time, and so is ``manager_job``, what a cluster manager
+    calls it. ``exit_code`` is there when the job is over, and ``end_time`` with it.
     """
 
     job: str
@@ -34,15 +36,12 @@ class Record(msgspec.Struct):
     machine: str
     pid: int
     pid_time: float
+    output: str
+    run: str
     log_dir: str
     manager_job: str = ""
     exit_code: Optional[int] = None
     end_time: float = 0.0
-
-    @property
-    def output(self) -> str:
-        """The file with all that the job has said."""
-        return os.path.join(self.log_dir, "launch.log")
 
     @property
     def is_here(self) -> bool:
@@ -76,18 +75,26 @@ def record_of(job: Job) -> Record:
         machine=socket.gethostname(),
         pid=process.pid,
         pid_time=process.create_time(),
+        output=os.path.join(job.log_dir, "launch.log"),
+        run=job.id,
         log_dir=job.log_dir,
     )
 
 
 def save(record: Record) -> None:
-    """Write it, at once or not at all. Raises OSError."""
+    """Write it, at once or not at all. Raises UsageError if that cannot be done."""
     folder = _folder()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{record.job}.json"
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(msgspec.json.encode(record))
-    part.replace(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part.write_bytes(msgspec.json.encode(record))
+        part.replace(path)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: {error.strerror}; XDG_STATE_HOME names another place for what is known of "
+            "detached jobs"
+        ) from error
 
 
 def load_all() -> List[Record]:
@@ -114,9 +121,15 @@ def find(job: Optional[str]) -> Record:
 
 
 def remove_old() -> None:
+    """Forget jobs of which nothing was written for a month, unless they run."""
     for record in load_all():
-        if record.exit_code is not None and time.time() - record.end_time > _KEPT_S:
-            (_folder() / f"{record.job}.json").unlink()
+        path = _folder() / f"{record.job}.json"
+        try:
+            is_old = time.time() - path.stat().st_mtime > _KEPT_S
+            if is_old and record.is_here and record.process() is None:
+                path.unlink()
+        except OSError:
+            pass  # another one has been at it
 
 
 def _folder() -> Path:

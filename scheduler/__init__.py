@@ -13,7 +13,7 @@ from .client import ControlClient
 from .cluster import Cluster, Trouble
 from .credentials import TASK_VARIABLE, AgentConfig, Credentials, read_credentials
 from .job import KVSTORE_TYPES, Group, Host, Job, Task, place
-from .loop import run
+from .loop import Outcome, run
 from .messages import MAX_VALUE_NBYTES
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "Group",
     "Host",
     "Job",
+    "Outcome",
     "Task",
     "Trouble",
     "agent_argv",

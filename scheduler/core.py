@@ -52,6 +52,9 @@ class SchedulerCore:
         self._last_tick = now
         self._next_alive = now
         self._start_clock = now  # it stands while the job waits for its hosts
+        self._is_queued = False
+        self._greeted: Set[int] = set()  # hosts whose agents have said hello
+        self._hellos: Dict[int, messages.AgentHello] = {}  # of those that have nothing to do yet
         self._names = [host.name for host in job.hosts]
         self._tasks = {task.slug: TaskState(task, self._names[task.host]) for task in job.tasks}
         # Hosts that have no task have no agent.
@@ -113,9 +116,12 @@ class SchedulerCore:
             return self._fail(text, 1, now) + self._release_workers(f"the agent on {name}")
         return self._continue_stopping(now)
 
-    def on_queued(self, now: float) -> None:
-        """The job still waits for its hosts."""
-        self._start_clock = now
+    def on_queue(self, is_queued: bool, now: float) -> List[Action]:
+        """Whether the job still waits for hosts: no task of it starts until it has them all."""
+        self._is_queued = is_queued
+        if is_queued:
+            self._start_clock = now
+        return self._start_hosts()
 
     def on_trouble(self, trouble: Trouble, now: float) -> List[Action]:
         """The cluster as a whole has failed; said also if it only explains an earlier failure."""
@@ -188,7 +194,17 @@ class SchedulerCore:
             self._names[host] = hello.hostname
             for state in self._of_host(host):
                 state.where = f"{state.task.name} ({hello.hostname})"
-        return [Send(f"agent-{host}", self._specs(host, hello))]
+        self._greeted.add(host)
+        self._hellos[host] = hello
+        return self._start_hosts()
+
+    def _start_hosts(self) -> List[Action]:
+        """Tell agents what to start, unless others are still to come."""
+        is_awaited = len(self._greeted) < len(self._agents)
+        if self.phase != STARTING or (self._is_queued and is_awaited):
+            return []
+        hellos, self._hellos = self._hellos, {}
+        return [Send(f"agent-{host}", self._specs(host, hellos[host])) for host in hellos]
 
     def _on_join(self, state: TaskState, message: messages.Join, now: float) -> List[Action]:
         if state.joined is not None:

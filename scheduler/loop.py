@@ -7,7 +7,7 @@ its actions into what they say. Everything runs in the thread that calls `run`.
 import os
 import signal
 import time
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional
 
 import zmq
 
@@ -34,15 +34,23 @@ from .processes import raise_descriptor_limit
 from .specs import start_tasks
 from .tree import Tree
 
-__all__ = ["run"]
+__all__ = ["Outcome", "run"]
 
 _TICK_S = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _MAX_MESSAGE_NBYTES = messages.MAX_VALUE_NBYTES + (64 << 10)
 
 
-def run(job: Job, cluster: Cluster, on_taken: Callable[[str], None] = lambda name: None) -> int:
-    """Run a job to its end; returns its exit code.
+class Outcome(NamedTuple):
+    """How a job has ended. ``was_interrupted``: its hosts were taken away, by no fault of its own,
+    and nobody has told it to end, so that it may go on on others."""
+
+    exit_code: int
+    was_interrupted: bool = False
+
+
+def run(job: Job, cluster: Cluster, on_taken: Callable[[str], None] = lambda name: None) -> Outcome:
+    """Run a job to its end.
 
     ``on_taken(name)`` is called once the cluster has taken the job, with what it calls it. Raises
     UsageError if the job cannot be started at all. Call from the main thread, whose handlers for
@@ -68,6 +76,7 @@ class _Loop:
         self._encoded: Optional[Message] = None
         self._frame = zmq.Frame()  # of that message
         self._exit_code = 0
+        self._is_told_to_end = False
         self._reactor = Reactor()
         self._console = Console(job, self._nobody_reads)
         self._context = zmq.Context()
@@ -80,7 +89,7 @@ class _Loop:
         self._socket.maxmsgsize = _MAX_MESSAGE_NBYTES
         secure_server(self._socket, self._own_keys)
 
-    def run(self) -> int:
+    def run(self) -> Outcome:
         handlers = {signum: signal.getsignal(signum) for signum in _SIGNALS}
         raise_descriptor_limit()
         try:
@@ -103,7 +112,8 @@ class _Loop:
             self._context.destroy(linger=500)
             self._reactor.close()
             self._console.close()
-        return self._exit_code
+        may_go_on = self._exit_code != 0 and not self._is_told_to_end
+        return Outcome(self._exit_code, may_go_on and self._cluster.was_interrupted())
 
     def _bind(self) -> Dict[int, str]:
         """Listen wherever a host reaches this machine; returns each host's endpoint."""
@@ -158,6 +168,7 @@ class _Loop:
         self._do(self._core.on_message(peer, message, _now()))
 
     def _signal(self, signum: int) -> None:
+        self._is_told_to_end |= signum != signal.SIGUSR1
         self._do(self._core.on_signal(signum, _now()))
 
     def _nobody_reads(self) -> None:
@@ -171,8 +182,7 @@ class _Loop:
         if name is not None and self._on_taken is not None:
             self._on_taken(name)
             self._on_taken = None
-        if self._cluster.is_queued():
-            self._core.on_queued(_now())
+        self._do(self._core.on_queue(self._cluster.is_queued(), _now()))
         trouble = self._cluster.trouble()
         if trouble is not None:
             self._do(self._core.on_trouble(trouble, _now()))

@@ -33,9 +33,10 @@ from baryon.scheduler import AgentConfig, Cluster, Job, Trouble, config_name
 
 from .watch import OVER, QUEUED, Status, Watch
 
-__all__ = ["BatchCluster", "Manager", "call"]
+__all__ = ["SUBMIT_LIMIT_S", "BatchCluster", "Manager", "call"]
 
 COMMAND_LIMIT_S = 30.0  # for one command of a manager
+SUBMIT_LIMIT_S = 300.0  # they try again by themselves when the manager is busy
 _KILL_LIMIT_S = 15.0
 _HURRY_S = 0.3
 _INTERVALS_S = {QUEUED: 10.0, OVER: 0.0}  # between two questions, at most; others: _RUNNING_S
@@ -69,7 +70,7 @@ class Manager(Protocol):
         """(host number, how it ended) of the agents of whose end a line of the output tells."""
 
 
-def call(argv: Sequence[str]) -> str:
+def call(argv: Sequence[str], limit_s: float = COMMAND_LIMIT_S) -> str:
     """What a manager's command writes to its standard output.
 
     Raises PeerError with what it says if it fails or takes too long.
@@ -79,11 +80,11 @@ def call(argv: Sequence[str]) -> str:
             argv,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=COMMAND_LIMIT_S,
+            timeout=limit_s,
             start_new_session=True,  # Ctrl-C is for launch.py
         )
     except subprocess.TimeoutExpired as error:
-        raise PeerError(f"{argv[0]} did not end in {COMMAND_LIMIT_S:.0f} s") from error
+        raise PeerError(f"{argv[0]} did not end in {limit_s:.0f} s") from error
     except OSError as error:
         raise PeerError(f"{argv[0]}: {error.strerror}") from error
     if done.returncode:
@@ -97,6 +98,7 @@ class BatchCluster(Cluster):
     """The hosts of one job of a manager; ``directory`` is where agents find their configurations.
 
     ``address`` is this machine's, as hosts reach it. ``say`` tells the user something.
+    ``is_for_good``: there is nothing to submit again, as within an allocation.
     """
 
     def __init__(
@@ -106,8 +108,13 @@ class BatchCluster(Cluster):
         address: str,
         watch: Watch,
         say: Callable[[str], None],
+        is_for_good: bool = False,
     ) -> None:
         self._manager = manager
+        self._is_for_good = is_for_good
+        self._has_lost_hosts = False
+        self._is_killed = False
+        self._looks_at_release = 0
         self._directory = directory
         self._address = address
         self._watch = watch
@@ -144,6 +151,8 @@ class BatchCluster(Cluster):
         ended, self._ended = self._ended, []
         if self._job is not None and self._job.status.phase == OVER:
             ended += [(host, "ended") for host in self._running]
+        if self._has_unstarted():
+            ended += [(host, "was not started") for host in sorted(self._released)]
         seen = dict(reversed(ended))  # the first word about each counts
         news = [(host, how) for host, how in seen.items() if host in self._running]
         self._running = [host for host in self._running if host not in seen]
@@ -151,26 +160,39 @@ class BatchCluster(Cluster):
 
     def was_interrupted(self) -> bool:
         self._look()  # the manager's last word
-        return self._watch.was_interrupted
+        return not self._is_for_good and (self._watch.was_interrupted or self._has_lost_hosts)
 
     def release(self, host: int) -> None:
         self._released.add(host)
-        is_queued = self.is_queued()
-        if is_queued:  # it has no agent, and where others have one it is not waited for
-            self._ended.append((host, "was not started"))
-        if self._job is not None and self._released == self._configs.keys():
+        if self._job is None:
+            return
+        self._looks_at_release = self._job.num_looks
+        if self._released == self._configs.keys():
             self._watch.is_ending = True
-            self._job.hurry(cancel=is_queued)
+        self._job.hurry()
 
     def kill(self, lost: AbstractSet[int] = frozenset()) -> None:
-        self._watch.is_ending = True
+        self._has_lost_hosts |= bool(lost)
+        if self._is_killed:
+            return
+        self._is_killed = self._watch.is_ending = True
         if self._job is not None:
             self._job.hurry(cancel=True)
-            if not self._job.join():
-                silence = self._job.silence
-                told = f"could not be told to: {silence}" if silence else "has been told to"
-                self._say(f"{self._job.name} has not ended yet; its manager {told}")
+            problem = self._job.end()
+            if problem:
+                self._say(problem)
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _has_unstarted(self) -> bool:
+        """Whether hosts were released that have no agent, and never will have: then none is waited
+        for. What the manager said before they were may be out of date."""
+        if not self._released or self._job is None or not self.is_queued():
+            return False
+        if self._job.num_looks < self._looks_at_release + 2:
+            return False
+        if self._released == self._configs.keys():
+            self._job.hurry(cancel=True)
+        return True
 
     def _look(self) -> None:
         if self._job is None:
@@ -205,50 +227,78 @@ class BatchCluster(Cluster):
 class _BatchJob:
     """Submits a job, and follows it to its end, in a thread of its own.
 
-    ``status`` is the manager's last answer, ``silence`` why there is none since then, and
-    ``lines`` what the job has written.
+    ``status`` is the manager's last answer, of ``num_looks``, ``silence`` why there is none since
+    then, and ``lines`` what the job has written.
     """
 
     def __init__(self, manager: Manager) -> None:
         self.name = manager.name
         self.is_taken = False
         self.status = Status(QUEUED)
+        self.num_looks = 0
         self.silence = ""
         self.lines: Deque[str] = deque()
         self._manager = manager
         self._wake = threading.Event()
         self._is_hurried = False
         self.is_cancelled = False
+        self._is_told = False
         self._outputs = [_Output(path) for path in manager.outputs]
         self._thread = threading.Thread(target=self._run, name=f"batch-{manager.name}", daemon=True)
         self._thread.start()
 
-    def hurry(self, cancel: bool) -> None:
+    def hurry(self, cancel: bool = False) -> None:
         """The end is near: ask often. ``cancel``: bring it about."""
         self._is_hurried = True
         self.is_cancelled |= cancel
         self._wake.set()
 
-    def join(self) -> bool:
-        """Wait for its end; False if that takes too long."""
+    def end(self) -> str:
+        """Wait for the end of a job that is cancelled; says what is wrong if that takes too long.
+
+        A command that hangs must not keep it from being cancelled.
+        """
         self._thread.join(_KILL_LIMIT_S)
-        return not self._thread.is_alive()
+        if not self._thread.is_alive():
+            return ""
+        if not self.is_taken:
+            self._thread.join(COMMAND_LIMIT_S)
+        if not self.is_taken:
+            return f"{self.name} has not said yet whether it takes the job: look whether it has"
+        try:
+            if not self._is_told:
+                self._manager.cancel()
+        except PeerError as error:
+            return f"{self.name} has not ended yet; its manager could not be told to: {error}"
+        return f"{self.name} has not ended yet; its manager has been told to"
 
     def _run(self) -> None:
+        try:
+            self._follow()
+        except Exception as error:  # of ours, or an answer that nobody has thought of
+            words = f"cannot be followed any more, by {error!r}"
+            try:
+                self._manager.cancel()
+            except Exception as second:
+                words += f", nor be cancelled, by {second!r}"
+            self.status = Status(OVER, words)
+
+    def _follow(self) -> None:
         try:
             self.name, self.is_taken = self._manager.submit(), True
         except PeerError as error:
             self.status = Status(OVER, str(error))
             return
-        is_told, interval_s = False, _FIRST_S
+        interval_s = _FIRST_S
         while self.status.phase != OVER:
             try:
-                if self.is_cancelled and not is_told:
+                if self.is_cancelled and not self._is_told:
                     self._manager.cancel()
-                    is_told = True
+                    self._is_told = True
                 status = self._manager.status()
                 self._read_output()  # before the last status, which nothing follows
                 self.status, self.silence = status, ""
+                self.num_looks += 1
             except PeerError as error:
                 self.silence = str(error)
             limit_s = _INTERVALS_S.get(self.status.phase, _RUNNING_S)

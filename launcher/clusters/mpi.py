@@ -93,7 +93,7 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
     watch = Watch(None, options.time_margin, time.monotonic)
     num_hosts = len({task.host for task in job.tasks})
     manager = MpiRun(argv, files, ", ".join(hosts[:num_hosts]))
-    return job, BatchCluster(manager, files.configs, address, watch, say)
+    return job, BatchCluster(manager, files.configs, address, watch, say, is_for_good=True)
 
 
 def preview(job: Job, options: Options) -> str:
@@ -161,7 +161,7 @@ class MpiRun:
     def __init__(self, argv: Sequence[str], files: Files, hosts: str) -> None:
         self.outputs: Sequence[str] = [files.output]
         self._argv = argv
-        self._errors = os.path.join(files.directory, "mpirun.err")
+        self._errors = f"{os.path.splitext(files.output)[0]}.err"
         self._hosts = hosts
         self._step: Optional[Step] = None
 

@@ -21,7 +21,7 @@ from baryon.ps import PeerError, UsageError
 from baryon.scheduler import Job, agent_argv
 
 from ..flags import Options
-from .batch import BatchCluster, call
+from .batch import SUBMIT_LIMIT_S, BatchCluster, call
 from .submission import (
     CANCELLED_CODE,
     SSH_OPTIONS,
@@ -154,7 +154,7 @@ class Sge:
     def submit(self) -> str:
         write_script(self._start.files.script, self._start.script)
         try:
-            answer = call(self._start.qsub)
+            answer = call(self._start.qsub, SUBMIT_LIMIT_S)
         except PeerError as error:
             words = str(error).replace("; Exiting.", "")
             raise PeerError(f"did not take the job: {words}") from error

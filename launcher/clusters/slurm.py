@@ -18,7 +18,7 @@ from baryon.ps import PeerError, UsageError
 from baryon.scheduler import Job, agent_argv
 
 from ..flags import Options
-from .batch import BatchCluster, call
+from .batch import SUBMIT_LIMIT_S, BatchCluster, call
 from .submission import (
     CANCELLED_CODE,
     SSH_OPTIONS,
@@ -61,12 +61,12 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
     Raises UsageError if Slurm's commands are not here or an option is wrong, PeerError if Slurm
     does not answer.
     """
-    say_ignored(options, (*SSH_OPTIONS, "pe"), say)
+    allocation = os.environ.get("SLURM_JOB_ID", "")
+    say_ignored(options, (*SSH_OPTIONS, "pe", *["resubmit"] * bool(allocation)), say)
     require_commands(
         ("sbatch", "srun", "squeue", "sinfo", "scancel"),
         "run launch.py where you submit jobs to Slurm, on a login node or in an allocation",
     )
-    allocation = os.environ.get("SLURM_JOB_ID", "")
     start = _start(job, options)
     if allocation:
         nodes = node_names(os.environ)
@@ -78,7 +78,8 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
         place = ["-p", options.queue] if options.queue else []
     address = launch_address(job.interfaces, [] if job.interfaces else _node_addresses(place))
     watch = Watch(options.queue_timeout, options.time_margin, time.monotonic)
-    return job, BatchCluster(manager, start.files.configs, address, watch, say)
+    is_for_good = bool(allocation)
+    return job, BatchCluster(manager, start.files.configs, address, watch, say, is_for_good)
 
 
 def preview(job: Job, options: Options) -> str:
@@ -179,17 +180,20 @@ class Slurm:
         self.outputs: Sequence[str] = [start.files.output]
         self._start = start
         self._id = job_id
+        self._place: List[str] = []  # the cluster, where there are several
 
     def submit(self) -> str:
         write_script(self._start.files.script, self._start.script)
         try:
-            self._id = call(self._start.sbatch).strip().split(";")[0]  # ID;CLUSTER
+            answer = call(self._start.sbatch, SUBMIT_LIMIT_S)
         except PeerError as error:
             raise PeerError(f"did not take the job: {error}") from error
+        self._id, _, cluster = answer.strip().partition(";")
+        self._place = ["-M", cluster] if cluster else []
         return f"Slurm job {self._id}"
 
     def status(self) -> Status:
-        squeue = ["squeue", "-h", "-t", "all", "-j", self._id, "-o", _SQUEUE_FORMAT]
+        squeue = ["squeue", *self._place, "-h", "-t", "all", "-j", self._id, "-o", _SQUEUE_FORMAT]
         try:
             return parse_status(call(squeue))
         except PeerError as error:
@@ -198,7 +202,7 @@ class Slurm:
             raise
 
     def cancel(self) -> None:
-        call(["scancel", self._id])
+        call(["scancel", *self._place, self._id])
 
     def ended_agents(self, line: str) -> List[Tuple[int, str]]:
         return parse_ended(line)
@@ -230,7 +234,8 @@ class SlurmStep(Slurm):
 
 def parse_status(text: str) -> Status:
     """The Status that a line of squeue in `_SQUEUE_FORMAT` describes."""
-    state, left, nodes, reason = [*text.strip().split("|", 3), "", "", ""][:4]
+    lines = [line for line in text.splitlines() if line and not line.startswith("CLUSTER: ")]
+    state, left, nodes, reason = [*"".join(lines).split("|", 3), "", "", ""][:4]
     reason = "" if reason == "None" else reason
     if state in _OVER_STATES:
         words, code = _OVER_STATES[state]

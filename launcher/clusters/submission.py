@@ -54,9 +54,9 @@ class Files(NamedTuple):
 
 
 def job_files(job: Job, options: Options, name: str) -> Files:
-    """Those of a job of the manager ``name``; nothing is made."""
+    """Those of a job of the manager ``name``; nothing is made. Other jobs may use the directory."""
     directory = os.path.abspath(options.job_dir or job.log_dir)
-    script, output = (os.path.join(directory, f"{name}.{kind}") for kind in ("sh", "out"))
+    script, output = (os.path.join(directory, f"{name}-{job.id}.{kind}") for kind in ("sh", "out"))
     return Files(directory, script, output, os.path.join(directory, f".agents-{job.id}"))
 
 

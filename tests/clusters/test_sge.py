@@ -56,14 +56,14 @@ def test_digits_train_as_on_one_machine(cluster: SgeCluster, local_digits: bytes
     assert re.search(r"Grid Engine job \d+ runs on node\d", run.err)
     assert (cluster.cwd / "sge-0000.params").read_bytes() == local_digits
     logs = {path.name for path in next((cluster.cwd / "baryon-logs").iterdir()).iterdir()}
-    assert logs >= {"worker-0.log", "sge.sh", "sge.out.1", "sge.out.2"}
+    assert "worker-0.log" in logs
+    assert sum(bool(re.match(r"sge-.*\.(sh|out\.[12])$", name)) for name in logs) == 3
 
 
 def test_a_directory_may_be_called_almost_anything(cluster: SgeCluster) -> None:
     directory = cluster.cwd / "%j 'it' \"is\" \\ *"
     directory.mkdir()
     cluster.script("print('I am fine')")
-    (directory / "sge.out.1").write_text("baryon: agent 0 ended with code 9\n")  # an earlier job's
     run = cluster.run("-n", 2, "--job-name", "1 a:b\n", "--job-dir", directory, "script.py")
     assert said(run.out) == ["fine", "fine"]
 
@@ -104,7 +104,8 @@ def test_a_job_waits_for_slots_with_keys_that_nobody_else_can_read(cluster: SgeC
     (file,) = directory.iterdir()
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    seen = (directory.parent / "sge.sh").read_text() + cluster.sge.run("qstat", "-j", job_of(run))
+    (script,) = directory.parent.glob("sge-*.sh")
+    seen = script.read_text() + cluster.sge.run("qstat", "-j", job_of(run))
     assert file.read_text().split('"secret_key":"')[1][:20] not in seen
     cluster.sge.run("qdel", job)
     assert run.end() == 0

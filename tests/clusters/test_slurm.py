@@ -81,7 +81,7 @@ def test_a_directory_may_be_called_anything(cluster: SlurmCluster) -> None:
     cluster.script("print('I am fine')")
     run = cluster.run("-n", 2, "--job-dir", directory, "script.py")
     assert said(run.out) == ["fine", "fine"]
-    assert {path.name for path in directory.iterdir()} == {"slurm.sh", "slurm.out"}
+    assert sorted(path.suffix for path in directory.glob("slurm-*")) == [".out", ".sh"]
 
 
 def test_keys_lie_in_private_files_until_they_are_read(cluster: SlurmCluster) -> None:
@@ -97,7 +97,8 @@ def test_keys_lie_in_private_files_until_they_are_read(cluster: SlurmCluster) ->
     assert [path.name for path in files] == ["agent-0.json", "agent-1.json"]
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
-    seen = (directory.parent / "slurm.sh").read_text() + cluster.bed.run("scontrol", "show", "job")
+    (script,) = directory.parent.glob("slurm-*.sh")
+    seen = script.read_text() + cluster.bed.run("scontrol", "show", "job")
     told = [path.read_text().split('"secret_key":"')[1][:20] in seen for path in files]
     assert told == [False, False]
     cluster.bed.run("scancel", blocker.strip())

@@ -57,6 +57,28 @@ def test_what_is_wrong_at_once_is_told_at_once(cluster: Cluster, shell: Shell) -
     assert "ended with code 2" in shell.baryon("status")
 
 
+def test_ctrl_c_ends_a_job_that_is_not_yet_taken(cluster: Cluster, shell: Shell) -> None:
+    """Its only host does not say hello."""
+    with socket.create_server(("127.0.0.1", 0)) as host:
+        host.settimeout(60)
+        place = f"127.0.0.1:{host.getsockname()[1]},"
+        run = cluster.start("--detach", "-n", 1, "-H", place, cluster.script(WAITS), env=shell.env)
+        connection, _ = host.accept()
+        run.signal(signal.SIGINT)
+        assert run.end() == 128 + signal.SIGINT
+        connection.close()
+    assert run.out == ""
+    run.wait_until_gone()
+
+
+def test_two_jobs_do_not_write_to_one_directory(cluster: Cluster, shell: Shell) -> None:
+    flags = ("-n", 1, "--log-dir", cluster.cwd / "logs", cluster.script(WAITS))
+    name, _ = shell.detach(*flags)
+    run = cluster.run("--detach", *flags, env=shell.env, code=2)
+    assert f"job {name} writes to {cluster.cwd / 'logs'}; choose another --log-dir" in run.err
+    shell.baryon("stop", name)
+
+
 def test_a_job_whose_launcher_was_killed(cluster: Cluster, shell: Shell) -> None:
     name, run = shell.detach("-n", 1, cluster.script(WAITS))
     pid = json.loads(shell.record(name).read_bytes())["pid"]

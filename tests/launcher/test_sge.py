@@ -30,7 +30,7 @@ def plan(folder):
         path, _, rest = preview(job, options).partition("\n#!")
         script, _, command = f"#!{rest}".partition("\n# is submitted by\n")
         words = shlex.split(command)
-        assert words[-1] == path[2:] == f"{options.job_dir or job.log_dir}/sge.sh"
+        assert words[-1] == path[2:] == f"{options.job_dir or job.log_dir}/sge-{job.id}.sh"
         return job, script.replace(job.id, "JOB"), words
 
     return plan
@@ -56,7 +56,7 @@ def test_each_flag_is_one_argument_of_qsub(plan):
     )
     assert words[:-1] == [
         *("qsub", "-terse", "-t", "1-2", "-cwd", "-S", "/bin/bash", "-notify", "-r", "n"),
-        *("-j", "y", "-o", "/100%/sge.out.$TASK_ID", "-N", "_1_a_b_c_%", "-q", "q@@a"),
+        *("-j", "y", "-o", f"/100%/sge-{job.id}.out.$TASK_ID", "-N", "_1_a_b_c_%", "-q", "q@@a"),
         *("-A", "it's", "-l", "h_rt=1:00:00", "-l", "mem_free=4G", "-l", "gpu=4"),
         *("-l", "a=b c", "-M", "me@x", "-m", "ea", "-pe", "smp", "6"),
         *("-p", "-5", "-ac", "x=two words", "-P", "x"),

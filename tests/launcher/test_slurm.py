@@ -30,7 +30,7 @@ def plan(folder, monkeypatch):
         path, _, rest = preview(job, options).partition("\n#!")
         script, _, command = f"#!{rest}".partition("\n# is submitted by\n")
         words = shlex.split(command)
-        assert words[-1] == path[2:] == f"{options.job_dir or job.log_dir}/slurm.sh"
+        assert words[-1] == path[2:] == f"{options.job_dir or job.log_dir}/slurm-{job.id}.sh"
         return job, script, words
 
     return plan
@@ -59,7 +59,12 @@ def test_each_flag_is_one_argument_of_sbatch(plan):
     )
     assert words[:-1] == [
         *("sbatch", "--parsable", "--no-requeue", "--nodes=2", "--ntasks-per-node=1"),
-        *("--output=/100%%/slurm.out", "--job-name=a\nb", "--partition=q", "--account=it's"),
+        *(
+            f"--output=/100%%/slurm-{job.id}.out",
+            "--job-name=a\nb",
+            "--partition=q",
+            "--account=it's",
+        ),
         *("--time=1:00", "--mem=4G", "--cpus-per-task=6", "--gres=gpu:4", "--constraint=a&b"),
         *("--mail-user=me@x", "--mail-type=END,FAIL"),
         *("--nice=5", "--comment=two words", "-x", "node1"),

@@ -223,3 +223,22 @@ def test_only_one_process_can_be_a_task(make_scene, said, finished):
     text = said(scene.join("worker-0", pid=42))
     assert "process 42 wanted to be worker 0, which process 41 already is" in text
     assert finished(end_after(scene)) == [1]
+
+
+def test_agents_of_a_job_that_is_queued_wait_for_each_other(make_scene, sent):
+    """Nothing that they started would be of use before the last one is there."""
+    scene = make_scene(num_workers=2, num_hosts=2)
+    assert scene.core.on_queue(True, scene.now) == []
+    assert sent(scene.hello(0), messages.StartTasks) == []
+    assert scene.core.on_queue(True, scene.now) == []
+    peers = [peer for peer, _ in sent(scene.hello(1), messages.StartTasks)]
+    assert peers == ["agent-0", "agent-1"], "whatever the manager still says"
+
+
+def test_agents_start_when_the_queue_is_over(make_scene, sent):
+    scene = make_scene(num_workers=2, num_hosts=2)
+    scene.core.on_queue(True, scene.now)
+    scene.hello(0)
+    actions = scene.core.on_queue(False, scene.now)
+    assert [peer for peer, _ in sent(actions, messages.StartTasks)] == ["agent-0"]
+    assert [peer for peer, _ in sent(scene.hello(1), messages.StartTasks)] == ["agent-1"]

@@ -22,7 +22,7 @@ def start(make_job, tmp_path, capfdbinary):
             num_workers, 0, num_hosts, command=command, python=sys.executable,
             cwd=os.fspath(tmp_path), log_dir=os.fspath(tmp_path / "logs"), **changes,
         )  # fmt: skip
-        code = run(job, LocalCluster())
+        code = run(job, LocalCluster()).exit_code
         out, err = capfdbinary.readouterr()
         lines = err.decode().splitlines(keepends=True)
         hint = "no worker created a dist kvstore"  # indeed none of them does

@@ -133,7 +133,8 @@ def play(make_job, tmp_path, capfdbinary):
     def play(script, num_workers=1, num_servers=0, num_hosts=1, **changes):
         changes.setdefault("log_dir", os.fspath(tmp_path))
         cluster = ThreadCluster(script)
-        code = run(make_job(num_workers, num_servers, num_hosts, **changes), cluster)
+        job = make_job(num_workers, num_servers, num_hosts, **changes)
+        code = run(job, cluster).exit_code
         out, err = capfdbinary.readouterr()
         assert cluster.faults == [], err.decode()
         return code, out.decode(), err.decode()

@@ -22,7 +22,7 @@ from ...flags import Options
 from ..batch import BatchCluster
 from ..submission import SSH_OPTIONS, launch_address, say_ignored
 from ..watch import OVER, QUEUED, RUNNING, Status, Watch
-from .api import Api, connect, is_pod
+from .api import Api, NoAnswer, connect, is_pod
 from .manifests import Manifest, Plan, dump, make_plan, secret_of
 from .status import ALL_ENDED, Object, ended_pods, obstacle, status_of
 
@@ -110,13 +110,16 @@ class Kubernetes:
         api, plan = self._api, self._plan
         try:
             created = api.create_job(plan.job)
-            try:
-                for manifest in [*plan.others, secret_of(plan, self.configs)]:
-                    api.create(_owned(manifest, plan, created["metadata"]["uid"]))
-            except PeerError:
-                api.delete_job(plan.name)
-                raise
+        except NoAnswer as error:
+            self._delete_quietly()  # it may have been made, and its name is ours
+            raise PeerError(f"has not said that it takes the job: {error}") from error
         except PeerError as error:
+            raise PeerError(f"did not take the job: {error}") from error
+        try:
+            for manifest in [*plan.others, secret_of(plan, self.configs)]:
+                api.create(_owned(manifest, plan, created["metadata"]["uid"]))
+        except PeerError as error:
+            self._delete_quietly()
             raise PeerError(f"did not take the job: {error}") from error
         return f"Kubernetes job {api.namespace}/{plan.name}"
 
@@ -141,6 +144,12 @@ class Kubernetes:
     def cancel(self) -> None:
         self._api.delete_job(self._plan.name)
         self._is_cancelled = True
+
+    def _delete_quietly(self) -> None:
+        try:
+            self._api.delete_job(self._plan.name)
+        except PeerError:
+            pass
 
     def ended_agents(self, line: str) -> List[Tuple[int, str]]:
         return []  # the first of them ends the Job

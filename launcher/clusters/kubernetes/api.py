@@ -13,7 +13,7 @@ from baryon.ps import PeerError, UsageError
 from .manifests import Manifest, missing
 from .status import AGENT, Object
 
-__all__ = ["Api", "connect", "is_pod"]
+__all__ = ["Api", "NoAnswer", "connect", "is_pod"]
 
 _LIMIT_S = 30.0  # for one answer
 _LOG_LINES = 50
@@ -96,7 +96,10 @@ class Api:
 
     def _json(self, method: Callable[..., Any], *args: Any, **options: Any) -> Object:
         answer = self._call(method, *args, **options, _preload_content=False)
-        thing: Object = json.loads(answer.data)
+        try:
+            thing: Object = json.loads(answer.data)
+        except ValueError as error:
+            raise PeerError(f"{self.place} is no Kubernetes: it answers with no JSON") from error
         return thing
 
     def _call(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -111,7 +114,14 @@ class Api:
             raise _translated(error) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             reason = getattr(error, "reason", None) or error
-            raise PeerError(f"the API server at {self.place} does not answer: {reason}") from error
+            raise NoAnswer(f"the API server at {self.place} does not answer: {reason}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # The client has no class for the kind of an object, or the answer is no object.
+            raise PeerError(f"it cannot be asked of {self.place}: {error!r}") from error
+
+
+class NoAnswer(PeerError):
+    """It is not known whether what was asked for has been done."""
 
 
 class _NotFound(PeerError):

@@ -96,10 +96,13 @@ class Yarn:
         try:
             answer = self._rm.ask("POST", "apps/new-application")
             application = _understood(lambda: str(answer["application-id"]))
+            self._path = f"apps/{application}"
             self._rm.ask("POST", "apps", start.request(application, now_s))
-        except PeerError as error:
+        except Refusal as error:
             raise PeerError(f"did not take the job: {error}") from error
-        self._path = f"apps/{application}"
+        except PeerError as error:
+            self._cancel_quietly()  # it may have, and the answer was lost
+            raise PeerError(f"has not said that it takes the job: {error}") from error
         return f"YARN {application}"
 
     def status(self) -> Status:
@@ -127,6 +130,13 @@ class Yarn:
         except Refusal:
             if self.status().phase != OVER:
                 raise
+
+    def _cancel_quietly(self) -> None:
+        try:
+            if self._path:
+                self.cancel()
+        except PeerError:
+            pass
 
     def ended_agents(self, line: str) -> List[Tuple[int, str]]:
         found = re.fullmatch(r"baryon: agent (\d+) (ended: .*)", line)

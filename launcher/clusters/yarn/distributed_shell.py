@@ -20,7 +20,7 @@ from baryon.scheduler import Job, agent_argv
 
 from ...flags import Options
 from ..slurm import parse_seconds
-from ..submission import render, split_extra
+from ..submission import job_files, render, split_extra
 from .resource_manager import Hadoop
 
 __all__ = ["Start", "java_utf", "make_start"]
@@ -76,16 +76,16 @@ class Start(msgspec.Struct, frozen=True):
 
 def make_start(job: Job, options: Options, hadoop: Hadoop) -> Start:
     """Raises UsageError if an option is wrong."""
-    directory = os.path.abspath(options.job_dir or job.log_dir)
-    if re.search("{{|}}|<LOG_DIR>|<CPS>", directory):
+    files = job_files(job, options, "yarn")
+    if re.search("{{|}}|<LOG_DIR>|<CPS>", files.directory):
         raise UsageError(
-            f"{directory}: YARN replaces {{{{, }}}} and names in <> in commands; use --job-dir"
+            f"{files.directory}: YARN replaces {{{{, }}}} and names in <> in commands; use "
+            "--job-dir"
         )
     num_hosts = len({task.host for task in job.tasks})
-    # A job that waits keeps its files, whoever else uses the directory.
-    path = os.path.join(directory, f"yarn-{job.id}")
-    configs = os.path.join(directory, f".agents-{job.id}")
-    agent = agent_argv(options.python or job.python, configs=configs, index_from="BARYON_AGENT")
+    path = os.path.splitext(files.script)[0]
+    python = options.python or job.python
+    agent = agent_argv(python, configs=files.configs, index_from="BARYON_AGENT")
     gpus = (options.gpus_per_worker or 0) * job.hosts[0].slots
     script = render(
         options,
@@ -93,14 +93,14 @@ def make_start(job: Job, options: Options, hadoop: Hadoop) -> Start:
         job=job,
         num_hosts=num_hosts,
         agent=shlex.join(agent),
-        output=shlex.quote(f"{path}.out"),
+        output=shlex.quote(files.output),
         gpus=",".join(map(str, range(gpus))),
     )
-    command = _inside_quotes(shlex.join(["/bin/bash", f"{path}.sh"]))
+    command = _inside_quotes(shlex.join(["/bin/bash", files.script]))
     return Start(
         num_hosts=num_hosts,
         path=path,
-        configs=configs,
+        configs=files.configs,
         script=script,
         command=command,
         shell_commands=java_utf(command),
