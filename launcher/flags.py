@@ -9,10 +9,12 @@ from baryon.scheduler import KVSTORE_TYPES
 
 from .hostfile import HostLine
 
-__all__ = ["JobCommand", "Options", "parse_command", "parse_flags"]
+__all__ = ["MANAGERS", "JobCommand", "Options", "parse_command", "parse_flags"]
 
-_MANAGERS = ("slurm", "sge", "mpi", "kubernetes", "yarn")
-_LAUNCHERS = ("local", "ssh", *_MANAGERS)
+MANAGERS = ("slurm", "sge", "mpi", "kubernetes", "yarn")
+"""Those that choose the hosts of a job themselves."""
+
+_LAUNCHERS = ("local", "ssh", *MANAGERS)
 _DESCRIPTION = """\
 Run a data-parallel MXNet script on many machines, its parameters kept in step by Baryon's own
 servers. The script does not change: mx.kv.create('dist_sync') is served by this job."""
@@ -263,7 +265,7 @@ def _add_ssh(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_manager(parser: argparse.ArgumentParser) -> None:
-    title = f"jobs of a cluster manager ({', '.join(_MANAGERS)})"
+    title = f"jobs of a cluster manager ({', '.join(MANAGERS)})"
     add = parser.add_argument_group(title).add_argument
     add("--queue", "--partition", metavar="NAME", help="where the job waits")
     add("--account", metavar="NAME", help="whom it is charged to")

@@ -13,8 +13,8 @@ from typing import Dict, List, Mapping, Optional, Tuple
 from baryon.ps import UsageError
 from baryon.scheduler import Group, Host, Job, Task, place
 
-from .clusters import MANAGERS, allocated_hosts
-from .flags import Options, parse_flags
+from .clusters import allocated_hosts
+from .flags import MANAGERS, Options, parse_flags
 from .hostfile import HostLine, parse_host_list, parse_hosts
 from .topology import parse_topology
 

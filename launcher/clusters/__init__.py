@@ -11,11 +11,9 @@ from typing import Callable, Mapping, Tuple
 
 from baryon.scheduler import Cluster, Job
 
-from ..flags import Options
+from ..flags import MANAGERS, Options
 
-__all__ = ["MANAGERS", "allocated_hosts", "prepare", "preview"]
-
-MANAGERS = ("slurm", "sge", "mpi", "kubernetes", "yarn")
+__all__ = ["allocated_hosts", "prepare", "preview"]
 
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, Cluster]:

@@ -3,6 +3,7 @@ command that runs here for as long as the job does."""
 
 import ipaddress
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ __all__ = [
     "require_commands",
     "say_ignored",
     "split_extra",
+    "time_limit",
     "write_script",
 ]
 
@@ -40,6 +42,7 @@ SSH_OPTIONS = ("sync_dst_dir", "setup", "ssh_config", "tunnel")
 """Options that mean nothing to a manager."""
 
 _END_LIMIT_S = 5.0
+_UNITS_S = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
 _TEMPLATES = Path(baryon.__file__).parent / "templates"
 
 
@@ -100,6 +103,26 @@ def render(options: Options, name: str, /, **values: object) -> str:
         return environment.from_string(text).render(**values)
     except (OSError, UnicodeDecodeError, jinja2.TemplateError) as error:
         raise UsageError(f"--template {path}: {error}") from error
+
+
+def time_limit(options: Options) -> Optional[int]:
+    """The seconds of ``--time``, for managers that have no way of their own to write it.
+
+    Raises UsageError unless it is as ``4:00:00``, ``1-00:00:00``, ``1h30m`` or ``3600``.
+    """
+    text = options.time
+    if text is None:
+        return None
+    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text)
+    seconds = 0
+    if clock:
+        days, hours, minutes, rest = (int(part or 0) for part in clock.groups())
+        seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    elif re.fullmatch(r"\d+|(\d+[dhms])+", text):
+        seconds = sum(int(n) * _UNITS_S[unit] for n, unit in re.findall(r"(\d+)([dhms]?)", text))
+    if not seconds:
+        raise UsageError(f"--time {text!r}: write it as 4:00:00, 90m, 4h or seconds")
+    return seconds
 
 
 def description(path: str, script: str, command: Sequence[str]) -> str:

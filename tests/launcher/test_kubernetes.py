@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from baryon.launcher.clusters import prepare, preview
-from baryon.launcher.clusters.kubernetes.manifests import make_plan, parse_time, secret_of
+from baryon.launcher.clusters.kubernetes.manifests import make_plan, secret_of
 from baryon.launcher.clusters.kubernetes.status import (
     ALL_ENDED,
     ended_pods,
@@ -300,23 +300,6 @@ def test_without_the_client(parsed, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "kubernetes", None)
     with pytest.raises(UsageError, match=r"pip install 'baryon\[kubernetes\]'"):
         prepare(*parsed("-n", "1", "--image", "i"), print)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("4:00:00", 14400),
-        ("1-00:00:01", 86401),
-        ("1h30m", 5400),
-        ("2d", 172800),
-        ("90", 90),
-        ("4:00", None),
-        ("", None),
-        ("1h30", None),
-    ],
-)
-def test_times(text, seconds):
-    assert parse_time(text) == seconds
 
 
 # -- what objects say ---------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 import pytest
 
 from baryon.launcher.clusters import submission
-from baryon.ps import PeerError
+from baryon.launcher.flags import Options
+from baryon.ps import PeerError, UsageError
 
 
 @pytest.fixture
@@ -36,3 +37,24 @@ def test_the_address_is_one_that_others_can_use(routes):
 def test_no_address(routes, interfaces, hosts, why):
     with pytest.raises(PeerError, match=f"not reach this machine: {why}.*; --interface names"):
         submission.launch_address(interfaces, hosts)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (None, None),
+        ("4:00:00", 14400),
+        ("1-00:00:01", 86401),
+        ("1h30m", 5400),
+        ("2d", 172800),
+        ("90", 90),
+    ],
+)
+def test_time_limits(text, seconds):
+    assert submission.time_limit(Options(time=text)) == seconds
+
+
+@pytest.mark.parametrize("text", ["4:00", "", "1h30", "0", "soon"])
+def test_times_that_are_none(text):
+    with pytest.raises(UsageError, match="write it as 4:00:00, 90m, 4h or seconds"):
+        submission.time_limit(Options(time=text))

@@ -17,9 +17,9 @@ from baryon.ps import UsageError
 from baryon.scheduler import Job, agent_argv, config_name
 
 from ...flags import Options
-from ..submission import render
+from ..submission import render, time_limit
 
-__all__ = ["Manifest", "Plan", "dump", "make_plan", "missing", "parse_time", "secret_of"]
+__all__ = ["Manifest", "Plan", "dump", "make_plan", "missing", "secret_of"]
 
 Manifest = Dict[str, Any]
 
@@ -29,7 +29,6 @@ _INDEX = "JOB_COMPLETION_INDEX"  # an Indexed Job's pods have it
 _PYTHON = "python3"  # of the image; the path of the one that runs here means nothing there
 _MAX_STEM = 40  # of 63 characters, with the random part, the pod's index and its random part
 _QUANTITY = re.compile(r"\d+(\.\d+)?([kMGTPE]|[KMGTPE]i)?")
-_UNITS_S = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -53,9 +52,11 @@ def make_plan(job: Job, options: Options) -> Plan:
     for flag, size in (("--mem", options.mem), ("--shm-size", options.shm_size)):
         if size is not None and not _QUANTITY.fullmatch(size):
             faults.append(f"{flag} {size!r}: Kubernetes writes sizes as 64Gi or 500Mi")
-    time_limit_s = parse_time(options.time) if options.time is not None else None
-    if options.time is not None and not time_limit_s:
-        faults.append(f"--time {options.time!r}: write it as 4:00:00, 90m, 4h or seconds")
+    time_limit_s = None
+    try:
+        time_limit_s = time_limit(options)
+    except UsageError as error:
+        faults.append(str(error))
     selector = _selector(options.constraint, faults)
     if faults:
         raise UsageError("\n".join(faults))
@@ -113,17 +114,6 @@ def dump(manifests: List[Manifest]) -> str:
     """As YAML, for people and kubectl."""
     yaml = _yaml()
     return str(yaml.safe_dump_all(manifests, sort_keys=False, width=96, allow_unicode=True))
-
-
-def parse_time(text: str) -> Optional[int]:
-    """Seconds of ``4:00:00``, ``1-00:00:00``, ``1h30m``, ``3600``; None if it is none."""
-    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text)
-    if clock:
-        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
-        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    if not re.fullmatch(r"\d+|(\d+[dhms])+", text):
-        return None
-    return sum(int(n) * _UNITS_S[unit] for n, unit in re.findall(r"(\d+)([dhms]?)", text))
 
 
 def _plain(stem: str) -> str:

@@ -19,8 +19,7 @@ from baryon.ps import UsageError
 from baryon.scheduler import Job, agent_argv
 
 from ...flags import Options
-from ..slurm import parse_seconds
-from ..submission import job_files, render, split_extra
+from ..submission import job_files, render, split_extra, time_limit
 from .resource_manager import Hadoop
 
 __all__ = ["Start", "java_utf", "make_start"]
@@ -105,7 +104,7 @@ def make_start(job: Job, options: Options, hadoop: Hadoop) -> Start:
         command=command,
         shell_commands=java_utf(command),
         fields=_fields(job, options, hadoop, num_hosts, gpus),
-        time_s=_time(options.time),
+        time_s=time_limit(options),
     )
 
 
@@ -171,12 +170,3 @@ def _megabytes(text: str) -> int:
     if found is None or not int(found[1]):
         raise UsageError(f"--mem {text}: write it as 64G, or as megabytes")
     return int(found[1]) * (1024 if found[2] == "g" else 1)
-
-
-def _time(text: Optional[str]) -> Optional[float]:
-    if text is None:
-        return None
-    seconds = float(text) if text.isdecimal() else parse_seconds(text)
-    if not seconds:
-        raise UsageError(f"--time {text}: write it as hours:minutes:seconds, or as seconds")
-    return seconds
