@@ -71,6 +71,7 @@ class ControlClient:
         self._gatherings: Dict[str, _Gathering] = {}
         self._roster: Optional[messages.Roster] = None
         self._has_roster = threading.Event()
+        self._socket: Optional[zmq.Socket] = None
         reactor.post(self._connect)
 
     # -- from any thread ----------------------------------------------------------------------
@@ -125,18 +126,19 @@ class ControlClient:
     # -- in the reactor's thread --------------------------------------------------------------
 
     def close(self) -> None:
-        self._reactor.unwatch(self._socket)
-        self._socket.close()
+        if self._socket is not None:  # or the task was told to end before it came to that
+            self._reactor.unwatch(self._socket)
+            self._socket.close()
 
     def _connect(self) -> None:
         credentials = self._credentials
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.linger = 1000
+        socket = self._socket = self._context.socket(zmq.DEALER)
+        socket.linger = 1000
         keys = KeyPair(credentials.public_key, credentials.secret_key)
-        secure_client(self._socket, keys, credentials.scheduler_key)
-        connect_to(self._socket, credentials.endpoint)
-        self._outbox = Outbox(self._reactor, self._socket)
-        self._reactor.receive(self._socket, self._on_message)
+        secure_client(socket, keys, credentials.scheduler_key)
+        connect_to(socket, credentials.endpoint)
+        self._outbox = Outbox(self._reactor, socket)
+        self._reactor.receive(socket, self._on_message)
         self._last_heard = self._last_look = time.monotonic()
         self._reactor.call_every(credentials.silence_s / 5, self._keep_in_touch)
 
