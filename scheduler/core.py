@@ -433,6 +433,9 @@ class SchedulerCore:
         ``grace_s`` is theirs, if it is not the job's.
         """
         self.phase = STOPPING
+        for host in self._hellos:  # of which nothing was started
+            for state in self._of_host(host):
+                state.ended = True
         self._stop_signal = signum
         self._grace_s = self.job.grace_s if grace_s is None else grace_s
         self._deadline = now + self._grace_s + self.job.grace_s + 5.0

@@ -42,6 +42,7 @@ _HURRY_S = 0.3
 _INTERVALS_S = {QUEUED: 10.0, OVER: 0.0}  # between two questions, at most; others: _RUNNING_S
 _RUNNING_S = 2.0
 _FIRST_S = 0.5
+_ASK_AGAIN = 2  # times, until an answer is of later than now: the next may be under way
 
 
 class Manager(Protocol):
@@ -114,7 +115,7 @@ class BatchCluster(Cluster):
         self._is_for_good = is_for_good
         self._has_lost_hosts = False
         self._is_killed = False
-        self._looks_at_release = 0
+        self._asked_at_release = self._asked_at_end = 0
         self._directory = directory
         self._address = address
         self._watch = watch
@@ -148,7 +149,9 @@ class BatchCluster(Cluster):
         return trouble
 
     def ended(self) -> List[Tuple[int, str]]:
-        ended, self._ended = self._ended, []
+        ended: List[Tuple[int, str]] = []
+        if self._job is None or self._job.num_asked >= self._asked_at_end:
+            ended, self._ended = self._ended, []
         if self._job is not None and self._job.status.phase == OVER:
             ended += [(host, "ended") for host in self._running]
         if self._has_unstarted():
@@ -166,7 +169,7 @@ class BatchCluster(Cluster):
         self._released.add(host)
         if self._job is None:
             return
-        self._looks_at_release = self._job.num_looks
+        self._asked_at_release = self._job.num_asked + _ASK_AGAIN
         if self._released == self._configs.keys():
             self._watch.is_ending = True
         self._job.hurry()
@@ -188,7 +191,7 @@ class BatchCluster(Cluster):
         for. What the manager said before they were may be out of date."""
         if not self._released or self._job is None or not self.is_queued():
             return False
-        if self._job.num_looks < self._looks_at_release + 2:
+        if self._job.num_asked < self._asked_at_release:
             return False
         if self._released == self._configs.keys():
             self._job.hurry(cancel=True)
@@ -202,12 +205,19 @@ class BatchCluster(Cluster):
             line = job.lines.popleft()
             if not job.is_cancelled:
                 self._say(line)
-                self._ended += self._manager.ended_agents(line)
+                self._note(self._manager.ended_agents(line), job)
         says, trouble = self._watch.on_status(job.name, status, job.silence)
         for text in says:
             self._say(text)
         if trouble is not None:
             self._trouble = trouble
+
+    def _note(self, ended: List[Tuple[int, str]], job: "_BatchJob") -> None:
+        """Agents have ended: by themselves, or by the manager, whose word is to come first."""
+        if ended and not self._ended:
+            self._asked_at_end = job.num_asked + _ASK_AGAIN
+            job.hurry()
+        self._ended += ended
 
     def _write_configs(self) -> None:
         try:
@@ -227,15 +237,15 @@ class BatchCluster(Cluster):
 class _BatchJob:
     """Submits a job, and follows it to its end, in a thread of its own.
 
-    ``status`` is the manager's last answer, of ``num_looks``, ``silence`` why there is none since
-    then, and ``lines`` what the job has written.
+    ``status`` is the manager's last answer, ``silence`` why there is none since then, ``num_asked``
+    how often it has been asked, and ``lines`` what the job has written.
     """
 
     def __init__(self, manager: Manager) -> None:
         self.name = manager.name
         self.is_taken = False
         self.status = Status(QUEUED)
-        self.num_looks = 0
+        self.num_asked = 0
         self.silence = ""
         self.lines: Deque[str] = deque()
         self._manager = manager
@@ -298,9 +308,9 @@ class _BatchJob:
                 status = self._manager.status()
                 self._read_output()  # before the last status, which nothing follows
                 self.status, self.silence = status, ""
-                self.num_looks += 1
             except PeerError as error:
                 self.silence = str(error)
+            self.num_asked += 1
             limit_s = _INTERVALS_S.get(self.status.phase, _RUNNING_S)
             interval_s = min(1.5 * interval_s, limit_s)
             self._wake.wait(_HURRY_S if self._is_hurried else interval_s)

@@ -99,10 +99,12 @@ def test_a_job_for_which_there_is_no_place(kube: KubeCluster) -> None:
 
 
 def test_ctrl_c_where_only_some_pods_have_a_place(kube: KubeCluster) -> None:
-    run = waiting_job(kube, "-n", 3, "--spread", "required")
+    kube.script(WAITS)
+    run = kube.start("-n", 3, "-s", 1, "--spread", "required", "script.py")
     run.wait_for_output("waits: 1 of 3 pods: Unschedulable")
     run.signal(signal.SIGINT)
     assert run.end(12) == 130
+    assert "here" not in run.out, "workers that are there wait for the others"
     assert "did not end in time" not in run.err
 
 
@@ -185,12 +187,12 @@ def test_a_pod_that_runs_out_of_memory(
     manager = submit()
     assert wait_for(manager, RUNNING).words == "node1, node2"
     kube.bed.oom_kill(1)
-    _, words, _, code = wait_for(manager, OVER)
+    status = wait_for(manager, OVER)
     assert re.fullmatch(
         r"has failed: pod script-\w+-1-\w+ on node2 was OOMKilled: it needs more memory \(--mem\)",
-        words,
+        status.words,
     )
-    assert code == 137
+    assert status.exit_code == 137
     log = (kube.cwd / manager.outputs[0]).read_text().splitlines()
     assert re.fullmatch(r"script-\w+-1-\w+: here", log[0])
 

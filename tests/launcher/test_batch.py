@@ -132,7 +132,25 @@ def test_what_agents_write_is_said_and_tells_of_their_end(begun, said, tmp_path)
         file.write("hello\nend of 1\nhalf a li")
     wait_until(lambda: cluster.trouble() or "end of 1" in said, "the lines")
     assert said[-2:] == ["hello", "end of 1"]
-    assert cluster.ended() == [(1, "ended")]
+    found = []
+    wait_until(lambda: found.extend(cluster.ended()) or found, "the end of an agent")
+    assert found == [(1, "ended")]
+
+
+def test_what_the_manager_says_of_an_end_comes_first(begun, said, tmp_path):
+    """It has cancelled the job, which agents notice sooner than it says so."""
+    output = tmp_path / "out"
+    manager = FakeManager(BOTH, output=str(output))
+    cluster = begun(manager)
+    wait_until(lambda: not cluster.is_queued(), "the hosts")
+    hang = manager.answer = Hang()
+    output.write_text("end of 1\n")
+    assert hang.begun.wait(10)
+    cluster.trouble()
+    assert cluster.ended() == []
+    manager.answer = Status(OVER, "was cancelled from outside", None, 143)
+    hang.over.set()
+    assert trouble_of(cluster).exit_code == 143
 
 
 @pytest.mark.parametrize("error", [PeerError("did not take the job: no"), KeyError("x")])

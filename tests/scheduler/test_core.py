@@ -242,3 +242,13 @@ def test_agents_start_when_the_queue_is_over(make_scene, sent):
     actions = scene.core.on_queue(False, scene.now)
     assert [peer for peer, _ in sent(actions, messages.StartTasks)] == ["agent-0"]
     assert [peer for peer, _ in sent(scene.hello(1), messages.StartTasks)] == ["agent-1"]
+
+
+def test_a_job_that_is_stopped_in_the_queue_waits_for_no_task(make_scene, sent):
+    scene = make_scene(num_workers=2, num_hosts=2)
+    scene.core.on_queue(True, scene.now)
+    scene.hello(0)
+    actions = scene.signal(signal.SIGINT)
+    assert ReleaseAgent(1) in actions, "it never said hello"
+    assert ReleaseAgent(0) in scene.agent_ends(1, "was not started")
+    assert scene.agent_ends(0) == [Finish(130)]
