@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections import deque
 from typing import (
     AbstractSet,
@@ -42,6 +43,7 @@ _HURRY_S = 0.3
 _INTERVALS_S = {QUEUED: 10.0, OVER: 0.0}  # between two questions, at most; others: _RUNNING_S
 _RUNNING_S = 2.0
 _FIRST_S = 0.5
+_MANAGER_S = 5.0  # until it says what it has done, longest: agents notice sooner
 _ASK_AGAIN = 2  # times, until an answer is of later than now: the next may be under way
 
 
@@ -115,7 +117,8 @@ class BatchCluster(Cluster):
         self._is_for_good = is_for_good
         self._has_lost_hosts = False
         self._is_killed = False
-        self._asked_at_release = self._asked_at_end = 0
+        self._asked_at_release = 0
+        self._end_is_told_at = 0.0
         self._directory = directory
         self._address = address
         self._watch = watch
@@ -150,7 +153,7 @@ class BatchCluster(Cluster):
 
     def ended(self) -> List[Tuple[int, str]]:
         ended: List[Tuple[int, str]] = []
-        if self._job is None or self._job.num_asked >= self._asked_at_end:
+        if time.monotonic() >= self._end_is_told_at:
             ended, self._ended = self._ended, []
         if self._job is not None and self._job.status.phase == OVER:
             ended += [(host, "ended") for host in self._running]
@@ -205,18 +208,18 @@ class BatchCluster(Cluster):
             line = job.lines.popleft()
             if not job.is_cancelled:
                 self._say(line)
-                self._note(self._manager.ended_agents(line), job)
+                self._note(self._manager.ended_agents(line))
         says, trouble = self._watch.on_status(job.name, status, job.silence)
         for text in says:
             self._say(text)
         if trouble is not None:
             self._trouble = trouble
 
-    def _note(self, ended: List[Tuple[int, str]], job: "_BatchJob") -> None:
+    def _note(self, ended: List[Tuple[int, str]]) -> None:
         """Agents have ended: by themselves, or by the manager, whose word is to come first."""
-        if ended and not self._ended:
-            self._asked_at_end = job.num_asked + _ASK_AGAIN
-            job.hurry()
+        if ended and not self._ended and self._job is not None:
+            self._end_is_told_at = time.monotonic() + _MANAGER_S
+            self._job.hurry()
         self._ended += ended
 
     def _write_configs(self) -> None:

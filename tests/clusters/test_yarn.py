@@ -166,7 +166,7 @@ def test_workers_are_told_to_end_before_the_time_limit(cluster: YarnCluster) -> 
         "print('here', flush=True)\n"
         "time.sleep(1000)\n"
     )
-    run = cluster.start("-n", 1, "--time", "0:08", "script.py")
+    run = cluster.start("-n", 1, "--time", "8s", "script.py")
     assert run.end() == 124
     assert "I am saved" in run.out
     assert re.search(r"YARN application_\S+ reaches its time limit in \d s", run.err)

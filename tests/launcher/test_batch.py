@@ -79,6 +79,7 @@ def begun(tmp_path, said, monkeypatch):
         monkeypatch.setattr(batch, name, 0.01)
     monkeypatch.setitem(batch._INTERVALS_S, QUEUED, 0.01)
     monkeypatch.setattr(batch, "_KILL_LIMIT_S", 0.2)
+    monkeypatch.setattr(batch, "_MANAGER_S", 0.5)
     monkeypatch.setattr(batch, "COMMAND_LIMIT_S", 0.2)
     clusters = []
 
@@ -143,13 +144,10 @@ def test_what_the_manager_says_of_an_end_comes_first(begun, said, tmp_path):
     manager = FakeManager(BOTH, output=str(output))
     cluster = begun(manager)
     wait_until(lambda: not cluster.is_queued(), "the hosts")
-    hang = manager.answer = Hang()
     output.write_text("end of 1\n")
-    assert hang.begun.wait(10)
-    cluster.trouble()
+    wait_until(lambda: cluster.trouble() or "end of 1" in said, "the line")
     assert cluster.ended() == []
     manager.answer = Status(OVER, "was cancelled from outside", None, 143)
-    hang.over.set()
     assert trouble_of(cluster).exit_code == 143
 
 

@@ -96,7 +96,10 @@ class Yarn:
         try:
             answer = self._rm.ask("POST", "apps/new-application")
             application = _understood(lambda: str(answer["application-id"]))
-            self._path = f"apps/{application}"
+        except PeerError as error:
+            raise PeerError(f"did not take the job: {error}") from error
+        self._path = f"apps/{application}"
+        try:
             self._rm.ask("POST", "apps", start.request(application, now_s))
         except Refusal as error:
             raise PeerError(f"did not take the job: {error}") from error
@@ -133,8 +136,7 @@ class Yarn:
 
     def _cancel_quietly(self) -> None:
         try:
-            if self._path:
-                self.cancel()
+            self.cancel()
         except PeerError:
             pass
 
