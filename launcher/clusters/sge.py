@@ -13,6 +13,7 @@ import os
 import pwd
 import re
 import shlex
+import signal
 import time
 import xml.etree.ElementTree as ElementTree
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
@@ -212,19 +213,20 @@ class Sge:
         left_s = self._left_s()
         if left_s is not None and left_s <= 0:
             return Status(OVER, "has reached its time limit", exit_code=TIME_LIMIT_CODE)
-        if any(map(_has_end, self.outputs)):
+        if any(map(_has_ended_by_itself, self.outputs)):
             return Status(OVER, "is over: its agents have ended")
         how = "was deleted from outside, as by qdel"
         return Status(OVER, how, exit_code=CANCELLED_CODE)
 
 
-def _has_end(path: str) -> bool:
-    """Whether an agent has ended by itself, says its output."""
+def _has_ended_by_itself(path: str) -> bool:
+    """Whether an agent has ended without Grid Engine's telling it to, says its output."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return any(parse_ended(line) for line in file)
+            ends = [how for line in file for _, how in parse_ended(line)]
     except OSError:
         return False
+    return bool(ends) and f"ended with code {128 + signal.SIGUSR2}" not in ends
 
 
 class Task(NamedTuple):
