@@ -12,7 +12,7 @@ from deploy.testbed import Testbed
 from tests.cluster import Cluster, JobRun
 
 from .kube_bed import IMAGE, KubeBed
-from .on_hosts import DIGITS
+from .scripts import DIGITS
 from .sge_bed import SgeBed
 from .slurm_bed import SlurmBed
 

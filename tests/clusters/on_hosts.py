@@ -6,13 +6,7 @@ from typing import Any, Dict, List, Optional
 
 from deploy import testbed
 from deploy.testbed import Host, Testbed
-from tests.cluster import REPOSITORY, Cluster, JobRun, wait_until
-
-DIGITS: List[object] = [
-    *("-n", 2, "--workers-per-host", 1, REPOSITORY / "examples" / "train_digits.py"),
-    *("--epochs", 1, "--batch-size", 64, "--export"),
-]
-"""Arguments of launch.py, but for where to export to."""
+from tests.cluster import Cluster, JobRun, wait_until
 
 _DAEMONS = ("sge_qmaster", "sge_execd")
 
@@ -21,11 +15,6 @@ def mpi_problems() -> List[str]:
     """Why Open MPI cannot run on hosts here."""
     found = ["no mpirun (Debian: openmpi-bin)"] * (shutil.which("mpirun") is None)
     return testbed.problems() + found
-
-
-def said(out: str) -> List[str]:
-    """What workers have said after ``I am``, sorted."""
-    return sorted(line.split("I am ")[1] for line in out.splitlines() if "I am " in line)
 
 
 class HostsCluster(Cluster):

@@ -16,11 +16,9 @@ from tests.cluster import JobRun, wait_until
 
 from .conftest import KubeCluster
 from .kube_bed import IMAGE
-from .on_hosts import DIGITS, said
+from .scripts import DIGITS, WAITS, said
 
 pytestmark = pytest.mark.kubernetes
-
-WAITS = "import time\nprint('here', flush=True)\ntime.sleep(1000)\n"
 
 
 def waiting_job(kube: KubeCluster, *args: object) -> JobRun:

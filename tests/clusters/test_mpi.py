@@ -10,11 +10,10 @@ import pytest
 
 from deploy.testbed import Testbed
 
-from .on_hosts import DIGITS, HostsCluster, said
+from .on_hosts import HostsCluster
+from .scripts import DIGITS, WAITS, said
 
 pytestmark = pytest.mark.mpi
-
-WAITS = "import time\nprint('here', flush=True)\ntime.sleep(1000)\n"
 
 
 @pytest.fixture

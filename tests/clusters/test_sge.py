@@ -13,12 +13,11 @@ import pytest
 
 from tests.cluster import REPOSITORY, JobRun, wait_until
 
-from .on_hosts import DIGITS, HostsCluster, said
+from .on_hosts import HostsCluster
+from .scripts import DIGITS, SAVES, WAITS, said
 from .sge_bed import SLOTS, SgeBed
 
 pytestmark = pytest.mark.sge
-
-WAITS = "import time\nprint('here', flush=True)\ntime.sleep(1000)\n"
 
 
 class SgeCluster(HostsCluster):
@@ -184,12 +183,7 @@ def test_a_job_that_waits_can_be_stopped_or_deleted(cluster: SgeCluster) -> None
 
 
 def test_workers_are_told_to_end_before_the_time_limit(cluster: SgeCluster) -> None:
-    cluster.script(
-        "import signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('I am saved', flush=True)))\n"
-        "print('here', flush=True)\n"
-        "time.sleep(1000)\n"
-    )
+    cluster.script(SAVES)
     run = cluster.start("-n", 2, "--time", "12", "script.py")
     run.wait_for_output("here", 2)
     assert run.end() == 124

@@ -5,23 +5,18 @@ import re
 import signal
 import stat
 import sys
-from typing import List, Tuple
+from typing import Tuple
 
 import pytest
 
 from tests.cluster import REPOSITORY, JobRun, Shell, wait_until
 
 from .conftest import SlurmCluster
+from .scripts import SAVES, WAITS, said
 
 pytestmark = pytest.mark.slurm
 
 DIGITS = REPOSITORY / "examples" / "train_digits.py"
-WAITS = "import time\nprint('here', flush=True)\ntime.sleep(1000)\n"
-
-
-def said(out: str) -> List[str]:
-    """What workers have said after ``I am``, sorted."""
-    return sorted(line.split("I am ")[1] for line in out.splitlines() if "I am " in line)
 
 
 def job_of(run: JobRun) -> str:
@@ -217,12 +212,7 @@ def test_what_slurm_rejects_is_said_in_its_words(
 
 
 def test_workers_are_told_to_end_before_the_time_limit(cluster: SlurmCluster) -> None:
-    cluster.script(
-        "import signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('I am saved', flush=True)))\n"
-        "print('here', flush=True)\n"
-        "time.sleep(1000)\n"
-    )
+    cluster.script(SAVES)
     run = cluster.start("-n", 2, "--time", "1", "script.py")
     run.wait_for_output("here", 2)
     assert run.end() == 124

@@ -11,12 +11,12 @@ import pytest
 
 from tests.cluster import REPOSITORY, Cluster, JobRun
 
+from .scripts import SAVES, WAITS
 from .yarn_bed import YarnBed, stop
 
 pytestmark = pytest.mark.jobs
 
 DIGITS = REPOSITORY / "examples" / "train_digits.py"
-WAITS = "import time\nprint('here', flush=True)\ntime.sleep(1000)\n"
 
 
 class YarnCluster(Cluster):
@@ -160,12 +160,7 @@ def test_what_yarn_rejects_is_said_in_its_words(
 
 
 def test_workers_are_told_to_end_before_the_time_limit(cluster: YarnCluster) -> None:
-    cluster.script(
-        "import signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('I am saved', flush=True)))\n"
-        "print('here', flush=True)\n"
-        "time.sleep(1000)\n"
-    )
+    cluster.script(SAVES)
     run = cluster.start("-n", 1, "--time", "8s", "script.py")
     assert run.end() == 124
     assert "I am saved" in run.out
