@@ -16,19 +16,17 @@ without compression: 8 bits a byte at the nominal rate. *copy* is a codec that c
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
-from rich.table import Table
 
 from baryon.ps.compression import CODECS, GradientCodec, codec_of
 from baryon.ps.plan import Plan
 from benchmarks.models import FP32_NBYTES, Array, trainable_arrays
-from benchmarks.report import RESULTS, Stats, console, machine_facts
+from benchmarks.report import RESULTS, Stats, console, machine_facts, show_and_write
 
 BITS_PER_S = {"1 Gbit/s": 1e9, "10 Gbit/s": 10e9}
 MIN_ROUNDS = 5
@@ -151,18 +149,6 @@ def headings_and_rows(records: Sequence[Record]) -> Tuple[List[str], List[List[s
     return headings, rows
 
 
-def write(output: Path, facts: Dict[str, Any], setting: Record, records: List[Record]) -> None:
-    """JSON, and beside it the table as Markdown."""
-    headings, rows = headings_and_rows(records)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    content = {"benchmark": "compression", "machine": facts, "setting": setting, "cases": records}
-    output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    lines = [headings, ["---"] * len(headings), *rows]
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    output.with_suffix(".md").write_text(text, encoding="utf-8")
-    console.print(f"written: {output.name}, {output.with_suffix('.md').name}")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compression", description=__doc__)
     parser.add_argument("--model", default="resnet152")
@@ -175,16 +161,15 @@ def main() -> int:
     facts = machine_facts()
     gradients = Gradients(trainable_arrays(options.model))
     records = measure(options.codecs, gradients, options.runs)
-    headings, rows = headings_and_rows(records)
     title = f"{options.model}: {gradients.nbytes / 1e6:.0f} MB in {len(gradients.slices)} slices"
-    table = Table(title=title)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "codec" else "right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
     setting = {"model": options.model, "runs": options.runs, "elements_nbytes": FP32_NBYTES}
-    write(options.output, facts, {**setting, "slices": len(gradients.slices)}, records)
+    content = {
+        "benchmark": "compression",
+        "machine": facts,
+        "setting": {**setting, "slices": len(gradients.slices)},
+        "cases": records,
+    }
+    show_and_write(options.output, title, content, *headings_and_rows(records), num_labels=1)
     return 0
 
 

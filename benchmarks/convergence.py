@@ -13,7 +13,6 @@ its next step by then, at either end.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -22,11 +21,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
-from rich.table import Table
-
 from baryon.ps.compression import CODECS
 from benchmarks.processes import exit_on_sigterm
-from benchmarks.report import RESULTS, console, machine_facts
+from benchmarks.report import RESULTS, console, machine_facts, show_and_write
 from benchmarks.systems import ENVIRONMENT, RunFailed
 
 SCRIPT = Path(__file__).resolve().parent.parent / "examples" / "train_digits.py"
@@ -109,18 +106,6 @@ def headings_and_rows(records: Sequence[Record]) -> Tuple[List[str], List[List[s
     return ["store", "compression", "MB a step", "of none", "test accuracy", "best epoch"], rows
 
 
-def write(output: Path, facts: Record, setting: Record, records: List[Record]) -> None:
-    """JSON, and beside it the table as Markdown."""
-    headings, rows = headings_and_rows(records)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    content = {"benchmark": "convergence", "machine": facts, "setting": setting, "cases": records}
-    output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    lines = [headings, ["---"] * len(headings), *rows]
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    output.with_suffix(".md").write_text(text, encoding="utf-8")
-    console.print(f"written: {output.name}, {output.with_suffix('.md').name}")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.convergence", description=__doc__)
     parser.add_argument("--stores", nargs="+", choices=STORES, default=list(STORES))
@@ -146,15 +131,15 @@ def main() -> int:
     except RunFailed as failure:
         console.print(f"given up: {failure}", markup=False)
         return 1
-    headings, rows = headings_and_rows(records)
-    table = Table(title=f"Digits, {WORKERS} workers, {SERVERS} servers, {options.epochs} epochs")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in headings[:2] else "right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    title = f"Digits, {WORKERS} workers, {SERVERS} servers, {options.epochs} epochs"
     setting = {"workers": WORKERS, "servers": SERVERS, "epochs": options.epochs, "batch": BATCH}
-    write(options.output, facts, setting, records)
+    content = {
+        "benchmark": "convergence",
+        "machine": facts,
+        "setting": setting,
+        "cases": records,
+    }
+    show_and_write(options.output, title, content, *headings_and_rows(records), num_labels=2)
     return 0
 
 

@@ -182,6 +182,30 @@ def write(
         console.print(f"written: {picture.name}")
 
 
+def show_and_write(
+    output: Path,
+    title: str,
+    content: Mapping[str, Any],
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    num_labels: int,
+) -> None:
+    """Print a table, and write ``content`` as JSON with the table beside it as Markdown: for what
+    is no `Case`. The first ``num_labels`` columns are words."""
+    shown = Table(title=title)
+    for number, heading in enumerate(headings):
+        shown.add_column(heading, justify="left" if number < num_labels else "right")
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    lines = [headings, ["---"] * len(headings), *rows]
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    output.with_suffix(".md").write_text(text, encoding="utf-8")
+    console.print(f"written: {output.name}, {output.with_suffix('.md').name}")
+
+
 def run_command(
     parser: argparse.ArgumentParser,
     benchmark: str,
