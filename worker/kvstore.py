@@ -226,8 +226,7 @@ class KVStore(mx.kvstore.KVStore):
             if place.outs:
                 self._exchange("pull", name, None, place.outs, 0)
         if self._is_async:  # or some would have what others push in the next epoch already
-            self._client.drain()
-            self._barrier()
+            self._settle("the values of the epoch")
 
     def set_optimizer(self, optimizer: Any) -> None:
         """Have the servers update the values with ``optimizer``; rank 0's counts.

@@ -157,8 +157,10 @@ class BatchCluster(Cluster):
             ended, self._ended = self._ended, []
         if self._job is not None and self._job.status.phase == OVER:
             ended += [(host, "ended") for host in self._running]
-        if self._has_unstarted():
+        if self._job is not None and self._has_unstarted(self._job):
             ended += [(host, "was not started") for host in sorted(self._released)]
+            if self._released == self._configs.keys():
+                self._job.hurry(cancel=True)
         seen = dict(reversed(ended))  # the first word about each counts
         news = [(host, how) for host, how in seen.items() if host in self._running]
         self._running = [host for host in self._running if host not in seen]
@@ -189,16 +191,11 @@ class BatchCluster(Cluster):
                 self._say(problem)
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _has_unstarted(self) -> bool:
+    def _has_unstarted(self, job: "_BatchJob") -> bool:
         """Whether hosts were released that have no agent, and never will have: then none is waited
         for. What the manager said before they were may be out of date."""
-        if not self._released or self._job is None or not self.is_queued():
-            return False
-        if self._job.num_asked < self._asked_at_release:
-            return False
-        if self._released == self._configs.keys():
-            self._job.hurry(cancel=True)
-        return True
+        is_fresh = job.num_asked >= self._asked_at_release
+        return bool(self._released) and job.status.phase == QUEUED and is_fresh
 
     def _look(self) -> None:
         if self._job is None:
@@ -309,7 +306,8 @@ class _BatchJob:
                     self._manager.cancel()
                     self._is_told = True
                 status = self._manager.status()
-                self._read_output()  # before the last status, which nothing follows
+                for output in self._outputs:  # before the last status, which nothing follows
+                    self.lines.extend(output.new_lines())
                 self.status, self.silence = status, ""
             except PeerError as error:
                 self.silence = str(error)
@@ -318,10 +316,6 @@ class _BatchJob:
             interval_s = min(1.5 * interval_s, limit_s)
             self._wake.wait(_HURRY_S if self._is_hurried else interval_s)
             self._wake.clear()
-
-    def _read_output(self) -> None:
-        for output in self._outputs:
-            self.lines.extend(output.new_lines())
 
 
 class _Output:
