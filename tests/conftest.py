@@ -1,12 +1,13 @@
 """For all tests: those that need what is not there are skipped, but not in CI."""
 
 import os
-from typing import List
+from typing import Iterator, List
 
 import pytest
 
 from deploy import testbed
 from tests.clusters import kube_bed, on_hosts, sge_bed, slurm_bed
+from tests.leaks import Leaks, check
 
 PROBLEMS = {
     "hosts": testbed.problems,
@@ -25,3 +26,11 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
             found = problems()
             for item in marked if found else ():
                 item.add_marker(pytest.mark.skip(reason="; ".join(found)))
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """The test leaves behind nothing that was not there before it."""
+    leaks = Leaks()
+    yield
+    check(leaks)
