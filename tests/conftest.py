@@ -1,12 +1,8 @@
 """For all tests: those that need what is not there are skipped, but not in CI."""
 
 import os
-<<<<<<< HEAD
-from typing import Iterator, List
-=======
 import signal
-from typing import List
->>>>>>> terminal
+from typing import Iterator, List
 
 import pytest
 
