@@ -11,6 +11,7 @@ from collections import deque
 import msgspec
 import pytest
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from baryon.ps import KeyPair, UsageError, secure_client
 from baryon.scheduler import Cluster, messages, run
@@ -32,11 +33,19 @@ class Peer:
             self.socket.routing_id = name.encode()
         if keys is not None:
             secure_client(self.socket, keys, scheduler_key)
+        # From the beginning: some events come once, soon after it connects.
+        self._monitor = self.socket.get_monitor_socket()
+        self._monitor.rcvtimeo = LIMIT_MS
         self.socket.connect(endpoint)
 
     def send(self, *sent):
         for message in sent:
             self.socket.send(CONTROL.encode(message))
+
+    def wait_for_event(self, events):
+        """Until one of these events has come to its connection."""
+        while not recv_monitor_message(self._monitor)["event"] & events:
+            pass
 
     def receive(self, kind):
         """The next message of this type; all others are passed over."""
