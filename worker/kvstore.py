@@ -151,7 +151,7 @@ class KVStore(mx.kvstore.KVStore):
     def pull(
         self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True
     ) -> None:
-        """Copy each key's value, as of this worker's last push, to ``out``.
+        """Copy each key's value, as of this worker's last push, to ``out``, cast to its dtype.
 
         To row_sparse arrays all rows are pulled as by `row_sparse_pull`, unless ``ignore_sparse``:
         then these are left as they are.
@@ -191,8 +191,8 @@ class KVStore(mx.kvstore.KVStore):
 
         ``out`` is a row_sparse array or a list of them, ``row_ids`` an array of any shape and
         numeric dtype for all of them or a list with one for each; lists of keys go with lists of
-        such. A row may be named more than once, in any order. Waits until the rows are there.
-        Raises UsageError for rows that a key has not.
+        such. A row may be named more than once, in any order. Waits until the rows are there, cast
+        to the dtype of ``out``. Raises UsageError for rows that a key has not.
         """
         self._client.raise_if_failed()
         if out is None or row_ids is None:
@@ -409,7 +409,7 @@ class KVStore(mx.kvstore.KVStore):
         exchange = self._exchanges.get(name)
         if exchange is None or not exchange.is_for(kind, arrays, outs):
             arrays = None if arrays is None else fitting(place.key, arrays)
-            outs = None if outs is None else fitting(place.key, outs)
+            outs = None if outs is None else fitting(place.key, outs, is_cast=True)
             exchange = self._exchanges[name] = Exchange(kind, place, arrays, outs)
         if outs is not None:
             place.outs = outs
