@@ -50,6 +50,8 @@ class ControlClient:
     ``on_roster(roster)`` is called once, when every task has joined.
 
     ``on_abort(error)``, for workers, is called when the job is stopping and no round will end.
+
+    ``positions()``, for workers, are those that the scheduler compares (positions.py).
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class ControlClient:
         on_left: Callable[[int], object] = lambda rank: None,
         on_abort: Callable[[BaryonError], object] = lambda error: None,
         on_roster: Callable[[messages.Roster], object] = lambda roster: None,
+        positions: Callable[[], Tuple[messages.Position, ...]] = tuple,
     ) -> None:
         self._reactor = reactor
         self._context = context
@@ -67,6 +70,7 @@ class ControlClient:
         self._on_left = on_left
         self._on_roster = on_roster
         self._on_abort = on_abort
+        self._positions = positions
         self._error: Optional[BaryonError] = None
         self._gatherings: Dict[str, _Gathering] = {}
         self._roster: Optional[messages.Roster] = None
@@ -151,7 +155,7 @@ class ControlClient:
 
         Its agent does the same and does it first, unless it was killed together with its guard.
         """
-        self._send(messages.Alive())
+        self._send(messages.Alive(positions=self._positions()))
         now, silence_s = time.monotonic(), self._credentials.silence_s
         if now - self._last_look > silence_s / 2:
             self._last_heard = now  # this process was stopped: nobody could be heard

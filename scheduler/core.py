@@ -25,6 +25,7 @@ from .actions import Action, Finish, Kill, ReleaseAgent, Say, Send, Show
 from .cluster import Trouble
 from .job import Job
 from .meetings import Meetings, Wait
+from .positions import Positions
 from .tasks import TaskState, describe_exit, exit_code_of
 
 __all__ = ["SchedulerCore"]
@@ -64,6 +65,7 @@ class SchedulerCore:
         self._lost: Set[int] = set()  # hosts whose agents are silent
         self._joining: Optional[Wait] = None  # workers, from the first one on
         self._meetings = Meetings()
+        self._positions = Positions()
         self._exit_code = 0
         self._stopping_role = ""
         self._stop_signal = int(signal.SIGTERM)
@@ -99,6 +101,9 @@ class SchedulerCore:
             return self._on_join(state, message, now)
         if isinstance(message, messages.Gather) and state.task.role == "worker":
             return self._on_gather(state, message, now)
+        if isinstance(message, messages.Alive) and state.task.role == "worker":
+            wrong = self._positions.take(state.task.rank, message.positions)
+            return self._fail(wrong, 1, now) if wrong else []
         if isinstance(message, messages.Failed):
             return self._fail(f"{state.where}: {message.text}{self._also_silent(now)}", 1, now)
         return []

@@ -23,6 +23,7 @@ __all__ = [
     "MAX_VALUE_NBYTES",
     "Output",
     "Peer",
+    "Position",
     "Release",
     "Roster",
     "StartTasks",
@@ -108,13 +109,30 @@ class Exited(Message, frozen=True, tag=True):
 # Agent or task to scheduler, and back
 
 
+class Position(Message, frozen=True):
+    """How far a worker's script is in store number ``store``.
+
+    ``events`` counts what all workers have to do at the same place of the script (initialise a
+    key), ``last`` names the last of them, and ``at`` is where that was. ``now`` is where the worker
+    is. A place is (joins, calls since the last one): pushes to a synchronous store, and meetings.
+    """
+
+    store: int
+    events: int
+    last: str
+    at: Tuple[int, int]
+    now: Tuple[int, int]
+
+
 class Alive(Message, frozen=True, tag=True):
     """Sent regularly; silence means trouble.
 
-    From an agent: ``stopped`` are its tasks of which a process is stopped (SIGSTOP).
+    From an agent: ``stopped`` are its tasks of which a process is stopped (SIGSTOP). From a worker:
+    ``positions`` are those in its stores.
     """
 
     stopped: Tuple[str, ...] = ()
+    positions: Tuple[Position, ...] = ()
 
 
 # Task to scheduler

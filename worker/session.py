@@ -10,16 +10,20 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, List, Optional, Tuple
+from collections import deque
+from typing import Any, Deque, List, Optional, Tuple
 
 import zmq
 
 from baryon.ps import BaryonError, Client, Open, Reactor, StoreClient, UsageError
-from baryon.scheduler import ControlClient, Credentials, client_of, read_credentials
+from baryon.scheduler import ControlClient, Credentials, Position, client_of, read_credentials
+
+from .track import Track
 
 __all__ = ["Session", "session"]
 
 _MAX_SOCKETS = 16_384  # three for each server; ZeroMQ's own limit would be at 340 of them
+_MAX_TRACKS = 16  # of the last stores
 _RETURN_S = 0.01
 _lock = threading.Lock()
 _session: Optional["Session"] = None
@@ -55,8 +59,13 @@ class Session:
         self._reactor = Reactor()
         self._thread = threading.Thread(target=self._serve, name="baryon-comm", daemon=True)
         self.client: Client
+        self._tracks: Deque[Track] = deque(maxlen=_MAX_TRACKS)
         self.control = ControlClient(
-            self._reactor, self._context, credentials, on_abort=self._fail_client
+            self._reactor,
+            self._context,
+            credentials,
+            on_abort=self._fail_client,
+            positions=self._positions,
         )
         self.control.join()
         self._thread.start()
@@ -77,6 +86,15 @@ class Session:
             self._num_stores += 1
         client = self.client if kind == "sync" else self.direct_client()
         return client, client.open(Open(number, kind, has_whole_keys, staleness))
+
+    def track(self, store: int, is_async: bool) -> Track:
+        """A new one, which the scheduler is told of from now on."""
+        track = Track(store, is_async)
+        self._tracks.append(track)
+        return track
+
+    def _positions(self) -> Tuple[Position, ...]:
+        return tuple(track.position() for track in self._tracks.copy())
 
     def direct_client(self) -> Client:
         """The client that speaks to the owners, whatever servers are between."""
