@@ -92,6 +92,10 @@ class Slot:
         """The children that wait for the first value."""
         return [*self.pullers, *(child for child, _ in self.row_pullers)]
 
+    @property
+    def is_waited_at(self) -> bool:
+        return bool(self.pullers or self.row_pullers)
+
 
 S = TypeVar("S", bound=Slot)
 
@@ -129,6 +133,7 @@ class Store(abc.ABC, Generic[S]):
         self._author: Dict[int, int] = {}  # key number -> the child that declared it first
         self._memory = memory or Memory()  # of the values
         self._slots: Dict[int, List[S]] = {}  # bucket -> its slots, by position
+        self._waited: Dict[S, None] = {}  # where somebody may wait, for the longest time first
 
     def __repr__(self) -> str:
         nbytes = self.plan.server_nbytes[self._server]
@@ -245,6 +250,7 @@ class Store(abc.ABC, Generic[S]):
                 replies.append(Reply(child, bucket, slot.slice.position, 1, True))
             else:
                 slot.pullers.append(child)
+                self._waited.setdefault(slot)
                 self._await_first(slot)
         return replies
 
@@ -257,6 +263,7 @@ class Store(abc.ABC, Generic[S]):
             return [rows_reply(slot.slice, child, _rows_at(slot, ids))]
         self._check_will_have_value(slots)
         slot.row_pullers.append((child, ids))
+        self._waited.setdefault(slot)
         self._await_first(slot)
         return []
 
@@ -337,9 +344,22 @@ class Store(abc.ABC, Generic[S]):
             value = self._memory.key(unit.key).reshape(-1)
         return self._exact(unit, value)
 
-    @abc.abstractmethod
     def waits(self) -> List[Wait]:
-        """Who waits for whom, one entry per waiting worker: for messages, not for decisions."""
+        """Who waits for whom, one entry per waiting child, which waits for others longest there:
+        for messages, not for decisions.
+
+        Costs nothing while nobody waits, and little if all children wait at few slices.
+        """
+        found: Dict[int, Wait] = {}
+        for slot in list(self._waited):
+            if not slot.is_waited_at:
+                del self._waited[slot]
+                continue
+            for wait in self._waits_at(slot):
+                found.setdefault(wait.child, wait)
+            if len(found) == len(self._declared):
+                break
+        return list(found.values())
 
     # -- what kinds may do in their own way ---------------------------------------------------
 
@@ -348,6 +368,10 @@ class Store(abc.ABC, Generic[S]):
         self, child: int, slots: Sequence[S], parts: Sequence[Part], round_: int, want_value: bool
     ) -> List[Reply]:
         """Take a contribution to a run of slices, part by part, all of it or none."""
+
+    @abc.abstractmethod
+    def _waits_at(self, slot: S) -> Iterator[Wait]:
+        """Who waits at a slice for other children."""
 
     @abc.abstractmethod
     def _deactivate(self, child: int) -> List[Reply]:
