@@ -100,6 +100,9 @@ class AsyncStore(Store[AsyncSlot]):
         self._active.remove(child)
         return [reply for slot in self._all_slots() for reply in self._answer(slot)]
 
+    def _is_under_way(self, child: int, slot: AsyncSlot) -> bool:
+        return child in slot.held or child in slot.askers
+
     def _waits_at(self, slot: AsyncSlot) -> Iterator[Wait]:
         for child in (*slot.askers, *slot.waiting):
             round_ = slot.rounds[child]

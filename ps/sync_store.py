@@ -177,6 +177,9 @@ class SyncStore(Store[SyncSlot]):
                 completed.append(slot)
         return self._complete(completed)
 
+    def _is_under_way(self, child: int, slot: SyncSlot) -> bool:
+        return slot.has(child)
+
     def _waits_at(self, slot: SyncSlot) -> Iterator[Wait]:
         if slot.above or (slot.turn is None and slot.askers):
             return  # known there, or from the other slices of the key
@@ -189,9 +192,11 @@ class SyncStore(Store[SyncSlot]):
 
     def _reset_rounds(self) -> None:
         self._after = _successors(self._active)
+        self._merged.clear()
         for slot in self._all_slots():
             slot.round = 0
             slot.turn = self._after[_START]
+            slot.sum, slot.held, slot.askers = None, {}, {}  # a part of a key, of who has left
 
     # -- inside -------------------------------------------------------------------------------
 
