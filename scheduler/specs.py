@@ -9,10 +9,12 @@ from baryon.ps import Child, KeyPair, token_of
 from .credentials import Credentials, Parent
 from .job import Job, Task
 from .messages import AgentHello, StartTasks, TaskSpec
+from .screen import label_width
 from .tree import Tree
 
 __all__ = ["start_tasks"]
 
+_MIN_COLUMNS = 10
 _LEVEL_S = 2.0  # a server waits longer than those below it, who can say more exactly for whom
 
 
@@ -115,6 +117,11 @@ def worker_env(job: Job, tree: Tree, task: Task, gpus: Sequence[str] = ()) -> Di
         env["BARYON_FIRST_GPU"] = "0"  # of those that it sees
     if job.is_terminal:
         env["BARYON_TERMINAL"] = "1"  # a line ended by a carriage return is shown in place
+    if job.columns:
+        # What progress bars look at where they write to no terminal; tqdm has a name of its own.
+        columns = max(_MIN_COLUMNS, job.columns - label_width(task.name for task in job.tasks))
+        env["COLUMNS"] = env["TQDM_NCOLS"] = str(columns)
+        env["LINES"] = str(job.rows)
     return {**env, **job.env, **job.env_worker}
 
 

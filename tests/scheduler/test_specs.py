@@ -218,3 +218,12 @@ def test_credentials_that_are_named_but_not_there_are_an_error(tmp_path, monkeyp
     monkeypatch.setenv(TASK_VARIABLE, os.fspath(tmp_path / "none"))
     with pytest.raises(FileNotFoundError):
         read_credentials()
+
+
+def test_workers_know_how_much_room_their_lines_have(start):
+    env = start(0, columns=80, rows=24)["worker-0"].env
+    assert (env["COLUMNS"], env["LINES"]) == ("69", "24"), "beside 'worker 0 | '"
+    assert env["TQDM_NCOLS"] == "69"
+    narrow = start(0, columns=5, rows=1, env={"COLUMNS": "33"})["worker-0"].env
+    assert narrow["COLUMNS"] == "33", "the user's own"
+    assert int(narrow["TQDM_NCOLS"]) > 0
