@@ -23,15 +23,7 @@ import psutil
 import zmq
 
 import baryon
-from baryon.ps import (
-    KeyPair,
-    Message,
-    Outbox,
-    ProtocolError,
-    Reactor,
-    connect_to,
-    secure_client,
-)
+from baryon.ps import Message, Reactor
 
 from . import messages
 from .addresses import own_address
@@ -47,6 +39,7 @@ from .processes import (
     spawn,
     status_of,
 )
+from .uplink import Uplink
 
 __all__ = ["agent_argv", "config_name", "main"]
 
@@ -103,17 +96,11 @@ class Agent:
         self._reactor = Reactor()
         self._tasks: Dict[str, _Task] = {}
         self._paused: List[Tuple[_Task, Callable[[], None]]] = []
-        self._last_heard = time.monotonic()
         self._was_told = False  # to start its tasks
         self._exit_code = 0
         self._memory = self._keep("memory", b"")  # which tasks make as big as they need
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.linger = 1000
-        secure_client(
-            self._socket, KeyPair(config.public_key, config.secret_key), config.scheduler_key
-        )
-        self._outbox = Outbox(self._reactor, self._socket)
+        self._uplink: Uplink
 
     def run(self) -> int:
         """Serve until the scheduler lets go of this agent or is lost."""
@@ -123,11 +110,19 @@ class Agent:
             signal.signal(signum, lambda number, frame: reactor.post(self._on_signal, number))
         signal.signal(signal.SIGCHLD, lambda number, frame: reactor.post(self._reap))
         try:
-            connect_to(self._socket, self._config.endpoint)
-            reactor.receive(self._socket, self._on_message)
+            self._uplink = Uplink(
+                reactor,
+                self._context,
+                self._config,
+                on_message=self._on_message,
+                on_heard=self._resume,
+                on_unreadable=lambda error: self._complain(
+                    f"the scheduler sent something unreadable: {error}"
+                ),
+            )
             reactor.watch(sys.stdin.fileno(), self._on_input)
             reactor.call_every(silence_s / 5, self._look_after_scheduler)
-            self._send(self._hello())
+            self._uplink.send(self._hello())
             reactor.run()
         finally:
             survivors = kill_all(os.getpid())
@@ -152,17 +147,7 @@ class Agent:
             tuple(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","))),
         )
 
-    def _send(self, message: Message) -> None:
-        self._outbox.put([messages.CONTROL.encode(message)])
-        self._outbox.flush()
-
-    def _on_message(self, frames: List[zmq.Frame]) -> None:
-        self._last_heard = time.monotonic()
-        try:
-            message = messages.CONTROL.decode(frames[0].buffer)
-        except ProtocolError as error:
-            self._complain(f"the scheduler sent something unreadable: {error}")
-            return
+    def _on_message(self, message: Message) -> None:
         if isinstance(message, messages.StartTasks):
             self._was_told = True
             num_workers = sum(_role(spec.slug) == "worker" for spec in message.tasks)
@@ -182,12 +167,12 @@ class Agent:
         self._lose(f"{signal.Signals(signum).name} received")
 
     def _look_after_scheduler(self) -> None:
-        silent_s = time.monotonic() - self._last_heard
+        silent_s = time.monotonic() - self._uplink.last_heard
         if silent_s > self._config.silence_s:
             where = "" if self._was_told else f" at {self._config.endpoint}, once"
             self._lose(f"the scheduler has not been heard{where} for {silent_s:.0f} s")
         stopped = tuple(slug for slug, task in self._tasks.items() if task.is_stopped())
-        self._send(messages.Alive(stopped))
+        self._uplink.send_now(messages.Alive(stopped))
 
     def _lose(self, why: str) -> None:
         running = [task.slug for task in self._tasks.values() if task.code is None]
@@ -222,7 +207,7 @@ class Agent:
         try:
             process = spawn(_argv(spec), cwd, env, self._descriptor_limit)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
-            self._send(messages.Exited(spec.slug, 127, 0.0, str(error)))
+            self._uplink.send(messages.Exited(spec.slug, 127, 0.0, str(error)))
             return
         task = self._tasks[spec.slug] = _Task(spec, process)
         for pipe, is_error in ((process.stdout, False), (process.stderr, True)):
@@ -247,7 +232,9 @@ class Agent:
 
         def send(pieces: List[Piece]) -> None:
             for piece in pieces:
-                self._send(messages.Output(task.slug, is_error, piece.is_transient, piece.data))
+                self._uplink.send(
+                    messages.Output(task.slug, is_error, piece.is_transient, piece.data)
+                )
 
         def read() -> Optional[bytes]:
             """What is there; None if that is nothing, b"" at the end."""
@@ -257,10 +244,9 @@ class Agent:
                 return None
 
         def on_readable() -> None:
-            if self._outbox:  # the scheduler is behind: let the task wait in its write
+            if self._uplink.is_full:  # the scheduler is behind: let the task wait in its write
                 self._reactor.unwatch(pipe)
                 self._paused.append((task, lambda: self._reactor.watch(pipe, on_readable)))
-                self._reactor.call_later(0.05, self._resume)
                 return
             data = read()
             if data:
@@ -280,8 +266,7 @@ class Agent:
         self._reactor.watch(pipe, on_readable)
 
     def _resume(self) -> None:
-        if self._outbox:
-            self._reactor.call_later(0.05, self._resume)
+        if self._uplink.is_full:
             return
         paused, self._paused = self._paused, []
         for task, watch in paused:
@@ -333,7 +318,7 @@ class Agent:
             finish()
             pipe.close()
         oom_kills = count_oom_kills() - task.oom_kills
-        self._send(messages.Exited(task.slug, task.code, task.seconds, "", oom_kills))
+        self._uplink.send(messages.Exited(task.slug, task.code, task.seconds, "", oom_kills))
 
 
 def _role(slug: str) -> str:

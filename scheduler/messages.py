@@ -1,7 +1,8 @@
 """The control plane's messages: agents and tasks to the scheduler, and back.
 
-One frame each, encoded as the data plane's headers are (ps/wire.py). Who sent one is known from
-its CURVE key, so no message says so. docs/protocol.md has the same for readers.
+One frame each, encoded as the data plane's headers are (ps/wire.py), behind an envelope
+(delivery.py). Who sent one is known from its CURVE key, so no message says so.
+docs/protocol.md has the same for readers.
 """
 
 from typing import Dict, Tuple

@@ -187,6 +187,7 @@ class Session:
                 sys.stderr.flush()
                 os._exit(1)
         self.control.gone()
+        self.control.settle(self.credentials.silence_s)
         for client in self._clients():
             self._reactor.post(client.close)
         self._reactor.post(self.control.close)

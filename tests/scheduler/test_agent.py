@@ -11,6 +11,7 @@ import zmq
 
 from baryon.ps import new_key_pair, secure_server
 from baryon.scheduler import TASK_VARIABLE, AgentConfig, agent_argv, messages
+from baryon.scheduler.delivery import Conversations, decode_envelope
 from baryon.scheduler.messages import CONTROL
 
 LIMIT_MS = 30_000
@@ -37,18 +38,28 @@ class Scheduler:
         self.process = marked.script(agent_argv(sys.executable)[2])
         self.process.stdin.write(config.line())
         self.process.stdin.flush()
-        self.identity, self.hello = self.receive(messages.AgentHello)
+        self.conversations = Conversations(self._post)
+        self.hello = self.receive(messages.AgentHello)
+
+    def _post(self, route, envelope, data):
+        self.socket.send_multipart([route, envelope] if data is None else [route, envelope, data])
 
     def receive(self, kind):
-        """(sender, the next message of this type)."""
+        """The next message of this type."""
         while True:
-            sender, data = self.socket.recv_multipart()
-            message = CONTROL.decode(data)
+            route, envelope, *body = self.socket.recv_multipart()
+            data = body[0] if body else b""
+            is_new = self.conversations.hear("agent", route, decode_envelope(envelope), len(data))
+            self.conversations.acknowledge("agent")
+            message = CONTROL.decode(data) if is_new and data else None
             if isinstance(message, kind):
-                return sender, message
+                return message
 
     def send(self, message):
-        self.socket.send_multipart([self.identity, CONTROL.encode(message)])
+        self.send_bytes(CONTROL.encode(message))
+
+    def send_bytes(self, data):
+        self.conversations.send("agent", data, len(data))
 
     def start(self, *argv, slug="worker-0", env=None, cwd="/", runner="program"):
         spec = messages.TaskSpec(slug, runner, argv, cwd, env or {}, CREDENTIALS.encode())
@@ -58,7 +69,7 @@ class Scheduler:
         """(all the output until a task has ended, how it ended)."""
         output = []
         while True:
-            _, message = self.receive((messages.Output, messages.Exited))
+            message = self.receive((messages.Output, messages.Exited))
             if isinstance(message, messages.Exited):
                 return output, message
             output.append(message)
@@ -136,7 +147,7 @@ def test_our_hook_comes_before_the_users_own_path(scheduler):
 def test_it_says_which_of_its_tasks_are_stopped(scheduler):
     agent = scheduler(silence_s=5.0)
     agent.start("sh", "-c", "sh -c 'kill -STOP $$'; exit 0")
-    while agent.receive(messages.Alive)[1].stopped != ("worker-0",):
+    while agent.receive(messages.Alive).stopped != ("worker-0",):
         agent.send(messages.Alive())
 
 
@@ -191,7 +202,7 @@ def test_let_go_with_nothing_left_to_do_it_says_nothing(scheduler):
 
 def test_a_scheduler_that_speaks_another_language_is_reported_and_survived(scheduler):
     agent = scheduler()
-    agent.socket.send_multipart([agent.identity, b"nonsense"])
+    agent.send_bytes(b"nonsense")
     agent.start("true")
     assert agent.until_exited()[1].code == 0
     assert "the scheduler sent something unreadable" in agent.errors()
@@ -201,7 +212,7 @@ def test_a_task_that_ends_while_the_scheduler_is_behind_does_no_harm(scheduler, 
     """It has written more than is read, is held up in its write, and is killed there."""
     agent = scheduler()
     agent.start("sh", "-c", "echo $$; exec yes 0123456789")
-    _, first = agent.receive(messages.Output)
+    first = agent.receive(messages.Output)
     task = psutil.Process(int(first.data.split()[0]))
     (inner,) = psutil.Process(agent.process.pid).children()
     num_pipes = 2

@@ -2,6 +2,7 @@
 authentication, signals and exit codes. No task is ever started.
 """
 
+import itertools
 import os
 import signal
 import socket
@@ -16,10 +17,12 @@ from zmq.utils.monitor import recv_monitor_message
 from baryon.ps import KeyPair, UsageError, secure_client
 from baryon.scheduler import Cluster, messages, run
 from baryon.scheduler.credentials import Credentials
+from baryon.scheduler.delivery import Delivery, Envelope, decode_envelope
 from baryon.scheduler.messages import CONTROL
 
 LIMIT_MS = 30_000
 LARGE = bytes(messages.MAX_VALUE_NBYTES)
+LIVES = itertools.count(1)
 
 
 class Peer:
@@ -37,10 +40,16 @@ class Peer:
         self._monitor = self.socket.get_monitor_socket()
         self._monitor.rcvtimeo = LIMIT_MS
         self.socket.connect(endpoint)
+        self.life, self.delivery = next(LIVES), Delivery()
 
     def send(self, *sent):
         for message in sent:
-            self.socket.send(CONTROL.encode(message))
+            self.send_bytes(CONTROL.encode(message))
+
+    def send_bytes(self, data):
+        serial = self.delivery.number(data, len(data))
+        envelope = Envelope(self.life, 1, serial, self.delivery.acknowledge())
+        self.socket.send_multipart([envelope.encode(), data])
 
     def wait_for_event(self, events):
         """Until one of these events has come to its connection."""
@@ -50,7 +59,10 @@ class Peer:
     def receive(self, kind):
         """The next message of this type; all others are passed over."""
         while True:
-            message = CONTROL.decode(self.socket.recv())
+            first, *body = self.socket.recv_multipart()
+            envelope = decode_envelope(first)
+            assert self.delivery.take(envelope.serial, envelope.heard, 1), "a repeat"
+            message = CONTROL.decode(body[0]) if body else None
             if isinstance(message, kind):
                 return message
 

@@ -96,10 +96,10 @@ def test_nobody_can_shut_another_out_by_taking_its_name(play):  # noqa: F811
 def test_an_unreadable_message_is_reported_and_no_more(play):  # noqa: F811
     def script(agent):
         worker = agent.task("worker-0")
-        worker.socket.send(b"\x92\xa4Left\xa1x")
+        worker.send_bytes(b"\x92\xa4Left\xa1x")
         worker.socket.send(b"")
         agent.works()
-        agent.socket.send(b"nonsense")
+        agent.send_bytes(b"nonsense")
         agent.writes("worker-0", b"still here\n")
         agent.ends("worker-0")
 
@@ -146,6 +146,7 @@ def test_a_message_too_big_to_be_one_does_not_stop_it(play):  # noqa: F811
         worker = agent.task("worker-0")
         worker.socket.send(bytes(17 << 20))
         worker.wait_for_event(zmq.EVENT_DISCONNECTED)
+        worker = agent.task("worker-0")
         worker.send(messages.Join(1, ""))
         worker.receive(messages.Roster)
         agent.ends("worker-0")
