@@ -8,6 +8,7 @@ which its cluster keeps. Whatever happens to the scheduler, to this process or t
 (processes.py), no task outlives them. Everything runs in the main thread; signals only enqueue.
 """
 
+import functools
 import os
 import signal
 import socket
@@ -74,18 +75,21 @@ class _Task:
 
     def is_stopped(self) -> bool:
         """Whether a process of the task is stopped (SIGSTOP, Ctrl-Z)."""
-        processes = [*descendants(self.process.pid), self.process.pid]
-        return any(status_of(process) == psutil.STATUS_STOPPED for process in processes)
+        return any(status_of(process) == psutil.STATUS_STOPPED for process in self.processes())
+
+    def processes(self) -> List[psutil.Process]:
+        """Its own and all below it."""
+        try:
+            return [psutil.Process(self.process.pid), *descendants(self.process.pid)]
+        except psutil.NoSuchProcess:
+            return []
 
     def kill(self) -> None:
         """End the task, and while it runs also its descendants that left its process group."""
         tree = descendants(self.process.pid) if self.code is None else []
         self.signal(signal.SIGKILL)
         for process in tree:
-            try:
-                process.kill()
-            except Exception:
-                pass
+            _kill(process)
 
 
 class Agent:
@@ -155,6 +159,8 @@ class Agent:
                 self._start(spec, num_workers)
         elif isinstance(message, messages.StopTasks):
             self._stop(message)
+        elif isinstance(message, messages.EndProcess):
+            self._end_process(message)
         elif isinstance(message, messages.Release):
             self._reactor.stop()
 
@@ -283,6 +289,14 @@ class Agent:
             task.signal(signal.SIGCONT)
             self._reactor.call_later(message.grace_s, task.kill)
 
+    def _end_process(self, message: messages.EndProcess) -> None:
+        task = self._tasks.get(message.task)
+        if task is None:
+            return
+        # Only a process of that task, whatever the task says; psutil knows if the pid is another's.
+        for process in (one for one in task.processes() if one.pid == message.pid):
+            self._reactor.call_later(message.limit_s, functools.partial(_kill, process))
+
     def _reap(self) -> None:
         by_pid = {task.process.pid: task for task in self._tasks.values()}
         while True:
@@ -319,6 +333,13 @@ class Agent:
             pipe.close()
         oom_kills = count_oom_kills() - task.oom_kills
         self._uplink.send(messages.Exited(task.slug, task.code, task.seconds, "", oom_kills))
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        pass
 
 
 def _role(slug: str) -> str:

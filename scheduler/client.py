@@ -81,9 +81,10 @@ class ControlClient:
         """Take part in the job; a server says where it listens."""
         self._reactor.post(self._send, messages.Join(os.getpid(), endpoint))
 
-    def gone(self) -> None:
-        """Say that this task needs nothing more; it will not be missed if it is silent."""
-        self._reactor.post(self._send, messages.Gone())
+    def gone(self, code: int) -> None:
+        """Say that this task needs nothing more, and ends with this exit code; it will not be
+        missed if it is silent."""
+        self._reactor.post(self._send, messages.Gone(code))
 
     def failed(self, text: str) -> None:
         """Tell the scheduler that this task cannot go on; it will end the job."""

@@ -14,6 +14,7 @@ __all__ = [
     "Abort",
     "AgentHello",
     "Alive",
+    "EndProcess",
     "Exited",
     "Failed",
     "Gather",
@@ -158,7 +159,12 @@ class Gather(Message, frozen=True, tag=True):
 
 
 class Gone(Message, frozen=True, tag=True):
-    """The task has nothing more to do with the job, though its process may still run."""
+    """The task has nothing more to do with the job, though its process may still run.
+
+    ``code`` is the exit code that this process will have; 128 + N if signal N will end it.
+    """
+
+    code: int = 0
 
 
 class Failed(Message, frozen=True, tag=True):
@@ -180,6 +186,15 @@ class StopTasks(Message, frozen=True, tag=True):
     role: str
     signal: int
     grace_s: float
+
+
+class EndProcess(Message, frozen=True, tag=True):
+    """Process ``pid`` of ``task`` has nothing more to do: SIGKILL if it is not gone ``limit_s``
+    from now, alone, since the task's command may go on."""
+
+    task: str
+    pid: int
+    limit_s: float
 
 
 class Release(Message, frozen=True, tag=True):
@@ -227,6 +242,7 @@ CONTROL = Codec(
         Gone,
         StartTasks,
         StopTasks,
+        EndProcess,
         Release,
         Roster,
         Gathered,

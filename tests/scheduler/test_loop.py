@@ -73,6 +73,7 @@ class Agent(Peer):
     def __init__(self, context, config):
         self.context, self.config = context, config
         keys = KeyPair(config.public_key, config.secret_key)
+        self.tasks = {}
         self.peers = [self]  # so that none is closed before its thread is
         super().__init__(context, config.endpoint, keys, config.scheduler_key)
         self.send(messages.AgentHello("1", "h", 1, "127.0.0.1", config.endpoint))
@@ -81,7 +82,8 @@ class Agent(Peer):
     def task(self, slug):
         """One of its tasks."""
         known = msgspec.json.decode(self.specs[slug].credentials, type=Credentials)
-        return self.peer(KeyPair(known.public_key, known.secret_key))
+        task = self.tasks[slug] = self.peer(KeyPair(known.public_key, known.secret_key))
+        return task
 
     def peer(self, keys=None, name=""):
         """Somebody else on this host, who may give itself a name."""
@@ -101,6 +103,8 @@ class Agent(Peer):
         return task
 
     def ends(self, slug="worker-0", code=0):
+        if code == 0 and slug in self.tasks:
+            self.tasks[slug].send(messages.Gone())
         self.send(messages.Exited(slug, code, 0.5, ""))
 
 
