@@ -24,9 +24,12 @@ __all__ = [
     "Output",
     "Peer",
     "Release",
+    "Resume",
     "Roster",
     "StartTasks",
     "StopTasks",
+    "Suspend",
+    "Suspended",
     "TaskSpec",
 ]
 
@@ -105,6 +108,10 @@ class Exited(Message, frozen=True, tag=True):
     oom_kills: int = 0
 
 
+class Suspended(Message, frozen=True, tag=True):
+    """The tasks of this host are stopped, as `Suspend` has asked for."""
+
+
 # Agent or task to scheduler, and back
 
 
@@ -167,6 +174,19 @@ class Release(Message, frozen=True, tag=True):
     """Nothing is left to do: end whatever still runs, and then yourself."""
 
 
+class Suspend(Message, frozen=True, tag=True):
+    """Stop all tasks (SIGSTOP), until Resume: launch.py is going to be stopped as well (Ctrl-Z).
+
+    Meanwhile it is not heard. An agent that would not notice its end waits for ``patience_s``.
+    """
+
+    patience_s: float
+
+
+class Resume(Message, frozen=True, tag=True):
+    """Let all tasks go on."""
+
+
 # Scheduler to task
 
 
@@ -209,6 +229,9 @@ CONTROL = Codec(
         StartTasks,
         StopTasks,
         Release,
+        Suspend,
+        Suspended,
+        Resume,
         Roster,
         Gathered,
         Left,
