@@ -1,10 +1,9 @@
 """What the user sees: the tasks' output, live and in whole lines, and what the scheduler says.
 
-Each task's output is also kept in a file of its own in the log directory, without the prefix.
-Those files are written at once. The terminal, or whatever reads our output, may be slow or paused
-(Ctrl-S, `less`), so a thread of its own ("baryon-console") writes to it; if more waits than fits
-into memory, lines are left out there, and it says how many. What is written is the screen's
-(screen.py).
+Each task's output is also kept in a file of its own in the log directory, without the prefix
+(log_files.py). The terminal, or whatever reads our output, may be slow or paused (Ctrl-S, `less`),
+so a thread of its own ("baryon-console") writes to it; if more waits than fits into memory, lines
+are left out there, and it says how many. What is written is the screen's (screen.py).
 """
 
 import os
@@ -13,9 +12,8 @@ import sys
 import threading
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple, Union
 
-from baryon.ps import UsageError
-
 from .job import Job
+from .log_files import LogFiles
 from .messages import Output
 from .screen import Chunk, Said, Screen, Size
 
@@ -47,15 +45,7 @@ class Console:
 
     def __init__(self, job: Job, on_broken_pipe: Callable[[], None]) -> None:
         self._job = job
-        self._logs: Dict[str, BinaryIO] = {}
-        self._logs_failed = False
-        try:
-            os.makedirs(job.log_dir, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"the log directory {job.log_dir} cannot be made ({error.strerror}); "
-                "choose another --log-dir"
-            ) from error
+        self._logs = LogFiles(job.log_dir)
         self._put_nbytes = 0
         self._written_nbytes = 0  # counted by the writer's thread alone
         self._left_out = 0
@@ -68,7 +58,7 @@ class Console:
     def show(self, output: Output) -> None:
         """Show a task's output."""
         if not output.is_transient:
-            self._log(output.task, output.data)
+            self._logs.write(output.task, output.data)
         if self._waiting_nbytes > _MAX_WAITING_NBYTES:
             self._left_out += output.data.count(b"\n")
             return
@@ -87,12 +77,17 @@ class Console:
         self._pieces.put(pause)
         pause.is_done.wait(_PAUSE_S)  # it may be stuck in a write
 
+    def look(self) -> None:
+        """Say what is wrong with the log files, if anything is new. Call now and then."""
+        for text in self._logs.news():
+            self.say(text)
+
     def close(self) -> None:
         """Return when everything is written."""
+        for text in self._logs.close():
+            self.say(text)
         self._pieces.put(None)
         self._thread.join()
-        for file in self._logs.values():
-            file.close()
 
     def _put(self, piece: _Piece) -> None:
         self._put_nbytes += _nbytes(piece)
@@ -104,17 +99,6 @@ class Console:
     @property
     def _waiting_nbytes(self) -> int:
         return self._put_nbytes - self._written_nbytes
-
-    def _log(self, task: str, data: bytes) -> None:
-        try:
-            if task not in self._logs:
-                path = os.path.join(self._job.log_dir, f"{task}.log")
-                self._logs[task] = open(path, "wb", buffering=0)  # noqa: SIM115
-            self._logs[task].write(data)
-        except OSError as error:
-            if not self._logs_failed:  # say it once; a full disk must not end the training
-                self._logs_failed = True
-                self.say(f"cannot write the logs in {self._job.log_dir}: {error}")
 
 
 class _Writer:

@@ -63,7 +63,8 @@ class Task(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One run of ``launch.py``.
 
-    ``command`` is the workers' argv; if it ``is_script``, each host's own Python goes before it.
+    ``command`` is the workers' argv; if it ``is_script`` (or ``-m`` and a module), each host's
+    own Python goes before it.
     ``cwd`` is where they run; if it is relative or begins with ~, below the home directory there.
     ``env`` goes to all tasks, ``env_worker`` and ``env_server`` to one role. ``interfaces`` are
     those by which hosts reach each other, if not the usual. ``timeout_s`` limits every wait of one
@@ -102,6 +103,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     shares_memory: bool = True
     encrypts_data: bool = True
     staleness: int = 3
+
+    @property
+    def title(self) -> str:
+        """The command's own name, for lists of jobs: that of a module if it is ``-m MODULE``."""
+        return self.command[self.command[0] == "-m"].rpartition("/")[2]
 
     def of_role(self, role: str) -> List[Task]:
         return [task for task in self.tasks if task.role == role]

@@ -200,6 +200,7 @@ class _Loop:
             self._do(self._core.on_trouble(trouble, self._now()))
         for host, how in self._cluster.ended():
             self._do(self._core.on_agent_ended(host, how, self._now()))
+        self._console.look()
 
     # -- actions ------------------------------------------------------------------------------
 

@@ -115,7 +115,7 @@ def _options(job: Job, options: Options) -> List[str]:
     slots = job.hosts[0].slots
     gpus = options.gpus_per_worker
     given = [
-        ("-N", _name(options.job_name or os.path.basename(job.command[0]))),
+        ("-N", _name(options.job_name or job.title)),
         ("-q", options.queue),
         ("-A", options.account),
         ("-l", options.time and f"h_rt={options.time}"),

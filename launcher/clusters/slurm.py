@@ -131,7 +131,7 @@ def _options(job: Job, options: Options) -> List[str]:
     slots = job.hosts[0].slots
     cpus, gpus = options.cpus_per_worker, options.gpus_per_worker
     given = {
-        "job-name": options.job_name or os.path.basename(job.command[0]),
+        "job-name": options.job_name or job.title,
         "partition": options.queue,
         "account": options.account,
         "time": options.time,

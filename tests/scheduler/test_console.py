@@ -57,21 +57,30 @@ class Paused(Stream):
 
 
 class Prompt(Console):
-    """Returns when what it was given has been written."""
+    """Returns when what it was given has been written, to the log as well."""
 
     def __init__(self, job, on_broken_pipe=lambda: None):
         super().__init__(job, on_broken_pipe)
+
+    def show(self, output):
+        super().show(output)
+        logs = self._logs
+        wait_until(lambda: logs._done_nbytes == logs._put_nbytes)
 
     def _put(self, piece):
         super()._put(piece)
         wait_until_written(self)
 
 
-def wait_until_written(console):
+def wait_until(condition):
     deadline = time.monotonic() + LIMIT_S
-    while console._waiting_nbytes > 0:
-        assert time.monotonic() < deadline, "not written"
-        time.sleep(0)
+    while not condition():
+        assert time.monotonic() < deadline, "not true in time"
+        time.sleep(0.001)
+
+
+def wait_until_written(console):
+    wait_until(lambda: console._waiting_nbytes <= 0)
 
 
 def fake_sys(out, err):
@@ -162,11 +171,13 @@ def test_logs_that_cannot_be_written_are_mentioned_once(console, streams, tmp_pa
     logs = tmp_path / "new" / "logs"
     (logs / "worker-0.log").mkdir()
     console.show(out(b"one\n"))
+    console.look()
     said = streams.err.take().decode()
     assert said.startswith(f"baryon: cannot write the logs in {logs}: ")
     assert said.count("\n") == 1
     console.show(out(b"two\n"))
     console.show(out(b"three\n", "worker-10"))
+    console.look()
     assert streams.err.take() == b""
     assert streams.out.take().count(b"\n") == 3, "the output is shown all the same"
     assert (logs / "worker-10.log").read_bytes() == b"three\n"
@@ -280,7 +291,8 @@ def test_a_paused_terminal_holds_up_nothing_but_itself(start, tmp_path):
     console = start(stream, Stream())
     for number in range(1000):
         console.show(out(b"%d\n" % number))
-    assert (tmp_path / "worker-0.log").read_bytes().count(b"\n") == 1000
+    log = tmp_path / "worker-0.log"
+    wait_until(lambda: log.exists() and log.read_bytes().count(b"\n") == 1000)
     assert stream.getvalue() == b""
     stream.goes_on.set()
     console.close()

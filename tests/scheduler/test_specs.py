@@ -137,6 +137,17 @@ def test_memory_is_shared_on_a_host_and_only_there(start):
     assert (alone.member, alone.parents) == (0, (Parent(0, False), Parent(1, False)))
 
 
+def test_a_server_knows_which_children_share_its_memory_and_as_whom(start):
+    near, far = start(0), start(1)
+    member = {slug: credentials_of(spec).member for slug, spec in {**near, **far}.items()}
+    children = credentials_of(near["server-0"]).children
+    assert [child.member for child in children] == [member["worker-0"], member["worker-1"], 0]
+    children = credentials_of(far["server-1"]).children
+    assert [child.member for child in children] == [0, 0, member["worker-2"]]
+    apart = credentials_of(start(0, shares_memory=False)["server-0"]).children
+    assert [child.member for child in apart] == [0, 0, 0]
+
+
 def test_a_task_gets_its_own_secret_and_nobody_elses(start):
     for slug, spec in {**start(0), **start(1)}.items():
         assert credentials_of(spec).secret_key == f"secret of {slug}"
