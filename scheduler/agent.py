@@ -9,6 +9,7 @@ which its cluster keeps. Whatever happens to the scheduler, to this process or t
 """
 
 import functools
+import math
 import os
 import signal
 import socket
@@ -66,6 +67,15 @@ class _Task:
         self.open_pipes = 2
         self.finishers: List[Callable[[], None]] = []  # pass on the rest of each pipe
 
+    def signal_all(self, signum: int) -> None:
+        """Signal the task and all below it, also what has left its process group."""
+        for process in descendants(self.process.pid):
+            try:
+                process.send_signal(signum)
+            except psutil.Error:
+                pass
+        self.signal(signum)
+
     def signal(self, signum: int) -> None:
         """Signal the task and what it has started, as a terminal would."""
         try:
@@ -95,8 +105,10 @@ class _Task:
 class Agent:
     """The loop: sockets, pipes, child processes."""
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, has_endless_input: bool = False) -> None:
         self._config = config
+        self._has_endless_input = has_endless_input
+        self._suspended_for = 0.0  # seconds at most; 0: it is not
         self._reactor = Reactor()
         self._tasks: Dict[str, _Task] = {}
         self._paused: List[Tuple[_Task, Callable[[], None]]] = []
@@ -161,6 +173,11 @@ class Agent:
             self._stop(message)
         elif isinstance(message, messages.EndProcess):
             self._end_process(message)
+        elif isinstance(message, messages.Suspend):
+            self._suspend(message)
+        elif isinstance(message, messages.Resume):
+            self._suspended_for = 0.0
+            self._signal_all(signal.SIGCONT)
         elif isinstance(message, messages.Release):
             self._reactor.stop()
 
@@ -174,9 +191,11 @@ class Agent:
 
     def _look_after_scheduler(self) -> None:
         silent_s = time.monotonic() - self._uplink.last_heard
-        if silent_s > self._config.silence_s:
+        if silent_s > (self._suspended_for or self._config.silence_s):
             where = "" if self._was_told else f" at {self._config.endpoint}, once"
             self._lose(f"the scheduler has not been heard{where} for {silent_s:.0f} s")
+        if self._suspended_for:
+            return  # nobody would hear it
         stopped = tuple(slug for slug, task in self._tasks.items() if task.is_stopped())
         self._uplink.send_now(messages.Alive(stopped))
 
@@ -296,6 +315,17 @@ class Agent:
         # Only a process of that task, whatever the task says; psutil knows if the pid is another's.
         for process in (one for one in task.processes() if one.pid == message.pid):
             self._reactor.call_later(message.limit_s, functools.partial(_kill, process))
+
+    def _suspend(self, message: messages.Suspend) -> None:
+        # The end of standard input tells when the scheduler has gone, however long it is silent.
+        self._suspended_for = message.patience_s if self._has_endless_input else math.inf
+        self._signal_all(signal.SIGSTOP)
+        self._uplink.send(messages.Suspended())
+
+    def _signal_all(self, signum: int) -> None:
+        for task in self._tasks.values():
+            if task.code is None:
+                task.signal_all(signum)
 
     def _reap(self) -> None:
         by_pid = {task.process.pid: task for task in self._tasks.values()}
@@ -425,4 +455,4 @@ def main() -> int:
     if not line:
         return 1  # the scheduler went before it had said anything
     config = msgspec.json.decode(line, type=AgentConfig)
-    return guarded(lambda: Agent(config).run())
+    return guarded(lambda: Agent(config, has_endless_input=bool(sys.argv[1:])).run())

@@ -21,7 +21,7 @@ from typing import Callable, Dict, List, Optional, Set
 from baryon.ps import Message
 
 from . import messages
-from .actions import Action, Finish, Kill, ReleaseAgent, Say, Send, Show
+from .actions import Action, Finish, Kill, Pause, ReleaseAgent, Say, Send, Show
 from .cluster import Trouble
 from .job import Job
 from .meetings import Meetings, Wait
@@ -33,6 +33,7 @@ __all__ = ["SchedulerCore"]
 STALL_WARNING_S = 60.0
 _GOODBYE_S = 5.0  # a task's goodbye and the news of its end come by different ways
 _TEARDOWN_S = 60.0  # for what a script that has ended well has registered with atexit
+SUSPEND_S = 2.0  # for agents to stop their tasks before launch.py itself is stopped
 
 STARTING, RUNNING, STOPPING, OVER = "starting", "running", "stopping", "over"
 
@@ -65,6 +66,8 @@ class SchedulerCore:
         self._agents: Dict[int, Optional[float]] = dict.fromkeys(hosts)  # when last heard
         self._agents_ended: Set[int] = set()
         self._lost: Set[int] = set()  # hosts whose agents are silent
+        self._suspending: Optional[Set[int]] = None  # hosts whose tasks still run, from Ctrl-Z on
+        self._suspend_deadline = 0.0
         self._joining: Optional[Wait] = None  # workers, from the first one on
         self._meetings = Meetings()
         self._positions = Positions()
@@ -90,6 +93,9 @@ class SchedulerCore:
                 if isinstance(message, messages.Exited):
                     return self._on_exited(state, message, now)
                 return self._on_output(state, message)
+            if isinstance(message, messages.Suspended) and self._suspending:
+                self._suspending.discard(host)
+                return self._pause_if_ready(now)
             if isinstance(message, messages.Alive):
                 for state in self._of_host(host):
                     state.is_stopped = state.task.slug in message.stopped
@@ -152,11 +158,38 @@ class SchedulerCore:
             return [Say(f"{name} while stopping: killing all tasks"), Kill(frozenset(self._lost))]
         return []
 
+    def on_suspend(self, now: float) -> List[Action]:
+        """The shell stops this process (Ctrl-Z): all tasks stop first, so that none is missed.
+
+        Time stands still from `Pause` to `on_resume`.
+        """
+        if self._suspending is not None or self.phase == OVER:
+            return []
+        gone = self._agents_ended | self._lost
+        self._suspending = {h for h, heard in self._agents.items() if heard and h not in gone}
+        self._suspend_deadline = now + SUSPEND_S
+        suspend = messages.Suspend(self.job.timeout_s)
+        send: List[Action] = [Send(f"agent-{host}", suspend) for host in self._suspending]
+        return send + self._pause_if_ready(now)
+
+    def on_resume(self) -> List[Action]:
+        """The shell lets this process go on (fg, bg), or has thought better of stopping it."""
+        if self._suspending is None:
+            return []
+        self._suspending = None
+        agents = [f"agent-{host}" for host, heard in self._agents.items() if heard]
+        return [Send(agent, messages.Resume()) for agent in agents]
+
+    def _pause_if_ready(self, now: float) -> List[Action]:
+        is_ready = not self._suspending or now >= self._suspend_deadline
+        return [Pause()] if self._suspending is not None and is_ready else []
+
     def on_tick(self, now: float) -> List[Action]:
         """Time passes: look for who is late, and who is silent."""
         alive = self._forgive_own_absence(now)
         if self.phase == OVER:
             return []
+        alive += self._pause_if_ready(now)
         alive += self._keep_in_touch(now)
         if self.phase == STOPPING:
             alive += self._lose_hosts(self._silent_hosts(now), now)

@@ -27,9 +27,12 @@ __all__ = [
     "Peer",
     "Position",
     "Release",
+    "Resume",
     "Roster",
     "StartTasks",
     "StopTasks",
+    "Suspend",
+    "Suspended",
     "TaskSpec",
 ]
 
@@ -106,6 +109,10 @@ class Exited(Message, frozen=True, tag=True):
     seconds: float
     error: str
     oom_kills: int = 0
+
+
+class Suspended(Message, frozen=True, tag=True):
+    """The tasks of this host are stopped, as `Suspend` has asked for."""
 
 
 # Agent or task to scheduler, and back
@@ -201,6 +208,19 @@ class Release(Message, frozen=True, tag=True):
     """Nothing is left to do: end whatever still runs, and then yourself."""
 
 
+class Suspend(Message, frozen=True, tag=True):
+    """Stop all tasks (SIGSTOP), until Resume: launch.py is going to be stopped as well (Ctrl-Z).
+
+    Meanwhile it is not heard. An agent that would not notice its end waits for ``patience_s``.
+    """
+
+    patience_s: float
+
+
+class Resume(Message, frozen=True, tag=True):
+    """Let all tasks go on."""
+
+
 # Scheduler to task
 
 
@@ -244,6 +264,9 @@ CONTROL = Codec(
         StopTasks,
         EndProcess,
         Release,
+        Suspend,
+        Suspended,
+        Resume,
         Roster,
         Gathered,
         Left,

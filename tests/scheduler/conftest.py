@@ -117,6 +117,12 @@ class Scene:
     def agent_ends(self, host: int, how: str = "exited with code 0") -> List[Action]:
         return self.note(self.core.on_agent_ended(host, how, self.now))
 
+    def suspend(self) -> List[Action]:
+        return self.note(self.core.on_suspend(self.now))
+
+    def resume(self) -> List[Action]:
+        return self.note(self.core.on_resume())
+
     def signal(self, signum: int) -> List[Action]:
         return self.note(self.core.on_signal(signum, self.now))
 

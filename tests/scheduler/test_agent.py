@@ -4,6 +4,7 @@ import os
 import signal
 import stat
 import sys
+import time
 
 import psutil
 import pytest
@@ -176,6 +177,34 @@ def test_a_frozen_task_can_be_stopped(scheduler):
     agent.receive(messages.Output)
     agent.send(messages.StopTasks("worker", signal.SIGTERM, 60.0))
     assert agent.until_exited()[1].code == -signal.SIGTERM
+
+
+def test_suspended_all_tasks_are_stopped_for_as_long_as_it_takes(scheduler, marked, wait_until):
+    """Also what has left its process group; and a scheduler that is stopped is not heard."""
+    agent = scheduler(silence_s=1.0)
+    agent.start("sh", "-c", "setsid sleep 0.6 & sleep 0.6; wait; echo on", slug="worker-0")
+    wait_until(lambda: len(marked.alive("sleep")) == 2)
+    agent.send(messages.Suspend(1000.0))
+    agent.receive(messages.Suspended)
+    tasks = [*marked.alive("sleep"), *marked.alive("sh")]
+    wait_until(lambda: all(task.status() == psutil.STATUS_STOPPED for task in tasks))
+    end = time.monotonic() + 3.0
+    wait_until(lambda: time.monotonic() > end)
+    assert len(tasks) == 3
+    assert all(task.status() == psutil.STATUS_STOPPED for task in tasks)
+    agent.send(messages.Resume())
+    output, end = agent.until_exited()
+    assert (text(output), end.code) == ("on\n", 0)
+
+
+def test_suspended_it_ends_all_the_same_when_its_scheduler_has_gone(scheduler, marked):
+    agent = scheduler(silence_s=1.0)
+    agent.start("sleep", "1000")
+    agent.send(messages.Suspend(1000.0))
+    agent.receive(messages.Suspended)
+    agent.process.stdin.close()
+    agent.process.wait(LIMIT_MS / 1000)
+    assert marked.alive("sleep") == []
 
 
 @pytest.mark.parametrize("how", ["input ends", "SIGTERM", "silence"])
