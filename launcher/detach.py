@@ -49,7 +49,8 @@ def detach(job: Job, run: Callable[[Job, OnTaken], int]) -> int:
         return _wait(child, news, record)
     os.close(news)
     _go_behind(output)
-    return _run(msgspec.structs.replace(job, is_terminal=False), run, tell)
+    job = msgspec.structs.replace(job, is_terminal=False, columns=0, rows=0)
+    return _run(job, run, tell)
 
 
 def _wait(child: int, news: int, record: Record) -> int:

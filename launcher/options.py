@@ -10,7 +10,7 @@ import time
 from typing import Dict, List, Mapping, Optional, Tuple
 
 from baryon.ps import UsageError
-from baryon.scheduler import Group, Host, Job, Task, place
+from baryon.scheduler import Group, Host, Job, Task, place, terminal_sizes
 
 from .clusters import allocated_hosts
 from .command import Command, read_command
@@ -101,6 +101,8 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
     if faults:
         raise UsageError("\n".join(faults))
     interface = options.interface or os.environ.get("DMLC_INTERFACE", "")
+    on_stdout, on_stderr = terminal_sizes()
+    size = on_stderr or on_stdout
     job = Job(
         id=job_id,
         command=command.words,
@@ -121,7 +123,9 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         timeout_s=options.timeout,
         start_s=options.start_timeout,
         silence_s=options.heartbeat_timeout,
-        is_terminal=sys.stdout.isatty(),
+        is_terminal=on_stdout is not None,
+        columns=size.columns if size else 0,
+        rows=size.rows if size else 0,
         shares_memory=not options.no_shared_memory,
         encrypts_data=not options.no_encryption,
         staleness=options.staleness,

@@ -174,21 +174,23 @@ class Server:
         if not frames or len(frames[0]) > wire.MAX_HEADER_NBYTES:
             raise ProtocolError("no header, or one beyond the limit")
         message = wire.DATA.decode(frames[0].buffer)
+        if not (self._children[child].is_introduced or isinstance(message, wire.Hello)):
+            raise ProtocolError(f"{type(message).__name__} came before Hello")
         if isinstance(message, wire.Batch):
             self._batch(child, message, frames[1:])
             return
+        self._send(getattr(message, "store", 0), self._replies(child, message, frames[1:]))
+
+    def _replies(self, child: int, message: Any, frames: List[zmq.Frame]) -> List[Reply]:
+        """What a message with these payloads gives rise to."""
         handler = self._handlers.get(type(message))
         if handler is None:
             raise ProtocolError(f"{type(message).__name__} is not for a server")
-        if isinstance(message, _FRAMED) and len(frames) == 2:
-            replies = handler(child, message, np.frombuffer(frames[1].buffer, np.uint8))
-        elif not isinstance(message, _PAYLOAD):
-            if len(frames) != 1 or isinstance(message, _FRAMED):
-                raise ProtocolError(f"{type(message).__name__} came in {len(frames)} frames")
-            replies = handler(child, message)
-        else:
-            replies = handler(child, message, self._payload(child, message, frames[1:]))
-        self._send(getattr(message, "store", 0), replies)
+        if isinstance(message, _PAYLOAD):
+            return handler(child, message, self._payload(child, message, frames))
+        if len(frames) != isinstance(message, _FRAMED):
+            raise ProtocolError(f"{type(message).__name__} came in {1 + len(frames)} frames")
+        return handler(child, message, *(np.frombuffer(f.buffer, np.uint8) for f in frames))
 
     def _payload(self, child: int, message: Any, frames: List[zmq.Frame]) -> Payload:
         """The bytes that come with a message, or its sender's area of the memory."""
@@ -199,39 +201,36 @@ class Server:
             return np.frombuffer(frames[0].buffer, np.uint8)
         area = self._areas.get((message.store, member))
         if area is None:
-            assert self._memory is not None  # see _hello
+            assert self._memory is not None  # or the child would be no member of it
             area = Memory(self._memory.area(message.store, member))
             self._areas[message.store, member] = area
         return area
 
     def _batch(self, child: int, message: wire.Batch, frames: List[zmq.Frame]) -> None:
-        """Its messages, one after the other; replies go together, too."""
+        """Its messages, one after the other; replies go together, too.
+
+        What is wrong with one of them is no reason to refuse the rest, still less to keep from
+        others the answers that the rest has given rise to.
+        """
         if len(frames) != sum(isinstance(inner, _FRAMED) for inner in message.messages):
             raise ProtocolError(f"{len(message.messages)} messages with {len(frames)} payloads")
         rest = iter(frames)
         replies: Dict[int, List[Reply]] = {}
+        refused: List[ProtocolError] = []
         for inner in message.messages:
-            if isinstance(inner, (wire.Answer, wire.AnswerRows)):
-                raise ProtocolError(f"{type(inner).__name__} is not for a server")
-            handler = functools.partial(self._handlers[type(inner)], child, inner)
-            if isinstance(inner, _FRAMED):
-                some = handler(np.frombuffer(next(rest).buffer, np.uint8))
-            elif isinstance(inner, _PAYLOAD):
-                some = handler(self._payload(child, inner, []))
-            else:
-                some = handler()
-            replies.setdefault(inner.store, []).extend(some)
+            payloads = [next(rest)] if isinstance(inner, _FRAMED) else []
+            try:
+                replies.setdefault(inner.store, []).extend(self._replies(child, inner, payloads))
+            except ProtocolError as error:
+                refused.append(error)
         for store, some in replies.items():
             self._send(store, some)
+        if len(refused) > 1:
+            raise ProtocolError(f"{refused[0]}; and {len(refused) - 1} more of its batch")
+        if refused:
+            raise refused[0]
 
     def _hello(self, child: int, message: wire.Hello) -> List[Reply]:
-        if message.version != wire.VERSION:
-            raise ProtocolError(
-                f"protocol version {message.version} met {wire.VERSION}; "
-                "install the same version of baryon on all hosts"
-            )
-        if message.member and self._memory is None:
-            raise ProtocolError("the sender would share memory that this server has not")
         self._children.introduce(child, message)
         self._reply(child, wire.Hello(message.version, message.connection))
         return []

@@ -11,6 +11,7 @@ from .addresses import own_address
 from .agent import agent_argv, config_name
 from .client import ControlClient
 from .cluster import Cluster, Trouble
+from .console import terminal_sizes
 from .credentials import TASK_VARIABLE, AgentConfig, Credentials, read_credentials
 from .job import KVSTORE_TYPES, Group, Host, Job, Task, place
 from .loop import Outcome, run
@@ -40,6 +41,7 @@ __all__ = [
     "place",
     "read_credentials",
     "run",
+    "terminal_sizes",
 ]
 
 

@@ -188,6 +188,7 @@ class _Loop:
             self._do(self._core.on_trouble(trouble, _now()))
         for host, how in self._cluster.ended():
             self._do(self._core.on_agent_ended(host, how, _now()))
+        self._console.look()
 
     # -- actions ------------------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ class AgentHello(Message, frozen=True, tag=True):
 class Output(Message, frozen=True, tag=True):
     """Whole lines that a task has written; ``is_error`` if to its standard error.
 
-    ``is_transient``: one line that was ended by a carriage return (a progress bar).
+    ``is_transient``: the present text of progress bars, one a line; empty when they are gone.
     """
 
     task: str

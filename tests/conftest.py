@@ -1,12 +1,22 @@
 """For all tests: those that need what is not there are skipped, but not in CI."""
 
 import os
-from typing import List
+import signal
+from typing import Iterator, List
 
 import pytest
 
 from deploy import testbed
 from tests.clusters import kube_bed, on_hosts, sge_bed, slurm_bed
+from tests.leaks import Leaks, check
+
+# The shell ignores SIGINT and SIGQUIT for a script's `cmd &`, nohup ignores SIGHUP, and all that is
+# started from here would, too: no test's Ctrl-C would ever arrive. A program gets the default for a
+# signal that has a handler where it is started.
+for _signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_signum) == signal.SIG_IGN:
+        _is_ctrl_c = _signum == signal.SIGINT
+        signal.signal(_signum, signal.default_int_handler if _is_ctrl_c else lambda *_: None)
 
 PROBLEMS = {
     "hosts": testbed.problems,
@@ -25,3 +35,11 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
             found = problems()
             for item in marked if found else ():
                 item.add_marker(pytest.mark.skip(reason="; ".join(found)))
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """The test leaves behind nothing that was not there before it."""
+    leaks = Leaks()
+    yield
+    check(leaks)

@@ -156,6 +156,24 @@ def test_output_is_shown_and_a_good_end_is_0(play, tmp_path):
     assert (tmp_path / "worker-0.log").read_bytes() == b"hello\ncareful\n"
 
 
+def test_a_log_directory_that_stalls_holds_up_nothing(play, tmp_path):
+    """A named pipe that nobody reads stands for it; silence would end the agent."""
+    os.mkfifo(tmp_path / "worker-0.log")
+    logged = []
+
+    def script(agent):
+        agent.works()
+        agent.writes("worker-0", b"hello\n")
+        for _ in range(3):
+            agent.receive(messages.Alive)
+        agent.ends("worker-0")
+        with open(tmp_path / "worker-0.log", "rb") as log:
+            logged.append(log.readline())
+
+    assert play(script, silence_s=1.0) == (0, "worker 0 | hello\n", "")
+    assert logged == [b"hello\n"]
+
+
 @pytest.mark.parametrize(("code", "exit_code"), [(3, 3), (-9, 137)])
 def test_a_failure_gives_the_job_its_exit_code(play, code, exit_code):
     def script(agent):
