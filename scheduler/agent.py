@@ -54,6 +54,10 @@ _PIPE_READS = 16  # of 64 KiB: as much as a pipe holds (pipe(7)) unless somebody
 _DRAIN_S = 1.0  # for the last output of a task whose pipe something else still holds
 
 
+class _NoAddress(Exception):
+    """No interface, or no route, by which others would reach this host."""
+
+
 class _Task:
     """A process that this agent has started."""
 
@@ -126,6 +130,7 @@ class Agent:
             signal.signal(signum, lambda number, frame: reactor.post(self._on_signal, number))
         signal.signal(signal.SIGCHLD, lambda number, frame: reactor.post(self._reap))
         try:
+            hello = self._hello()
             self._uplink = Uplink(
                 reactor,
                 self._context,
@@ -138,8 +143,11 @@ class Agent:
             )
             reactor.watch(sys.stdin.fileno(), self._on_input)
             reactor.call_every(silence_s / 5, self._look_after_scheduler)
-            self._uplink.send(self._hello())
+            self._uplink.send(hello)
             reactor.run()
+        except _NoAddress as error:
+            self._complain(f"{error}; --interface names the network of the job")
+            self._exit_code = 1
         finally:
             survivors = kill_all(os.getpid())
             if survivors:
@@ -153,7 +161,10 @@ class Agent:
     def _hello(self) -> messages.AgentHello:
         config = self._config
         scheduler = urlsplit(config.endpoint).hostname
-        address = config.address or own_address(scheduler or "", config.interfaces)
+        try:
+            address = config.address or own_address(scheduler or "", config.interfaces)
+        except OSError as error:
+            raise _NoAddress(str(error)) from error
         return messages.AgentHello(
             baryon.__version__,
             socket.gethostname(),

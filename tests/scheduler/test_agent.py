@@ -22,7 +22,7 @@ CREDENTIALS = "what-only-this-task-may-know"
 class Scheduler:
     """Talks to one agent; the agent's own process is ``process``."""
 
-    def __init__(self, marked, context, silence_s):
+    def __init__(self, marked, context, silence_s, **config):
         keys, agent_keys = new_key_pair(), new_key_pair()
         self.secret_key = agent_keys.secret
         self.socket = context.socket(zmq.ROUTER)
@@ -35,12 +35,14 @@ class Scheduler:
         config = AgentConfig(
             job="job-1", host=0, endpoint=endpoint, scheduler_key=keys.public,
             public_key=agent_keys.public, secret_key=agent_keys.secret, silence_s=silence_s,
+            **config,
         )  # fmt: skip
         self.process = marked.script(agent_argv(sys.executable)[2])
         self.process.stdin.write(config.line())
         self.process.stdin.flush()
         self.conversations = Conversations(self._post)
-        self.hello = self.receive(messages.AgentHello)
+        if not config.interfaces:
+            self.hello = self.receive(messages.AgentHello)
 
     def _post(self, route, envelope, data):
         self.socket.send_multipart([route, envelope] if data is None else [route, envelope, data])
@@ -84,8 +86,8 @@ class Scheduler:
 def scheduler(marked):
     context, started = zmq.Context(), []
 
-    def start(silence_s=60.0):
-        started.append(Scheduler(marked, context, silence_s))
+    def start(silence_s=60.0, **config):
+        started.append(Scheduler(marked, context, silence_s, **config))
         return started[-1]
 
     yield start
@@ -283,3 +285,11 @@ def test_a_process_that_has_nothing_more_to_do_is_ended_alone(scheduler):
     agent.send(messages.EndProcess("worker-0", int(said.data), 0.1))
     output, end = agent.until_exited()
     assert (text(output), end.code) == ("137\n", 4)
+
+
+def test_an_interface_that_is_not_there_is_one_line(scheduler):
+    agent = scheduler(interfaces=("nope0",))
+    (line,) = agent.errors().splitlines()
+    assert ": no interface nope0 with an address; there are lo (127.0.0.1)" in line
+    assert line.endswith("; --interface names the network of the job")
+    assert agent.process.returncode == 1
