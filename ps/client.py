@@ -447,7 +447,7 @@ class Client:
                 self._on_rows(server, message, frames[1:])
             elif isinstance(message, (wire.State, wire.Stored, wire.Joined)):
                 payload = np.frombuffer(frames[1].buffer, np.uint8) if len(frames) > 1 else None
-                self._requests.answered(message.serial, message, payload)
+                self._requests.answered(server, message, payload)
             elif isinstance(message, wire.Accepted):
                 self._on_accepted(server, message)
             elif isinstance(message, wire.Fault):
@@ -473,6 +473,7 @@ class Client:
         if len(payloads) != (message.has_value and not self._servers[server].is_shared):
             raise ProtocolError(f"{message} with {len(payloads)} payload frames")
         store = self._stores[message.store]
+        self._check_owner(server, store, message.bucket)
         payload = np.frombuffer(payloads[0].buffer, np.uint8) if payloads else None
         if not self._servers[server].is_shared:
             self._window.answered(store.unanswered_nbytes(message))
@@ -484,6 +485,7 @@ class Client:
         if message.store not in self._stores or len(payloads) != 1:
             raise ProtocolError(f"{message} with {len(payloads)} payload frames")
         store = self._stores[message.store]
+        self._check_owner(server, store, message.bucket)
         if not self._servers[server].is_shared:
             where = message.store, message.bucket, message.position, 1
             self._window.answered(store.unanswered_nbytes(wire.Answer(*where, False)))
@@ -491,6 +493,12 @@ class Client:
         for operation in store.answered_rows(message, payload):
             self._finish(operation)
         self._window.flush()
+
+    def _check_owner(self, server: int, store: WorkerStore, bucket: int) -> None:
+        """Raise ProtocolError if a server speaks of a bucket that is asked of another."""
+        buckets = store.plan.buckets
+        if not 0 <= bucket < len(buckets) or self._way(buckets[bucket].server) != server:
+            raise ProtocolError(f"an answer for bucket {bucket}, which is none of its")
 
     def _finish(self, operation: Operation) -> None:
         operation.done(None if self._error is None else str(self._error))

@@ -199,18 +199,20 @@ class WorkerStore:
             compressed, payload = self._decompressed(message, run[0], payload)
         if payload is not None and payload.nbytes != end - start:
             raise ProtocolError(f"{payload.nbytes} bytes for {end - start} in {message}")
+        waiting = [(slice_, self.outstanding.get(slice_)) for slice_ in run]
+        for _, operation in waiting:  # all of it is refused, or none
+            if operation is not None and message.has_value != _wants_value(operation):
+                raise ProtocolError(f"{message} for who has asked for a {operation.kind}")
         finished = []
-        for slice_ in run:
+        for slice_, operation in waiting:
             values = None
             if message.has_value and payload is not None:
                 values = payload[slice_.offset - start : slice_.end - start]
                 if compressed is None and self._received is not None:
                     self._received.take(slice_, values)
-            operation = self.outstanding.pop(slice_, None)
             if operation is None:
                 continue
-            if operation.kind == "pull_rows":
-                raise ProtocolError(f"{message} for who has asked for rows")
+            del self.outstanding[slice_]
             if self._encoder is not None and operation.kind == "push":
                 self._encoder.answered(slice_)
             if compressed is not None:
@@ -263,3 +265,10 @@ class WorkerStore:
         operations.update((id(op), op) for op in self.departures.ready_but_waiting())
         self.outstanding.clear()
         return list(operations.values())
+
+
+def _wants_value(operation: Operation) -> Optional[bool]:
+    """Whether an Answer to it comes with a value; None if an Answer is none to it."""
+    if operation.kind == "pull_rows":
+        return None
+    return operation.kind == "pull" or (operation.kind == "push" and operation.want_value)

@@ -19,6 +19,7 @@ from baryon.ps import (
     Client,
     GetState,
     Key,
+    ProtocolError,
     PutState,
     Slice,
     SliceState,
@@ -102,7 +103,11 @@ class States:
         arrays = [np.zeros(shape, dtype) for dtype, shape in spec.arrays]
         for array, start in pieces(arrays):
             payload = first if (array, start) == (0, 0) else self._ask_for(unit, array, start)[1]
-            piece_of(arrays, array, start)[:] = payload
+            place = piece_of(arrays, array, start)
+            if place.nbytes != payload.nbytes:  # NumPy would repeat a single one
+                wrong = f"{payload.nbytes} of {place.nbytes} bytes"
+                raise ProtocolError(f"{wrong} of a state of {unit}")
+            place[:] = payload
         return SliceState(spec, arrays)
 
     def _ask_for(self, unit: Slice, array: int, start: int) -> Tuple[Any, np.ndarray]:

@@ -240,6 +240,7 @@ def reconnecting(job):
     assert ask(old, hello(1)) == wire.Hello(wire.VERSION, 1)
     for message in (wire.Open(0, "sync"), wire.Declare(0, 0, (KEY,))):
         old.send_multipart([wire.DATA.encode(message)])
+    assert ask(old, hello(1)) == wire.Hello(wire.VERSION, 1)  # they have arrived
     return made, worker, old, new
 
 

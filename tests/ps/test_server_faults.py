@@ -9,6 +9,7 @@ import pytest
 import zmq
 
 from baryon.ps import PeerError, ProtocolError, UsageError, dump_optimizer, wire
+from baryon.ps.requests import Request, Requests
 
 from .conftest import LIMIT_S, Outcome, answered, ask
 from .test_server import two_workers
@@ -146,6 +147,37 @@ def test_a_server_that_breaks_the_protocol_is_named(job, answer):
     waiting = first.begin("push", "weight", 1.0)
     first.loop.call(first.client._on_message, 0, [zmq.Frame(answer)])
     assert_fails(first, waiting, ProtocolError, "server 0 sent what it must not")
+
+
+def test_a_server_that_speaks_for_another_is_named(job):
+    """It answers what another was asked."""
+    made = job(num_workers=1, num_servers=2)
+    worker = made.worker(0)
+    worker.key("weight", (4,))
+    place = worker.key("bias", (4,), "float64")
+    (slice_,) = worker.store.key("bias").slices
+    assert (slice_.bucket.index, slice_.bucket.server) == (1, 1)
+    waiting = worker.begin("pull", "bias")
+    frames = [wire.DATA.encode(wire.Answer(0, 1, 0, 1, True)), np.ones(4).tobytes()]
+    worker.loop.call(worker.client._on_message, 0, [*map(zmq.Frame, frames)])
+    assert_fails(worker, waiting, ProtocolError, "server 0 sent what it must not: .* bucket 1")
+    assert not place.any()
+
+
+@pytest.mark.parametrize("answer", [wire.Stored(1), wire.Joined(1), wire.State(1, None)])
+def test_only_who_was_asked_a_question_answers_it(answer):
+    requests = Requests()
+    request = Request(1, lambda serial: wire.PutState(0, serial, 0, 0, 0, 0, SPEC))
+    requests.add(request)
+    for server in (0, 1) if not isinstance(answer, wire.Stored) else (0,):
+        with pytest.raises(ProtocolError, match=f"{type(answer).__name__} number 1, which"):
+            requests.answered(server, answer, None)
+    assert not request.done.is_set()
+    requests.answered(1, wire.Stored(1), None)
+    assert request.done.is_set() and request.answer == wire.Stored(1)
+
+
+SPEC = wire.StateSpec(None, (), 0, {})
 
 
 def test_a_rank_0_that_ends_without_a_first_value_reaches_who_waits_for_it(job):
