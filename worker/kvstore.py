@@ -6,7 +6,7 @@ MXNet's engine runs when the arrays are ready. Nothing blocks, and gradients are
 
 import pickle
 import threading
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import mxnet as mx
 import numpy as np
@@ -22,11 +22,14 @@ from baryon.scheduler import KVSTORE_TYPES
 
 from .arguments import KeyName, first_values, fitting, pairs
 from .collectives import Collectives
+from .drift import Drift
 from .exchange import Exchange, Place
 from .hyper import LiveHyper
+from .module import adapt_modules
 from .session import session
 from .sparse import RowPull, is_sparse, push_rows, rows_of_all, with_row_ids
 from .states import States, check_states, read_states, write_atomically
+from .statistics import average
 from .trainer import adapt
 
 __all__ = ["KVStore", "create"]
@@ -38,6 +41,7 @@ def create(name: str) -> "KVStore":
         known = ", ".join(KVSTORE_TYPES)
         raise UsageError(f"the kvstore type {name!r} is not served; there are {known}")
     adapt(KVStore)
+    adapt_modules(KVStore)
     return KVStore(name)
 
 
@@ -66,6 +70,8 @@ class KVStore(mx.kvstore.KVStore):
             self._store.number,
             on_call=self._track.meet,
         )
+        self._drift = Drift(self._collectives.digests)
+        self._means: Optional[KVStore] = None  # a store for `sync_aux`
         self._places: Dict[KeyName, Place] = {}
         # The last of each key, likely to be the next. A place does not refer to it: both would then
         # wait for the garbage collector, and the store with them, which is closed when they end.
@@ -400,6 +406,34 @@ class KVStore(mx.kvstore.KVStore):
         reset it before it counts on.
         """
         return self._others().allreduce(value, op)
+
+    def sync_aux(self, net: Any) -> None:
+        """Make ``net``'s running statistics (batch normalisation's) the mean over all workers.
+
+        All workers call it, with a Gluon block or a Module, say before a checkpoint or an
+        evaluation: each has statistics of its own data, and no step brings these together.
+        """
+        self._client.raise_if_failed()
+        average(net, self._mean)
+
+    def _mean(self, vector: np.ndarray) -> np.ndarray:
+        """Over all workers that have not ended, by a store without an optimizer."""
+        if self._means is None:
+            self._means = KVStore("dist_sync")
+        total = mx.nd.array(np.append(vector, 1.0), dtype="float64")
+        if vector.size not in self._means._places:
+            self._means.init(vector.size, total)
+        self._means.pushpull(vector.size, total, out=total)
+        sums = total.asnumpy()
+        return sums[:-1] / sums[-1]
+
+    def look_for_drift(self, weights: Callable[[], Dict[str, Any]]) -> None:
+        """Now and then compare ``weights()`` with the other workers', which update their own, too.
+
+        All workers call it, once a step. Raises UsageError if they differ; see drift.py.
+        """
+        if not self._is_async and self.num_workers > 1:
+            self._drift.step(weights)
 
     def _others(self) -> Collectives:
         self._client.raise_if_failed()
