@@ -44,6 +44,11 @@ class Place:
         if incoming.ctypes.data != outgoing.ctypes.data:
             self.incoming = array_over(incoming)
 
+    def fail(self, error: Optional[str]) -> None:
+        """Fail the store, one of whose steps has: by ``error``, or because of the value given."""
+        why = f": {error}" if error else " failed to compute"
+        self.store.fail(UsageError(f"the value given for key {self.key.name!r}{why}"))
+
 
 class Exchange:
     """Sends ``arrays``, receives into ``outs``, or both, either None if not; one array a device.
@@ -136,12 +141,10 @@ class _Step(Operation):
     def done(self, error: Optional[str]) -> None:
         complete(self._completion, error)
 
-    def skipped(self) -> None:
-        # The gradient could not be computed, which the script learns where it reads what depends
-        # on it. The others' round cannot be completed without it.
-        place = self._exchange.place
-        error = UsageError(f"the value given for key {place.key.name!r} failed to compute")
-        place.store.fail(error)
+    def failed(self, error: Optional[str]) -> None:
+        # The script learns of it where it reads what depends on it. The others' round cannot be
+        # completed without it.
+        self._exchange.place.fail(error)
 
 
 def _cast(array: Any, dtype: Any) -> Any:

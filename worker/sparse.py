@@ -106,6 +106,7 @@ class RowPull:
 
     def __init__(self, place: Place, outs: List[Any], row_ids: List[Any], priority: int) -> None:
         key = self._key = place.key
+        self._store = place.store
         for out in outs:
             if not is_sparse(out) or out.shape != key.shape:
                 raise UsageError(
@@ -130,8 +131,11 @@ class RowPull:
         self._done.set()
 
     def wait(self) -> None:
-        """Wait for the rows and put them into the outs; raises PeerError if they never come."""
-        self._done.wait()  # servers see to it that this ends, and so does a link that is lost
+        """Wait for the rows and put them into the outs.
+
+        Raises PeerError if they never come, and WaitTimeout.
+        """
+        self._store.wait(self._done, f"rows of key {self._key.name!r}")
         if self._error is not None:
             raise PeerError(self._error)
         parts = [self._step.values[slice_] for slice_ in self._step.slices if self._ids.size]
@@ -180,9 +184,11 @@ class _Step(RowOperation):
         complete(self._completion, error)
         self._on_done(error)
 
-    def skipped(self) -> None:
-        # What was queued before for the key has failed, of which the store has been told.
-        self._on_done(f"an earlier operation of key {self.key.name!r} has failed")
+    def failed(self, error: Optional[str]) -> None:
+        if error is not None:
+            self._place.fail(error)
+        # Else what was queued before for the key has failed, of which the store has been told.
+        self._on_done(error or f"an earlier operation of key {self.key.name!r} has failed")
 
 
 def _nothing(error: Optional[str]) -> None:
