@@ -20,6 +20,7 @@ from baryon.ps import (
 )
 from baryon.scheduler import KVSTORE_TYPES
 
+from .advice import advice, reader
 from .arguments import KeyName, first_values, fitting, pairs
 from .collectives import Collectives
 from .drift import Drift
@@ -82,6 +83,7 @@ class KVStore(mx.kvstore.KVStore):
         self._first_pushed: Optional[KeyName] = None
         self._updater = None
         self._is_p3 = False
+        self._is_advised = False
 
     def _open(self, has_whole_keys: bool) -> None:
         kind = "sync" if not self._is_async else "async"
@@ -108,6 +110,7 @@ class KVStore(mx.kvstore.KVStore):
 
     @property
     def rank(self) -> int:
+        reader()
         return self._session.credentials.rank
 
     @property
@@ -462,7 +465,7 @@ class KVStore(mx.kvstore.KVStore):
             self._update_hyper(name)
         with self._lock:
             if kind == "push":
-                self._track.push()
+                self._count_push()
             exchange.enqueue(priority)
 
     def _push_rows(self, name: KeyName, arrays: List[Any], priority: int) -> None:
@@ -470,8 +473,16 @@ class KVStore(mx.kvstore.KVStore):
         rows = rows_of_all(place.key, arrays)
         self._update_hyper(name)
         with self._lock:
-            self._track.push()
+            self._count_push()
             push_rows(place, rows, priority)
+
+    def _count_push(self) -> None:
+        self._track.push()
+        if not self._is_advised:
+            self._is_advised = True
+            self._session.say_once(
+                *advice(self._session.credentials, self._compression, self._store.keys)
+            )
 
     def _place(self, name: KeyName) -> Place:
         place = self._places.get(name)
