@@ -6,7 +6,7 @@ MXNet's engine runs when the arrays are ready. Nothing blocks, and gradients are
 
 import pickle
 import threading
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import mxnet as mx
 import numpy as np
@@ -20,13 +20,17 @@ from baryon.ps import (
 )
 from baryon.scheduler import KVSTORE_TYPES
 
+from .advice import advice, reader
 from .arguments import KeyName, first_values, fitting, pairs
 from .collectives import Collectives
+from .drift import Drift
 from .exchange import Exchange, Place
 from .hyper import LiveHyper
+from .module import adapt_modules
 from .session import session
 from .sparse import RowPull, is_sparse, push_rows, rows_of_all, with_row_ids
 from .states import States, check_states, read_states, write_atomically
+from .statistics import average
 from .trainer import adapt
 
 __all__ = ["KVStore", "create"]
@@ -38,6 +42,7 @@ def create(name: str) -> "KVStore":
         known = ", ".join(KVSTORE_TYPES)
         raise UsageError(f"the kvstore type {name!r} is not served; there are {known}")
     adapt(KVStore)
+    adapt_modules(KVStore)
     return KVStore(name)
 
 
@@ -66,6 +71,8 @@ class KVStore(mx.kvstore.KVStore):
             self._store.number,
             on_call=self._track.meet,
         )
+        self._drift = Drift(self._collectives.digests)
+        self._means: Optional[KVStore] = None  # a store for `sync_aux`
         self._places: Dict[KeyName, Place] = {}
         # The last of each key, likely to be the next. A place does not refer to it: both would then
         # wait for the garbage collector, and the store with them, which is closed when they end.
@@ -76,6 +83,7 @@ class KVStore(mx.kvstore.KVStore):
         self._first_pushed: Optional[KeyName] = None
         self._updater = None
         self._is_p3 = False
+        self._is_advised = False
 
     def _open(self, has_whole_keys: bool) -> None:
         kind = "sync" if not self._is_async else "async"
@@ -102,6 +110,7 @@ class KVStore(mx.kvstore.KVStore):
 
     @property
     def rank(self) -> int:
+        reader()
         return self._session.credentials.rank
 
     @property
@@ -401,6 +410,34 @@ class KVStore(mx.kvstore.KVStore):
         """
         return self._others().allreduce(value, op)
 
+    def sync_aux(self, net: Any) -> None:
+        """Make ``net``'s running statistics (batch normalisation's) the mean over all workers.
+
+        All workers call it, with a Gluon block or a Module, say before a checkpoint or an
+        evaluation: each has statistics of its own data, and no step brings these together.
+        """
+        self._client.raise_if_failed()
+        average(net, self._mean)
+
+    def _mean(self, vector: np.ndarray) -> np.ndarray:
+        """Over all workers that have not ended, by a store without an optimizer."""
+        if self._means is None:
+            self._means = KVStore("dist_sync")
+        total = mx.nd.array(np.append(vector, 1.0), dtype="float64")
+        if vector.size not in self._means._places:
+            self._means.init(vector.size, total)
+        self._means.pushpull(vector.size, total, out=total)
+        sums = total.asnumpy()
+        return sums[:-1] / sums[-1]
+
+    def look_for_drift(self, weights: Callable[[], Dict[str, Any]]) -> None:
+        """Now and then compare ``weights()`` with the other workers', which update their own, too.
+
+        All workers call it, once a step. Raises UsageError if they differ; see drift.py.
+        """
+        if not self._is_async and self.num_workers > 1:
+            self._drift.step(weights)
+
     def _others(self) -> Collectives:
         self._client.raise_if_failed()
         return self._collectives
@@ -428,7 +465,7 @@ class KVStore(mx.kvstore.KVStore):
             self._update_hyper(name)
         with self._lock:
             if kind == "push":
-                self._track.push()
+                self._count_push()
             exchange.enqueue(priority)
 
     def _push_rows(self, name: KeyName, arrays: List[Any], priority: int) -> None:
@@ -436,8 +473,16 @@ class KVStore(mx.kvstore.KVStore):
         rows = rows_of_all(place.key, arrays)
         self._update_hyper(name)
         with self._lock:
-            self._track.push()
+            self._count_push()
             push_rows(place, rows, priority)
+
+    def _count_push(self) -> None:
+        self._track.push()
+        if not self._is_advised:
+            self._is_advised = True
+            self._session.say_once(
+                *advice(self._session.credentials, self._compression, self._store.keys)
+            )
 
     def _place(self, name: KeyName) -> Place:
         place = self._places.get(name)

@@ -5,7 +5,7 @@ parameters may be loaded or set after training has begun: Trainer then goes on w
 it does on one machine, to which rank 0's new values go. Trainers on other stores are left alone.
 """
 
-from typing import Any, Type
+from typing import Any, Dict, Type
 
 import mxnet as mx
 
@@ -32,6 +32,20 @@ def adapt(store_class: Type[Any]) -> None:
             self._kvstore = None
         reset(self)
 
+    allreduce = trainer_class._allreduce_grads
+
+    def allreduce_same_weights(self: Any) -> None:
+        if isinstance(self._kvstore, store_class) and not self._update_on_kvstore:
+            self._kvstore.look_for_drift(lambda: _weights_of(self))
+        allreduce(self)
+
+    trainer_class._allreduce_grads = allreduce_same_weights
     trainer_class._check_and_rescale_grad = rescale_live
     trainer_class._reset_kvstore = reset_with_a_new_store
     trainer_class._is_adapted = True
+
+
+def _weights_of(trainer: Any) -> Dict[str, Any]:
+    """Those that it updates and that are there yet, on the first device."""
+    parameters = [p for p in trainer._params if p.grad_req != "null" and p._data is not None]
+    return {parameter.name: parameter.list_data()[0] for parameter in parameters}
