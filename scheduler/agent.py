@@ -8,7 +8,6 @@ which its cluster keeps. Whatever happens to the scheduler, to this process or t
 (processes.py), no task outlives them. Everything runs in the main thread; signals only enqueue.
 """
 
-import functools
 import math
 import os
 import signal
@@ -67,6 +66,7 @@ class _Task:
         self.start = time.monotonic()
         self.oom_kills = count_oom_kills()
         self.code: Optional[int] = None
+        self.was_late = False  # a process of it had to be killed, as `EndProcess` says
         self.seconds = 0.0
         self.open_pipes = 2
         self.finishers: List[Callable[[], None]] = []  # pass on the rest of each pipe
@@ -325,7 +325,17 @@ class Agent:
             return
         # Only a process of that task, whatever the task says; psutil knows if the pid is another's.
         for process in (one for one in task.processes() if one.pid == message.pid):
-            self._reactor.call_later(message.limit_s, functools.partial(_kill, process))
+            self._kill_later(task, process, message.limit_s)
+
+    def _kill_later(self, task: _Task, process: psutil.Process, limit_s: float) -> None:
+        def kill() -> None:
+            if self._suspended_for:  # it cannot end
+                self._kill_later(task, process, limit_s)
+            elif status_of(process) not in (None, psutil.STATUS_ZOMBIE):
+                task.was_late = True
+                _kill(process)
+
+        self._reactor.call_later(limit_s, kill)
 
     def _suspend(self, message: messages.Suspend) -> None:
         # The end of standard input tells when the scheduler has gone, however long it is silent.
@@ -373,7 +383,8 @@ class Agent:
             finish()
             pipe.close()
         oom_kills = count_oom_kills() - task.oom_kills
-        self._uplink.send(messages.Exited(task.slug, task.code, task.seconds, "", oom_kills))
+        how = (task.slug, task.code, task.seconds, "", oom_kills, task.was_late)
+        self._uplink.send(messages.Exited(*how))
 
 
 def _kill(process: psutil.Process) -> None:
