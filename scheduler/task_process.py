@@ -5,7 +5,6 @@ then both may be another's. So nothing here signals a task that has a `code`, an
 to `end` before it reaps.
 """
 
-import functools
 import os
 import signal
 import subprocess
@@ -17,7 +16,13 @@ import psutil
 from baryon.ps import Reactor, Timer
 
 from .messages import TaskSpec
-from .processes import count_oom_kills, descendants, is_any_stopped, signal_process
+from .processes import (
+    count_oom_kills,
+    descendants,
+    is_any_stopped,
+    signal_process,
+    status_of,
+)
 
 __all__ = ["TaskProcess"]
 
@@ -33,14 +38,17 @@ class TaskProcess:
         self.start = time.monotonic()
         self.oom_kills = count_oom_kills()
         self.code: Optional[int] = None
+        self.was_late = False  # one of its processes had to be killed (`kill_process_later`)
         self.seconds = 0.0
         self.open_pipes = 2
         self.finishers: List[Callable[[], None]] = []  # pass on the rest of each pipe
         self._reactor = reactor
         self._kills: List[Timer] = []  # to come
+        self._is_suspended = False
 
     def signal_all(self, signum: int) -> None:
         """Signal the task and all below it, also what has left its process group."""
+        self._is_suspended = signum == signal.SIGSTOP
         for process in self._tree():
             signal_process(process, signum)
         self.signal(signum)
@@ -68,11 +76,20 @@ class TaskProcess:
         self._kills.append(self._reactor.call_later(delay_s, self.kill))
 
     def kill_process_later(self, pid: int, delay_s: float) -> None:
-        """End one process of the task, if ``pid`` is one."""
+        """End one process of the task, if ``pid`` is one and then still runs."""
         for process in self._tree(with_itself=True):
             if process.pid == pid:
-                kill = functools.partial(signal_process, process, signal.SIGKILL)
-                self._kills.append(self._reactor.call_later(delay_s, kill))
+                self._kill_process_later(process, delay_s)
+
+    def _kill_process_later(self, process: psutil.Process, delay_s: float) -> None:
+        def kill() -> None:
+            if self._is_suspended:  # it cannot end
+                self._kill_process_later(process, delay_s)
+            elif status_of(process) not in (None, psutil.STATUS_ZOMBIE):
+                self.was_late = True
+                signal_process(process, signal.SIGKILL)
+
+        self._kills.append(self._reactor.call_later(delay_s, kill))
 
     def end(self) -> None:
         """It has ended and will be reaped: end what it has left in its process group."""
