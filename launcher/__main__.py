@@ -2,6 +2,6 @@
 
 import sys
 
-from . import main
+from baryon.entry import launch
 
-sys.exit(main())
+sys.exit(launch())
