@@ -1,6 +1,7 @@
 """Ctrl-C while a script still imports: a word from each worker, not the inside of some library."""
 
 import sys
+from types import FrameType
 from typing import Any, Optional
 
 __all__ = ["install"]
@@ -21,10 +22,18 @@ def install() -> None:
 def _came_within_import(error: Optional[BaseException]) -> bool:
     """Whether Ctrl-C was, also if some library has made another exception of it."""
     while error is not None:
-        trace = error.__traceback__
-        while isinstance(error, KeyboardInterrupt) and trace is not None:
-            if trace.tb_frame.f_code.co_filename.startswith("<frozen importlib"):
-                return True
-            trace = trace.tb_next
+        if isinstance(error, KeyboardInterrupt):
+            trace = error.__traceback__
+            while trace is not None:
+                if _is_importing(trace.tb_frame):
+                    return True
+                trace = trace.tb_next
         error = error.__cause__ or error.__context__
     return False
+
+
+def _is_importing(frame: FrameType) -> bool:
+    """Whether it is importlib's (Python leaves most of those out), or at the top of some module."""
+    code = frame.f_code
+    is_top = code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__"
+    return is_top or code.co_filename.startswith("<frozen importlib")
