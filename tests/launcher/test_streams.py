@@ -54,8 +54,8 @@ def test_a_full_disk_is_told_of_in_one_line(tmp_path):
 
 def test_a_reader_that_has_gone_ends_it_as_it_ends_others(tmp_path):
     """As with `baryon logs | head`."""
-    code = "from baryon.launcher import _guarded; exit(_guarded('', lambda say: print('x' * 10**7)))"
-    done = shell(f"{sys.executable} -c \"{code}\" | true; exit ${{PIPESTATUS[0]}}", tmp_path)
+    code = "import baryon.launcher as l; exit(l._guarded('', lambda say: print('x' * 10**7)))"
+    done = shell(f'{sys.executable} -c "{code}" | true; exit ${{PIPESTATUS[0]}}', tmp_path)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
