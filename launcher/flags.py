@@ -68,6 +68,7 @@ class Options(argparse.Namespace):
     json: bool = False
 
     given: FrozenSet[str] = frozenset()  # names of the above that are not as by default
+    notes: Tuple[str, ...] = ()  # on those of them that change nothing, for the user
     lines: Tuple[HostLine, ...] = ()  # of the host file, one for each host of the job
 
 

@@ -15,6 +15,7 @@ from baryon.scheduler import Group, Host, Job, Task, place, terminal_sizes
 from .clusters import allocated_hosts
 from .command import Command, read_command
 from .flags import MANAGERS, Options, parse_flags
+from .heeded import look_for_vain_flags
 from .hostfile import HostLine, parse_host_list, parse_hosts
 from .topology import parse_topology
 
@@ -73,8 +74,6 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         faults.append("--sync-dst-dir is empty; name a directory on the hosts, as '~/job'")
     if launcher == "ssh" and options.hostfile is None:
         faults.append("--launcher ssh needs hosts: -H FILE, or -H node1,node2")
-    if launcher != "kubernetes" and options.image is not None:
-        faults.append("--image is for --launcher kubernetes")
     if launcher == "mpi" and options.hostfile is None and not allocated_hosts("mpi", os.environ):
         faults.append(
             "--launcher mpi needs hosts: -H FILE, or an allocation of Slurm, PBS, Grid Engine or "
@@ -82,6 +81,12 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         )
     if launcher in MANAGERS and launcher != "mpi" and options.hostfile is not None:
         faults.append(f"-H is not for --launcher {launcher}, which chooses the hosts itself")
+    if options.json and not (options.dry_run or is_doctor):
+        faults.append("--json is for --dry-run and baryon doctor")
+    notes: List[str] = []
+    is_allocated = launcher == "slurm" and allocated_hosts(launcher, os.environ) > 0
+    look_for_vain_flags(options, launcher, is_allocated, faults, notes)
+    options.notes = tuple(notes)
     devices = _devices(options, faults)
     groups = () if faults else _groups(options.topology, hosts, faults)
     tasks: Tuple[Task, ...] = ()

@@ -7,7 +7,7 @@ its actions into what they say. Everything runs in the thread that calls `run`.
 import os
 import signal
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import zmq
 
@@ -29,6 +29,7 @@ from .cluster import Cluster
 from .console import Console
 from .core import SchedulerCore
 from .credentials import AgentConfig
+from .delivery import Conversations, decode_envelope
 from .job import Job
 from .processes import raise_descriptor_limit
 from .specs import start_tasks
@@ -75,7 +76,7 @@ class _Loop:
         self._is_to_stop = False  # in the eyes of its shell
         self._away_s = 0.0  # for how long this process has been stopped by its shell
         self._core = SchedulerCore(job, self._specs, public_keys, self._now())
-        self._routes: Dict[str, bytes] = {}  # peer -> the ROUTER's name of its last connection
+        self._conversations = Conversations(self._post)
         self._encoded: Optional[Message] = None
         self._frame = zmq.Frame()  # of that message
         self._exit_code = 0
@@ -161,13 +162,21 @@ class _Loop:
         peer = self._authenticator.peer(frames[-1])
         if peer is None:
             return  # cannot happen over CURVE
-        self._routes[peer] = frames[0].bytes
         try:
-            message = messages.CONTROL.decode(frames[-1].buffer)
+            if len(frames) not in (2, 3):
+                raise ProtocolError(f"{len(frames) - 1} frames")
+            route, envelope = frames[0].bytes, decode_envelope(frames[1].buffer)
+            body = frames[2].buffer if len(frames) == 3 else b""
+            is_new = self._conversations.hear(peer, route, envelope, len(body))
+            if not is_new or not body:
+                return
+            message = messages.CONTROL.decode(body)
         except ProtocolError as error:
             self._do([actions.Say(f"{peer} sent something unreadable: {error}")])
             return
         self._do(self._core.on_message(peer, message, self._now()))
+        if not isinstance(message, messages.Output):  # of which there may be many
+            self._conversations.acknowledge(peer)
 
     def _on_signal(self, signum: int, frame: object) -> None:
         if signum in _JOB_CONTROL:
@@ -200,6 +209,7 @@ class _Loop:
             self._do(self._core.on_trouble(trouble, self._now()))
         for host, how in self._cluster.ended():
             self._do(self._core.on_agent_ended(host, how, self._now()))
+        self._conversations.acknowledge_all()
         self._console.look()
 
     # -- actions ------------------------------------------------------------------------------
@@ -207,13 +217,13 @@ class _Loop:
     def _do(self, todo: List[actions.Action]) -> None:
         for action in todo:
             if isinstance(action, actions.Send):
-                self._send(action)
+                self._send(action.peer, action.message)
             elif isinstance(action, actions.Say):
                 self._console.say(action.text)
             elif isinstance(action, actions.Show):
                 self._console.show(action.output)
             elif isinstance(action, actions.ReleaseAgent):
-                self._send(actions.Send(f"agent-{action.host}", messages.Release()))
+                self._send(f"agent-{action.host}", messages.Release())
                 self._cluster.release(action.host)
             elif isinstance(action, actions.Kill):
                 self._cluster.kill(action.lost)
@@ -235,12 +245,20 @@ class _Loop:
         self._away_s += self._now() - begin
         self._do(self._core.on_resume())
 
-    def _send(self, action: actions.Send) -> None:
+    def _send(self, peer: str, message: Message) -> None:
+        frame = self._encode(message)
+        if isinstance(message, messages.Alive):
+            self._conversations.send_now(peer, frame)
+        else:
+            self._conversations.send(peer, frame, len(frame))
+
+    def _post(self, route: bytes, envelope: bytes, frame: Any) -> None:
+        """One that gets lost is sent again when its peer has another connection."""
+        frames = [route, envelope] if frame is None else [route, envelope, frame]
         try:
-            route, frame = self._routes[action.peer], self._encode(action.message)
-            self._socket.send_multipart((route, frame), copy=False)
-        except (KeyError, zmq.ZMQError):
-            pass  # it has gone; its agent, or its silence, will tell
+            self._socket.send_multipart(frames, copy=False)
+        except zmq.ZMQError:
+            pass  # that connection has gone
 
     def _encode(self, message: Message) -> zmq.Frame:
         """Its frame; what goes to many is encoded, and lies in memory, once."""

@@ -1,7 +1,8 @@
 """The control plane's messages: agents and tasks to the scheduler, and back.
 
-One frame each, encoded as the data plane's headers are (ps/wire.py). Who sent one is known from
-its CURVE key, so no message says so. docs/protocol.md has the same for readers.
+One frame each, encoded as the data plane's headers are (ps/wire.py), behind an envelope
+(delivery.py). Who sent one is known from its CURVE key, so no message says so.
+docs/protocol.md has the same for readers.
 """
 
 from typing import Dict, Tuple
@@ -13,6 +14,7 @@ __all__ = [
     "Abort",
     "AgentHello",
     "Alive",
+    "EndProcess",
     "Exited",
     "Failed",
     "Gather",
@@ -23,6 +25,7 @@ __all__ = [
     "MAX_VALUE_NBYTES",
     "Output",
     "Peer",
+    "Position",
     "Release",
     "Resume",
     "Roster",
@@ -115,13 +118,30 @@ class Suspended(Message, frozen=True, tag=True):
 # Agent or task to scheduler, and back
 
 
+class Position(Message, frozen=True):
+    """How far a worker's script is in store number ``store``.
+
+    ``events`` counts what all workers have to do at the same place of the script (initialise a
+    key), ``last`` names the last of them, and ``at`` is where that was. ``now`` is where the worker
+    is. A place is (joins, calls since the last one): pushes to a synchronous store, and meetings.
+    """
+
+    store: int
+    events: int
+    last: str
+    at: Tuple[int, int]
+    now: Tuple[int, int]
+
+
 class Alive(Message, frozen=True, tag=True):
     """Sent regularly; silence means trouble.
 
-    From an agent: ``stopped`` are its tasks of which a process is stopped (SIGSTOP).
+    From an agent: ``stopped`` are its tasks of which a process is stopped (SIGSTOP). From a worker:
+    ``positions`` are those in its stores.
     """
 
     stopped: Tuple[str, ...] = ()
+    positions: Tuple[Position, ...] = ()
 
 
 # Task to scheduler
@@ -146,7 +166,12 @@ class Gather(Message, frozen=True, tag=True):
 
 
 class Gone(Message, frozen=True, tag=True):
-    """The task has nothing more to do with the job, though its process may still run."""
+    """The task has nothing more to do with the job, though its process may still run.
+
+    ``code`` is the exit code that this process will have; 128 + N if signal N will end it.
+    """
+
+    code: int = 0
 
 
 class Failed(Message, frozen=True, tag=True):
@@ -168,6 +193,15 @@ class StopTasks(Message, frozen=True, tag=True):
     role: str
     signal: int
     grace_s: float
+
+
+class EndProcess(Message, frozen=True, tag=True):
+    """Process ``pid`` of ``task`` has nothing more to do: SIGKILL if it is not gone ``limit_s``
+    from now, alone, since the task's command may go on."""
+
+    task: str
+    pid: int
+    limit_s: float
 
 
 class Release(Message, frozen=True, tag=True):
@@ -228,6 +262,7 @@ CONTROL = Codec(
         Gone,
         StartTasks,
         StopTasks,
+        EndProcess,
         Release,
         Suspend,
         Suspended,
