@@ -2,6 +2,6 @@
 
 import sys
 
-from baryon.entry import launch
+from . import main
 
-sys.exit(launch())
+sys.exit(main())

@@ -51,6 +51,7 @@ _HOOK = _PACKAGE / "worker" / "hook"
 # page, with the next message (mallopt(3)). With these it keeps them: TCP is twice as fast.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 _PIPE_READS = 16  # of 64 KiB: as much as a pipe holds (pipe(7)) unless somebody enlarged it
+_AWAKE_S = 5.0  # to end in, at most, after a suspension that it fell into
 _DRAIN_S = 1.0  # for the last output of a task whose pipe something else still holds
 
 
@@ -317,7 +318,7 @@ class Agent:
             task.signal(message.signal)
             # A stopped process acts on a signal only when it goes on.
             task.signal(signal.SIGCONT)
-            self._reactor.call_later(message.grace_s, task.kill)
+            self._call_later(message.grace_s, task.kill)
 
     def _end_process(self, message: messages.EndProcess) -> None:
         task = self._tasks.get(message.task)
@@ -325,7 +326,18 @@ class Agent:
             return
         # Only a process of that task, whatever the task says; psutil knows if the pid is another's.
         for process in (one for one in task.processes() if one.pid == message.pid):
-            self._reactor.call_later(message.limit_s, functools.partial(_kill, process))
+            self._call_later(message.limit_s, functools.partial(_kill, process))
+
+    def _call_later(self, delay_s: float, kill: Callable[[], object]) -> None:
+        """Nothing is given up while it is suspended."""
+
+        def due() -> None:
+            if self._suspended_for:
+                self._call_later(_AWAKE_S, kill)
+            else:
+                kill()
+
+        self._reactor.call_later(delay_s, due)
 
     def _suspend(self, message: messages.Suspend) -> None:
         # The end of standard input tells when the scheduler has gone, however long it is silent.
