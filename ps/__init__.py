@@ -14,6 +14,7 @@ from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeo
 from .outbox import Outbox
 from .reactor import Reactor, Timer
 from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server, token_of
+from .waits import wait_awake
 from .wire import Codec, GetState, Message, Multipliers, Open, PutState, StateSpec
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ __all__ = [
     "token_of",
     "unflatten",
     "union",
+    "wait_awake",
 ]
 
 _LATER = {

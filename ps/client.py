@@ -37,6 +37,7 @@ from .requests import Request, Requests
 from .security import KeyPair
 from .staging import WorkerStore
 from .store_client import StoreClient
+from .waits import wait_awake
 from .window import Window
 
 __all__ = ["Client"]
@@ -196,7 +197,7 @@ class Client:
         limit_s = self._timeout_s if limit_s is None else limit_s
         idle = threading.Event()
         self._reactor.post(self._call_when_idle, idle)
-        if not idle.wait(limit_s):
+        if not wait_awake(idle, limit_s):
             count = self._unfinished
             raise WaitTimeout(f"{count} operations were not answered in {limit_s:.0f} s")
         self.raise_if_failed()
@@ -208,7 +209,7 @@ class Client:
         what is waited for may have to wait for others itself.
         """
         seen = -1
-        while not done.wait(self._timeout_s):
+        while not wait_awake(done, self._timeout_s):
             if self._num_finished == seen:
                 raise WaitTimeout(f"waited {2 * self._timeout_s:.0f} s for {what}; see --timeout")
             seen = self._num_finished
@@ -226,7 +227,7 @@ class Client:
         """
         request = Request(owner, message, payload)
         self._reactor.post(self._ask, request)
-        if not request.done.wait(self._timeout_s):
+        if not wait_awake(request.done, self._timeout_s):
             raise WaitTimeout(f"server {owner} did not answer in {self._timeout_s:.0f} s")
         self.raise_if_failed()
         if isinstance(request.answer, wire.State) and request.answer.error:
@@ -261,7 +262,7 @@ class Client:
         """`join`, when nothing is under way any more, and wait for all. Raises as `drain`."""
         self.drain()
         for request in self.join(store, lambda: None):
-            if not request.done.wait(self._timeout_s):
+            if not wait_awake(request.done, self._timeout_s):
                 raise WaitTimeout(
                     f"waited {self._timeout_s:.0f} s for other workers to join; see --timeout"
                 )

@@ -35,12 +35,14 @@ from .stalls import StallWatch
 from .store import Payload, Reply, Store
 from .sync_store import SyncStore
 from .transfers import Transfers
+from .waits import AwakeClock
 
 __all__ = ["Server"]
 
 log = logging.getLogger("baryon.server")
 
 _STALL_WARNING_S = 60.0
+_LOOK_S = 1.0  # how often
 _BATCH = 128  # answers that go as one message
 _PAYLOAD = (wire.Init, wire.Push)  # in a frame, or in the memory of a host
 _FRAMED = (wire.PutState, wire.PushRows, wire.PullRows)  # always in a frame
@@ -128,7 +130,8 @@ class Server:
             self._relay = Relay(above, self._send, self._accepted_above)
             above.when_failed(lambda error: self._fail(str(error), is_told=True))
         self._reactor.receive(self._socket, self._on_message)
-        self._reactor.call_every(1.0, self._look_for_stalls)
+        self._clock = AwakeClock(_LOOK_S, time.monotonic())
+        self._reactor.call_every(_LOOK_S, self._look_for_stalls)
 
     def worker_left(self, rank: int) -> None:
         """Stop waiting for a worker that has ended well; what this completes is answered."""
@@ -525,7 +528,7 @@ class Server:
     def _look_for_stalls(self) -> None:
         if self._failure is not None:
             return
-        now = time.monotonic()
+        now = self._clock.look(time.monotonic())
         waits = [wait for store in self._stores.values() for wait in store.waits()]
         for stall in self._stalls.observe(waits, now):
             if stall.is_fatal:

@@ -5,6 +5,7 @@ then both may be another's. So nothing here signals a task that has a `code`, an
 to `end` before it reaps.
 """
 
+import functools
 import os
 import signal
 import subprocess
@@ -25,6 +26,8 @@ from .processes import (
 )
 
 __all__ = ["TaskProcess"]
+
+_AWAKE_S = 5.0  # for a task that was suspended to do what it is late with
 
 
 class TaskProcess:
@@ -73,23 +76,30 @@ class TaskProcess:
             signal_process(process, signal.SIGKILL)
 
     def kill_later(self, delay_s: float) -> None:
-        self._kills.append(self._reactor.call_later(delay_s, self.kill))
+        self._call_later(delay_s, self.kill)
 
     def kill_process_later(self, pid: int, delay_s: float) -> None:
         """End one process of the task, if ``pid`` is one and then still runs."""
+
         for process in self._tree(with_itself=True):
             if process.pid == pid:
-                self._kill_process_later(process, delay_s)
+                self._call_later(delay_s, functools.partial(self._kill_if_late, process))
 
-    def _kill_process_later(self, process: psutil.Process, delay_s: float) -> None:
-        def kill() -> None:
-            if self._is_suspended:  # it cannot end
-                self._kill_process_later(process, delay_s)
-            elif status_of(process) not in (None, psutil.STATUS_ZOMBIE):
-                self.was_late = True
-                signal_process(process, signal.SIGKILL)
+    def _kill_if_late(self, process: psutil.Process) -> None:
+        if status_of(process) not in (None, psutil.STATUS_ZOMBIE):
+            self.was_late = True
+            signal_process(process, signal.SIGKILL)
 
-        self._kills.append(self._reactor.call_later(delay_s, kill))
+    def _call_later(self, delay_s: float, kill: Callable[[], None]) -> None:
+        """Nothing is given up while it is suspended."""
+
+        def due() -> None:
+            if self._is_suspended:
+                self._call_later(_AWAKE_S, kill)
+            else:
+                kill()
+
+        self._kills.append(self._reactor.call_later(delay_s, due))
 
     def end(self) -> None:
         """It has ended and will be reaped: end what it has left in its process group."""
