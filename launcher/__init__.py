@@ -15,6 +15,7 @@ import msgspec
 from baryon.ps import BaryonError, UsageError
 from baryon.scheduler import Job, run
 
+from . import installation
 from .clusters import prepare, preview
 from .flags import Options, parse_command
 from .log_directory import LogDirectory
@@ -44,7 +45,7 @@ def _launch(argv: List[str], say: Say) -> int:
     if options.dry_run:
         from .dry_run import show  # its libraries take longer than all else
 
-        show(job, preview(job, options))
+        show(job, preview(job, options), options.json)
         return 0
     if not options.detach:
         return _run(job, options, say)
@@ -85,8 +86,11 @@ def _run(
 
 def _command(argv: List[str]) -> int:
     if argv[:1] == ["doctor"]:
-        from .doctor import examine  # as above
-
+        try:
+            from .doctor import examine  # as above
+        except ImportError as error:
+            lines = [f"{fault}; {remedy}" for fault, remedy in installation.faults()]
+            raise UsageError("\n".join(lines) or str(error)) from error
         return examine(*parse_doctor(argv[1:]))
     options = parse_command(argv)
     from . import jobs

@@ -37,8 +37,11 @@ def parse(argv: List[str]) -> Tuple[Job, Options]:
 def parse_doctor(argv: List[str]) -> Tuple[Job, Options]:
     """The same for ``baryon doctor``, which needs neither -n nor a command."""
     options = parse_flags(argv, is_doctor=True)
-    if options.hostfile is None:
-        raise UsageError("name the hosts to look at: baryon doctor -H FILE")
+    if options.launcher not in (None, "local", "ssh"):
+        raise UsageError(
+            "the doctor looks at hosts over ssh (-H FILE) or at this machine; for "
+            f"{options.launcher} there is launch.py --dry-run"
+        )
     return _job(options, is_doctor=True)
 
 

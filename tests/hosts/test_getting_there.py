@@ -169,6 +169,27 @@ def test_script_that_is_not_there(cluster: SshCluster, hide: object) -> None:
     assert "ran" not in run.out
 
 
+def test_commands_that_hosts_cannot_run_are_not_begun(cluster: SshCluster) -> None:
+    """Neither what is copied, nor a Python that could not import mxnet."""
+    cluster.script("print('ran')", "train.py")
+    cluster.script("#!/no/such/zsh\n", "zsh").chmod(0o755)
+    cluster.script(f'#!/bin/sh\nexec {sys.executable} -IS "$@"\n', "python3").chmod(0o755)
+    for flags, words in (
+        (["--sync-dst-dir", "~/x", "python3.99 train.py"], "python3.99 is not on PATH in a login"),
+        (["--sync-dst-dir", "~/x", "./zsh"], "there is no /no/such/zsh; only what is below"),
+        (["./zsh"], "./zsh is to be run by /no/such/zsh, which is not there"),
+        (["./python3", "train.py"], "./python3, which is to run the script, has no mxnet; leave"),
+    ):
+        run = cluster.run("-n", 2, *flags, code=1)
+        assert f"node1, node2: {words}" in run.err.replace(f"{cluster.cwd}/", ""), run.err
+        assert "ran" not in run.out
+
+
+def test_a_port_that_was_meant_as_slots(cluster: SshCluster) -> None:
+    run = cluster.run("-n", 1, "-H", "node1:2,", cluster.script(""), code=1)
+    assert "in node1:2 that is a port: for 2 workers, write 'node1 slots=2' into a h" in run.err
+
+
 def test_nothing_secret_is_seen_on_a_host(cluster: SshCluster) -> None:
     """Neither in command lines nor in environments, by whoever may list processes there."""
     script = cluster.script(STORE + "print('READY', flush=True)\nimport signal; signal.pause()\n")
