@@ -22,7 +22,18 @@ __all__ = ["Console", "terminal_sizes"]
 _MAX_WAITING_NBYTES = 64 << 20
 _MAX_AT_ONCE = 256  # pieces, before bars are drawn again
 
+_PAUSE_S = 1.0
+
+
+class _Pause:
+    """Asks the thread to wipe the bars away."""
+
+    def __init__(self) -> None:
+        self.is_done = threading.Event()
+
+
 _Piece = Union[Output, Said]
+_Queue = queue.SimpleQueue  # of pieces and pauses; None at the end
 
 
 class Console:
@@ -38,7 +49,7 @@ class Console:
         self._put_nbytes = 0
         self._written_nbytes = 0  # counted by the writer's thread alone
         self._left_out = 0
-        self._pieces: queue.SimpleQueue[Optional[_Piece]] = queue.SimpleQueue()
+        self._pieces: _Queue[Union[_Piece, _Pause, None]] = _Queue()
         names = {task.slug: task.name for task in job.tasks}
         writer = _Writer(names, self._pieces, self._written, on_broken_pipe)
         self._thread = threading.Thread(target=writer.run, name="baryon-console", daemon=True)
@@ -59,6 +70,12 @@ class Console:
     def say(self, text: str) -> None:
         """Tell the user something on standard error."""
         self._put(Said(text))
+
+    def pause(self) -> None:
+        """Leave the terminal to others for a while: wipe the bars away, until more is written."""
+        pause = _Pause()
+        self._pieces.put(pause)
+        pause.is_done.wait(_PAUSE_S)  # it may be stuck in a write
 
     def look(self) -> None:
         """Say what is wrong with the log files, if anything is new. Call now and then."""
@@ -90,7 +107,7 @@ class _Writer:
     def __init__(
         self,
         names: Dict[str, str],
-        pieces: "queue.SimpleQueue[Optional[_Piece]]",
+        pieces: "_Queue[Union[_Piece, _Pause, None]]",
         on_written: Callable[[int], None],
         on_broken_pipe: Callable[[], None],
     ) -> None:
@@ -110,12 +127,15 @@ class _Writer:
             while len(pieces) < _MAX_AT_ONCE and not self._pieces.empty():
                 pieces.append(self._pieces.get())
             is_over = pieces[-1] is None
-            todo = [piece for piece in pieces if piece is not None]
+            todo = [piece for piece in pieces if isinstance(piece, (Output, Said))]
+            pauses = [piece for piece in pieces if isinstance(piece, _Pause)]
             out, err = self._streams
             self._write(self._screen.write(todo, (_size_in_front(out), _size_in_front(err))))
-            if is_over:
+            if is_over or pauses:
                 self._write(self._screen.clear())
             self._on_written(sum(map(_nbytes, todo)))
+            for pause in pauses:
+                pause.is_done.set()
 
     def _write(self, chunks: List[Chunk]) -> None:
         for chunk in chunks:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import Iterator, List
 
 import pytest
@@ -27,8 +28,18 @@ PROBLEMS = {
 }
 """By marker: what says why its tests cannot run here."""
 
+REAL = ("jobs", "native", *PROBLEMS)
+"""Markers of tests that take real processes and seconds each; all others are quick."""
+
+JOBS = Path(__file__).parent / "jobs"
+
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    for item in items:
+        if JOBS in item.path.parents:
+            item.add_marker("jobs")
+        if not any(map(item.get_closest_marker, REAL)):
+            item.add_marker("quick")
     for marker, problems in PROBLEMS.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and "CI" not in os.environ:

@@ -58,8 +58,13 @@ class KVStore(mx.kvstore.KVStore):
         self._session = session()
         self._compression: Optional[Compression] = None
         self._open(has_whole_keys=False)
+        self._track = self._session.track(self._store.number, self._is_async)
         self._collectives = Collectives(
-            self._session.control, self.rank, self.num_workers, self._store.number
+            self._session.control,
+            self.rank,
+            self.num_workers,
+            self._store.number,
+            on_call=self._track.meet,
         )
         self._places: Dict[KeyName, Place] = {}
         # The last of each key, likely to be the next. A place does not refer to it: both would then
@@ -128,6 +133,7 @@ class KVStore(mx.kvstore.KVStore):
         for name, array in first_values(key, value):
             declared = self._store.declare(name, array.shape, np.dtype(array.dtype).name)
             self._places[name] = Place(self._store, declared)
+            self._track.event(f"initialised key {name!r}")
             if self.rank == 0:
                 dense = array.tostype("default") if is_sparse(array) else array
                 self._exchange("init", name, [dense], None, 0)
@@ -151,7 +157,7 @@ class KVStore(mx.kvstore.KVStore):
     def pull(
         self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True
     ) -> None:
-        """Copy each key's value, as of this worker's last push, to ``out``.
+        """Copy each key's value, as of this worker's last push, to ``out``, cast to its dtype.
 
         To row_sparse arrays all rows are pulled as by `row_sparse_pull`, unless ``ignore_sparse``:
         then these are left as they are.
@@ -191,8 +197,8 @@ class KVStore(mx.kvstore.KVStore):
 
         ``out`` is a row_sparse array or a list of them, ``row_ids`` an array of any shape and
         numeric dtype for all of them or a list with one for each; lists of keys go with lists of
-        such. A row may be named more than once, in any order. Waits until the rows are there.
-        Raises UsageError for rows that a key has not.
+        such. A row may be named more than once, in any order. Waits until the rows are there, cast
+        to the dtype of ``out``. Raises UsageError for rows that a key has not.
         """
         self._client.raise_if_failed()
         if out is None or row_ids is None:
@@ -221,6 +227,7 @@ class KVStore(mx.kvstore.KVStore):
                 "without update_on_kvstore=False, or set_optimizer"
             )
         self._client.raise_if_failed()
+        self._track.join()
         self._store.wait_for_others()
         for name, place in self._places.items():
             if place.outs:
@@ -356,6 +363,10 @@ class KVStore(mx.kvstore.KVStore):
             self._client.drain()
             self._store.set_hyper(*change)
 
+    def replaced(self) -> None:
+        """Take note that a Trainer, whose parameters have been set, goes on with a new store."""
+        self._track.event("set or loaded a Trainer's parameters")
+
     # -- the other workers --------------------------------------------------------------------
     # These wait until all workers that have not ended make the same call. A value is None, a bool,
     # number, str, bytes, list, tuple, dict or set, a dense array of NumPy or MXNet, or made of
@@ -409,13 +420,15 @@ class KVStore(mx.kvstore.KVStore):
         exchange = self._exchanges.get(name)
         if exchange is None or not exchange.is_for(kind, arrays, outs):
             arrays = None if arrays is None else fitting(place.key, arrays)
-            outs = None if outs is None else fitting(place.key, outs)
+            outs = None if outs is None else fitting(place.key, outs, is_cast=True)
             exchange = self._exchanges[name] = Exchange(kind, place, arrays, outs)
         if outs is not None:
             place.outs = outs
         if kind == "push":
             self._update_hyper(name)
         with self._lock:
+            if kind == "push":
+                self._track.push()
             exchange.enqueue(priority)
 
     def _push_rows(self, name: KeyName, arrays: List[Any], priority: int) -> None:
@@ -423,12 +436,16 @@ class KVStore(mx.kvstore.KVStore):
         rows = rows_of_all(place.key, arrays)
         self._update_hyper(name)
         with self._lock:
+            self._track.push()
             push_rows(place, rows, priority)
 
     def _place(self, name: KeyName) -> Place:
         place = self._places.get(name)
         if place is None:
-            raise UsageError(f"key {name!r} has not been initialised; call init or broadcast first")
+            raise UsageError(
+                f"key {name!r} has not been initialised; call init or broadcast first, on all "
+                "workers"
+            )
         return place
 
     # -- what it does not do yet --------------------------------------------------------------

@@ -27,6 +27,7 @@ def adapt(store_class: Type[Any]) -> None:
 
     def reset_with_a_new_store(self: Any) -> None:
         if isinstance(self._kvstore, store_class):
+            self._kvstore.replaced()
             self._kvstore_params["kvstore"] = self._kvstore.type
             self._kvstore = None
         reset(self)

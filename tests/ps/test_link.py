@@ -12,8 +12,8 @@ from baryon.ps import PeerError, UsageError, dialer, dump_optimizer, wire
 from baryon.ps.client import _Setting
 from baryon.ps.compression import CODECS, compression_of
 
+from ..proxy import Proxy
 from .conftest import LIMIT_S, Job, answered, ask
-from .proxy import Proxy
 
 ROUNDS = 6
 KEYS = {"w": ((30, 20), "float32"), "b": ((7,), "float32"), "d": ((400,), "float64")}
