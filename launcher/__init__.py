@@ -13,10 +13,10 @@ from typing import Callable, List, Optional
 import msgspec
 
 from baryon.ps import BaryonError, UsageError
-from baryon.scheduler import Job, run
+from baryon.scheduler import Cluster, Job, run
 
 from . import installation
-from .clusters import prepare, preview
+from .clusters import finish, prepare, preview
 from .flags import Options, parse_command
 from .log_directory import LogDirectory
 from .options import parse, parse_doctor
@@ -75,6 +75,9 @@ def _run(
             if attempt or not has_directory:
                 stack.enter_context(LogDirectory(again.log_dir, say))
             outcome = run(prepared, cluster, functools.partial(on_taken, again))
+            left_code = _finish(prepared, options, cluster, say)
+        if not outcome.exit_code and left_code:
+            return left_code
         if attempt == options.resubmit or not outcome.was_interrupted:
             return outcome.exit_code
         attempt += 1
@@ -82,6 +85,15 @@ def _run(
         again = msgspec.structs.replace(
             job, id=f"{job.id}.{attempt}", log_dir=f"{job.log_dir}.{attempt}"
         )
+
+
+def _finish(job: Job, options: Options, cluster: Cluster, say: Say) -> int:
+    """Do what is left when the job is over; returns the exit code of that."""
+    try:
+        return 0 if finish(job, options, cluster, say) else 1
+    except KeyboardInterrupt:
+        say("error: interrupted; results were not all fetched")
+        return 128 + signal.SIGINT
 
 
 def _command(argv: List[str]) -> int:
