@@ -23,7 +23,8 @@ __all__ = ["Rise", "RisingStore"]
 
 
 class Rise(NamedTuple):
-    """What goes up to the servers above, ``kind`` as an Operation's; ``round`` of a push.
+    """What goes up to the servers above, ``kind`` as an Operation's; ``round`` and ``version`` of a
+    push.
 
     ``rows`` are those of "push_rows", ``ids`` those of "pull_rows".
     """
@@ -33,6 +34,7 @@ class Rise(NamedTuple):
     round: int
     rows: Optional[Rows] = None
     ids: Optional[np.ndarray] = None
+    version: Optional[int] = None
 
 
 class RisingStore(SyncStore):
@@ -156,4 +158,5 @@ class RisingStore(SyncStore):
         ids: Optional[np.ndarray] = None,
     ) -> None:
         slot.above = kind
-        self.rising.append(Rise(kind, slot.slice, slot.round + 1, rows, ids))
+        version = slot.version if kind in ("push", "push_rows") else None
+        self.rising.append(Rise(kind, slot.slice, slot.round + 1, rows, ids, version))

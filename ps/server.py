@@ -357,7 +357,7 @@ class Server:
         store = self._store(m)
         where = m.bucket, m.first, m.count
         payload = store.contribution(child, *where, payload, m.is_compressed)
-        return store.push(child, m.bucket, m.first, m.count, m.round, m.want_value, payload)
+        return store.push(child, *where, m.round, m.want_value, payload, m.version)
 
     def _pull(self, child: int, message: wire.Pull) -> List[Reply]:
         m = message
@@ -365,7 +365,8 @@ class Server:
 
     def _push_rows(self, child: int, message: wire.PushRows, payload: np.ndarray) -> List[Reply]:
         m = message
-        return self._store(m).push_rows(child, m.bucket, m.position, m.round, payload)
+        store = self._store(m)
+        return store.push_rows(child, m.bucket, m.position, m.round, payload, m.version)
 
     def _pull_rows(self, child: int, message: wire.PullRows, payload: np.ndarray) -> List[Reply]:
         return self._store(message).pull_rows(child, message.bucket, message.position, payload)
@@ -373,11 +374,14 @@ class Server:
     def _set_optimizer(self, child: int, message: wire.SetOptimizer) -> List[Reply]:
         store = self._store(message)
         self._check_first(child, store, "sent an optimizer; only rank 0's counts")
+        is_new = store.is_new_setting(message.serial)
+        if is_new:
+            store.begin_versions()
         if self._relay is not None:
-            self._relay.set(message, store.is_new_setting(message.serial))
+            self._relay.set(message, is_new)
             return []
         replies: List[Reply] = []
-        if store.is_new_setting(message.serial):
+        if is_new:
             if message.has_code and self._authenticator is None:
                 raise UsageError(
                     "the optimizer is a class of the script's own, whose code servers take over "
@@ -395,16 +399,19 @@ class Server:
         store = self._store(message)
         wrong = "changed an optimizer that is not its own"
         self._check_first(child, store, wrong)
-        if self._relay is not None:
-            self._relay.set(message, store.is_new_setting(message.serial))
-            return []
-        update = store.update
-        if not isinstance(update, SliceUpdater):
+        update, m = store.update, message
+        if self._relay is None and not isinstance(update, SliceUpdater):
             raise ProtocolError(f"{self._children.name(child)} {wrong}")
-        if store.is_new_setting(message.serial):
-            multipliers = {"lr_mult": dict(message.lr_mult), "wd_mult": dict(message.wd_mult)}
-            update.set({**message.scalars, **multipliers})
-        self._reply(child, wire.Accepted(message.store, message.serial))
+        is_new = store.is_new_setting(m.serial)
+        if is_new:
+            store.next_version(m.version, m.oldest)
+        if self._relay is not None:
+            self._relay.set(m, is_new)
+            return []
+        if is_new:
+            assert isinstance(update, SliceUpdater)
+            update.set(m)
+        self._reply(child, wire.Accepted(m.store, m.serial))
         return []
 
     def _set_compression(self, child: int, message: wire.SetCompression) -> List[Reply]:
