@@ -4,6 +4,7 @@
 jobs that were detached.
 """
 
+import contextlib
 import functools
 import signal
 import sys
@@ -16,6 +17,7 @@ from baryon.scheduler import Job, run
 
 from .clusters import prepare, preview
 from .flags import Options, parse_command
+from .log_directory import LogDirectory
 from .options import parse, parse_doctor
 
 __all__ = ["baryon", "main"]
@@ -37,6 +39,8 @@ def baryon(argv: Optional[List[str]] = None) -> int:
 
 def _launch(argv: List[str], say: Say) -> int:
     job, options = parse(argv)
+    for note in options.notes:
+        say(f"note: {note}")
     if options.dry_run:
         from .dry_run import show  # its libraries take longer than all else
 
@@ -46,10 +50,13 @@ def _launch(argv: List[str], say: Say) -> int:
         return _run(job, options, say)
     from .detach import detach
 
-    return detach(
-        job,
-        lambda job, on_taken: _guarded("launch.py", lambda say: _run(job, options, say, on_taken)),
-    )
+    with LogDirectory(job.log_dir, say):
+        return detach(
+            job,
+            lambda job, on_taken: _guarded(
+                "launch.py", lambda say: _run(job, options, say, on_taken, has_directory=True)
+            ),
+        )
 
 
 def _run(
@@ -57,11 +64,16 @@ def _run(
     options: Options,
     say: Say,
     on_taken: Callable[[Job, str], None] = lambda job, name: None,
+    has_directory: bool = False,
 ) -> int:
+    """Run the job, as often as it is to be submitted; ``has_directory`` of the first time."""
     again, attempt = job, 0
     while True:
         prepared, cluster = prepare(again, options, say)
-        outcome = run(prepared, cluster, functools.partial(on_taken, again))
+        with contextlib.ExitStack() as stack:
+            if attempt or not has_directory:
+                stack.enter_context(LogDirectory(again.log_dir, say))
+            outcome = run(prepared, cluster, functools.partial(on_taken, again))
         if attempt == options.resubmit or not outcome.was_interrupted:
             return outcome.exit_code
         attempt += 1

@@ -17,7 +17,7 @@ import msgspec
 from baryon.ps import UsageError
 from baryon.scheduler import Job
 
-from .records import Record, load_all, record_of, remove_old, save
+from .records import Record, record_of, remove_old, save
 
 __all__ = ["detach"]
 
@@ -29,16 +29,12 @@ def detach(job: Job, run: Callable[[Job, OnTaken], int]) -> int:
     """Have ``run(job, on_taken)`` run the job behind; it returns the exit code, and never raises.
 
     In front, returns 0 once ``on_taken`` was called, with the job's name on standard output, or the
-    job's exit code if it ends before that. Behind, returns the exit code. Raises UsageError if the
-    output cannot be kept.
+    job's exit code if it ends before that. Behind, returns the exit code. The log directory exists.
+    Raises UsageError if the output cannot be kept there.
     """
     record = record_of(job)
-    for other in load_all():
-        if other.output == record.output and other.process() is not None:
-            raise UsageError(f"job {other.job} writes to {job.log_dir}; choose another --log-dir")
     remove_old()
     try:
-        os.makedirs(job.log_dir, exist_ok=True)
         output = os.open(record.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
     except OSError as error:
         raise UsageError(f"{record.output}: {error.strerror}; choose another --log-dir") from error
@@ -53,7 +49,8 @@ def detach(job: Job, run: Callable[[Job, OnTaken], int]) -> int:
         return _wait(child, news, record)
     os.close(news)
     _go_behind(output)
-    return _run(msgspec.structs.replace(job, is_terminal=False), run, tell)
+    job = msgspec.structs.replace(job, is_terminal=False, columns=0, rows=0)
+    return _run(job, run, tell)
 
 
 def _wait(child: int, news: int, record: Record) -> int:

@@ -22,6 +22,7 @@ __all__ = ["HostLine", "expanded", "parse_host_list", "parse_hosts"]
 
 _MAX_HOSTS = 10_000
 _MAX_SLOTS = 10_000
+_MOST_FAULTS = 10  # of a file; with more, it is another kind of file
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _USER = re.compile(r"(?!-)[A-Za-z0-9_.+$\\@-]+")
 _GPU = re.compile(r"[0-9]{1,4}|(?:GPU|MIG)-[A-Za-z0-9/-]+")
@@ -57,6 +58,9 @@ def parse_hosts(text: str, source: str) -> Tuple[HostLine, ...]:
         words = [(f"{source}:{number}:{word.start() + 1}", word.group()) for word in found]
         if words:
             listing.add(words)
+    if len(listing.faults) > _MOST_FAULTS:
+        more = len(listing.faults) - _MOST_FAULTS
+        listing.faults[_MOST_FAULTS:] = [f"{source}: and {more} more faults; is it a host file?"]
     return listing.hosts(f"{source}: no host is listed; write one name a line")
 
 

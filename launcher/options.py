@@ -5,16 +5,17 @@ Every fault is collected before anything is said, so that one run shows them all
 
 import os
 import re
-import shutil
 import sys
 import time
 from typing import Dict, List, Mapping, Optional, Tuple
 
 from baryon.ps import UsageError
-from baryon.scheduler import Group, Host, Job, Task, place
+from baryon.scheduler import Group, Host, Job, Task, place, terminal_sizes
 
 from .clusters import allocated_hosts
+from .command import Command, read_command
 from .flags import MANAGERS, Options, parse_flags
+from .heeded import look_for_vain_flags
 from .hostfile import HostLine, parse_host_list, parse_hosts
 from .topology import parse_topology
 
@@ -44,20 +45,27 @@ def parse_doctor(argv: List[str]) -> Tuple[Job, Options]:
 def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
     faults: List[str] = []
     launcher = options.launcher or ("local" if options.hostfile is None else "ssh")
+    if options.hostfile is not None and _is_script(options.hostfile):  # then nothing else is right
+        raise UsageError(
+            f"-H {options.hostfile}: that is a script, no host file; name the hosts, and then the "
+            f"command: launch.py -n 2 -H node1,node2 {options.hostfile}"
+        )
     hosts = _hosts(options, launcher, faults)
     job_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     env = _variables(options.env, "=", "--env", faults, inherit=True)
-    env_server = _variables(options.env_server, ":", "--env-server", faults)
-    env_worker = _variables(options.env_worker, ":", "--env-worker", faults)
+    env_server = _variables(options.env_server, "=:", "--env-server", faults)
+    env_worker = _variables(options.env_worker, "=:", "--env-worker", faults)
     if launcher != "local":
         env = {**_passed_on(os.environ), **env}
     workdir = options.workdir if launcher == "kubernetes" else None
     is_here = workdir is None and (launcher != "ssh" or options.sync_dst_dir is not None)
-    command = () if is_doctor and not options.command else _command(options, is_here, faults)
+    command, is_copied = Command(), options.sync_dst_dir is not None
+    if not is_doctor or options.command or options.module is not None:
+        command = read_command(options.command, options.module, is_here, is_copied, faults)
     _check_numbers(options, launcher, faults)
     for what, text in [
         ("working directory", os.getcwd()),
-        *(("argument", word) for word in command),
+        *(("argument", word) for word in command.words),
         *((f"value of --env {name}", value) for name, value in env.items()),
     ]:
         if not _is_utf8(text):
@@ -66,8 +74,6 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         faults.append("--sync-dst-dir is empty; name a directory on the hosts, as '~/job'")
     if launcher == "ssh" and options.hostfile is None:
         faults.append("--launcher ssh needs hosts: -H FILE, or -H node1,node2")
-    if launcher != "kubernetes" and options.image is not None:
-        faults.append("--image is for --launcher kubernetes")
     if launcher == "mpi" and options.hostfile is None and not allocated_hosts("mpi", os.environ):
         faults.append(
             "--launcher mpi needs hosts: -H FILE, or an allocation of Slurm, PBS, Grid Engine or "
@@ -75,6 +81,12 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         )
     if launcher in MANAGERS and launcher != "mpi" and options.hostfile is not None:
         faults.append(f"-H is not for --launcher {launcher}, which chooses the hosts itself")
+    if options.json and not (options.dry_run or is_doctor):
+        faults.append("--json is for --dry-run and baryon doctor")
+    notes: List[str] = []
+    is_allocated = launcher == "slurm" and allocated_hosts(launcher, os.environ) > 0
+    look_for_vain_flags(options, launcher, is_allocated, faults, notes)
+    options.notes = tuple(notes)
     devices = _devices(options, faults)
     groups = () if faults else _groups(options.topology, hosts, faults)
     tasks: Tuple[Task, ...] = ()
@@ -89,10 +101,12 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
     if faults:
         raise UsageError("\n".join(faults))
     interface = options.interface or os.environ.get("DMLC_INTERFACE", "")
+    on_stdout, on_stderr = terminal_sizes()
+    size = on_stderr or on_stdout
     job = Job(
         id=job_id,
-        command=command,
-        is_script=bool(command) and command[0].endswith(".py"),
+        command=command.words,
+        is_script=command.is_script,
         cwd=workdir or (launcher == "ssh" and options.sync_dst_dir) or os.getcwd(),
         hosts=hosts,
         tasks=tasks,
@@ -104,12 +118,14 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         port=options.port,
         interfaces=tuple(filter(None, interface.split(","))),
         env=env,
-        env_worker=env_worker,
+        env_worker={**env_worker, **command.env},
         env_server=env_server,
         timeout_s=options.timeout,
         start_s=options.start_timeout,
         silence_s=options.heartbeat_timeout,
-        is_terminal=sys.stdout.isatty(),
+        is_terminal=on_stdout is not None,
+        columns=size.columns if size else 0,
+        rows=size.rows if size else 0,
         shares_memory=not options.no_shared_memory,
         encrypts_data=not options.no_encryption,
         staleness=options.staleness,
@@ -182,9 +198,9 @@ def _hosts(options: Options, launcher: str, faults: List[str]) -> Tuple[Host, ..
             Host(name, per_host or line.slots or len(line.gpus) // devices or 1, line.gpus)
             for name, line in zip(names, lines)
         )
-    count = max(1, options.num_workers or 1)
+    allocated = allocated_hosts(launcher, os.environ) if launcher in MANAGERS else 0
+    count = max(1, options.num_workers or (per_host or 1) * (allocated or 1))
     if launcher in MANAGERS:
-        allocated = allocated_hosts(launcher, os.environ)
         slots = per_host if per_host and per_host > 0 else -(-count // (allocated or count))
         indices = range(-(-count // slots))
         return tuple(Host(f"host {index}", slots, is_allotted=True) for index in indices)
@@ -222,6 +238,16 @@ def _host_lines(hostfile: str) -> Tuple[HostLine, ...]:
         raise UsageError(f"host file {hostfile} is not UTF-8 text: {error.reason}") from error
 
 
+def _is_script(path: str) -> bool:
+    if path.endswith(".py"):
+        return True
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return False
+
+
 def _display_names(lines: Tuple[HostLine, ...]) -> List[str]:
     """What hosts are called: their names, or more where that is not enough to tell them apart."""
     names = [line.name for line in lines]
@@ -251,40 +277,22 @@ def _passed_on(environ: Mapping[str, str]) -> Dict[str, str]:
 
 
 def _variables(
-    items: List[str], separator: str, flag: str, faults: List[str], inherit: bool = False
+    items: List[str], separators: str, flag: str, faults: List[str], inherit: bool = False
 ) -> Dict[str, str]:
+    """``NAME=VALUE``, or, with ":" among the ``separators``, ``NAME:VALUE``."""
     variables = {}
     for item in items:
-        name, found, value = item.partition(separator)
-        is_name = re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name)
-        if is_name and found:
+        found = re.fullmatch(rf"([^\s{separators}]+)(?:[{separators}](.*))?", item, re.DOTALL)
+        name, value = found.groups() if found else ("", None)
+        if value is not None:
             variables[name] = value
-        elif is_name and inherit and name in os.environ:
+        elif name and inherit and name in os.environ:
             variables[name] = os.environ[name]
-        elif is_name and inherit:
-            faults.append(f"{flag} {name}: there is no such variable in the environment")
+        elif name and inherit:
+            faults.append(
+                f"{flag} {name}: there is no such variable in the environment; {flag} NAME=VALUE "
+                "makes one"
+            )
         else:
-            faults.append(f"{flag} {item!r}: write it as NAME{separator}VALUE")
+            faults.append(f"{flag} {item!r}: write it as NAME=VALUE")
     return variables
-
-
-def _command(options: Options, is_here: bool, faults: List[str]) -> Tuple[str, ...]:
-    """The workers' argv. ``is_here``: the hosts see the files of this machine as they are."""
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
-    if not command:
-        faults.append("no command is given: launch.py -n 2 train.py")
-        return ()
-    program = command[0]
-    if options.sync_dst_dir and program.startswith(os.getcwd() + "/"):
-        command = [os.path.relpath(program), *command[1:]]  # it is going to be elsewhere
-        program = command[0]
-    if not is_here:
-        return tuple(command)  # each host is asked whether it has the command
-    if program.endswith(".py"):
-        if not os.path.isfile(program):
-            faults.append(f"the script {program!r} does not exist in {os.getcwd()}")
-    elif shutil.which(program) is None and (options.sync_dst_dir is None or "/" in program):
-        is_file = os.path.isfile(program)
-        problem = "is not executable (chmod +x it)" if is_file else "does not exist"
-        faults.append(f"the command {program!r} {problem}")
-    return tuple(command)

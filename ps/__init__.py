@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .children import Child
+from .dialer import Dialer
 from .endpoints import bind_to, connect_to, endpoint_of
 from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
 from .outbox import Outbox
@@ -38,6 +39,7 @@ __all__ = [
     "Client",
     "Codec",
     "Compression",
+    "Dialer",
     "GetState",
     "HostMemory",
     "Key",

@@ -11,7 +11,7 @@ before worker 0 has given one, or a first value, waits for it. While one worker'
 another's contribution may change some elements of it.
 """
 
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -34,6 +34,10 @@ class AsyncSlot(Slot):
         self.version: Optional[int] = None  # that worker 0 has named with its last one
         # child -> wants the value, of those whose next round has come and is not answered
         self.askers: Dict[int, bool] = {}
+
+    @property
+    def is_waited_at(self) -> bool:
+        return bool(self.askers) or super().is_waited_at
 
 
 class AsyncStore(Store[AsyncSlot]):
@@ -80,6 +84,7 @@ class AsyncStore(Store[AsyncSlot]):
                 replies.append(Reply(child, *where, 1, want_value))
                 continue
             slot.askers[child] = want_value
+            self._waited.setdefault(slot)
             if round_ > slot.rounds[child]:
                 slot.held.setdefault(child, part)
                 if child == self.first:
@@ -98,15 +103,14 @@ class AsyncStore(Store[AsyncSlot]):
         self._active.remove(child)
         return [reply for slot in self._all_slots() for reply in self._answer(slot)]
 
-    def waits(self) -> List[Wait]:
-        found: Dict[int, Wait] = {}
-        for slot in self._all_slots():
-            name = str(slot.slice.key.name)
-            for child in (*slot.askers, *slot.waiting):
-                round_ = slot.rounds[child]
-                missing = self._behind(slot, round_) if slot.initialised else ()
-                found.setdefault(child, Wait(child, name, round_, missing or self._firsts()))
-        return list(found.values())
+    def _is_under_way(self, child: int, slot: AsyncSlot) -> bool:
+        return child in slot.held or child in slot.askers
+
+    def _waits_at(self, slot: AsyncSlot) -> Iterator[Wait]:
+        for child in (*slot.askers, *slot.waiting):
+            round_ = slot.rounds[child]
+            missing = self._behind(slot, round_) if slot.initialised else ()
+            yield Wait(child, str(slot.slice.key.name), round_, missing or self._firsts())
 
     def _reset_rounds(self) -> None:
         for slot in self._all_slots():
@@ -143,6 +147,8 @@ class AsyncStore(Store[AsyncSlot]):
                 continue
             del slot.askers[child]
             replies.append(Reply(child, *where, 1, want_value))
+        if not slot.is_waited_at:
+            self._waited.pop(slot, None)
         return replies
 
     def _behind(self, slot: AsyncSlot, round_: int) -> Tuple[int, ...]:

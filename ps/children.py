@@ -25,19 +25,24 @@ log = logging.getLogger("baryon.server")
 
 
 class Child(msgspec.Struct, frozen=True):
-    """A worker, or a server one level below, that sends the sum of the workers ``ranks``."""
+    """A worker, or a server one level below, that sends the sum of the workers ``ranks``.
+
+    ``member`` is its number in the memory of the server's host, 0 if it shares none with it.
+    """
 
     public_key: str
     name: str
     ranks: Tuple[int, ...]
     token: str = ""
     is_worker: bool = False
+    member: int = 0
 
 
 class Connection(NamedTuple):
     route: bytes  # the ROUTER's name of it
     number: int  # the child's
     member: int = 0  # whose area of the host's memory holds the payloads; 0: they are sent
+    is_introduced: bool = False  # its Hello has been accepted
 
 
 class Children:
@@ -114,9 +119,28 @@ class Children:
         return True, True
 
     def introduce(self, child: int, hello: wire.Hello) -> None:
-        """Take note of what a child says of its latest connection."""
-        route = self._latest[child].route
-        self._latest[child] = Connection(route, hello.connection, hello.member)
+        """Take note of what a child says of its latest connection.
+
+        Raises ProtocolError if it says what it is not: nobody reads or writes as another member.
+        """
+        latest, name, member = self._latest[child], self.name(child), self.all[child].member
+        if hello.version != wire.VERSION:
+            raise ProtocolError(
+                f"protocol version {hello.version} met {wire.VERSION}; "
+                "install the same version of baryon on all hosts"
+            )
+        if hello.member not in (0, member):
+            raise ProtocolError(
+                f"{name} said that it is member {hello.member} of the host's memory; "
+                + (f"it is member {member}" if member else "it shares none with this server")
+            )
+        new = Connection(latest.route, hello.connection, hello.member, True)
+        if hello.connection < 1 or (latest.is_introduced and new != latest):
+            raise ProtocolError(
+                f"{name} called its connection number {latest.number} {hello.connection}, "
+                f"as member {hello.member}"
+            )
+        self._latest[child] = new
 
 
 def _hello_in(frames: List[zmq.Frame]) -> Optional[wire.Hello]:

@@ -124,6 +124,7 @@ class Client:
         self._error: Optional[BaryonError] = None
         self._requests = Requests()
         self._unfinished = 0
+        self._num_finished = 0
         self._accepting: Dict[Tuple[int, int], _Setting] = {}  # (store, serial)
         self._idle: List[threading.Event] = []
         reactor.post(self._connect)
@@ -202,6 +203,18 @@ class Client:
             count = self._unfinished
             raise WaitTimeout(f"{count} operations were not answered in {limit_s:.0f} s")
         self.raise_if_failed()
+
+    def wait(self, done: threading.Event, what: str) -> None:
+        """Wait for ``done``, which something that is answered sets; ``what`` names that.
+
+        Raises WaitTimeout when nothing at all has been answered for as long as a wait may take:
+        what is waited for may have to wait for others itself.
+        """
+        seen = -1
+        while not done.wait(self._timeout_s):
+            if self._num_finished == seen:
+                raise WaitTimeout(f"waited {2 * self._timeout_s:.0f} s for {what}; see --timeout")
+            seen = self._num_finished
 
     def ask(
         self,
@@ -492,6 +505,7 @@ class Client:
         self._count_down()
 
     def _count_down(self) -> None:
+        self._num_finished += 1
         self._unfinished -= 1
         if not self._unfinished:
             self._release_waiters()

@@ -44,15 +44,17 @@ class Contributions:
         return is_first
 
     def check(self, child: int) -> None:
-        """Take note of a push; raises UsageError if others compress theirs and the child does not
-        know."""
-        if self.compression is None:
-            self._pusher = child
-        elif child not in self._agreed:
+        """Raise UsageError if others compress their pushes and the child does not know."""
+        if self.compression is not None and child not in self._agreed:
             raise UsageError(
                 f"{self._names[self._author]} compresses gradients and {self._names[child]} does "
                 "not; call set_gradient_compression on all workers, before the first push"
             )
+
+    def pushed(self, child: int) -> None:
+        """Take note of a push."""
+        if self.compression is None:
+            self._pusher = child
 
     def decoded(self, child: int, slice_: Slice, payload: np.ndarray) -> np.ndarray:
         """What a child has pushed of a slice, as bytes (uint8), from the encoded ones."""

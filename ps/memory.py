@@ -30,12 +30,12 @@ import numpy as np
 from .errors import UsageError
 from .plan import Bucket, Key, Slice
 
-__all__ = ["VALUES", "HostMemory", "Memory", "staging"]
+__all__ = ["MAX_STORES", "VALUES", "HostMemory", "Memory", "staging"]
 
 VALUES = 0  # the area of the values that a host has received; members count from 1
 _AREA_NBYTES = 1 << 40
 _MAX_MEMBERS = 1 << 10
-_MAX_STORES = (1 << 63) // _AREA_NBYTES // _MAX_MEMBERS
+MAX_STORES = (1 << 63) // _AREA_NBYTES // _MAX_MEMBERS
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
@@ -54,8 +54,14 @@ class Area:
     """
 
     def map(self, start: int, nbytes: int) -> np.ndarray:
-        """Bytes ``start ... start + nbytes``, as uint8. Pieces must not overlap."""
-        return np.zeros(nbytes, np.uint8)
+        """Bytes ``start ... start + nbytes``, as uint8. Pieces must not overlap.
+
+        Raises UsageError if the host has not enough memory left.
+        """
+        try:
+            return np.zeros(nbytes, np.uint8)
+        except MemoryError as error:
+            raise _too_big(nbytes) from error
 
     def discard(self, start: int) -> None:
         """Give the piece back to the system when nothing in this process refers to it any more."""
@@ -74,10 +80,7 @@ class _SharedArea(Area):
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise
-            raise UsageError(
-                f"this host has no {nbytes >> 20} MiB of memory left for gradients and values; "
-                "run fewer workers on it, or a smaller model"
-            ) from error
+            raise _too_big(nbytes) from error
         buffer = self._pieces[start] = _map(self._descriptor, nbytes, offset)
         buffer.area = self
         return np.frombuffer(buffer, np.uint8)
@@ -89,6 +92,13 @@ class _SharedArea(Area):
             address, nbytes = ctypes.addressof(buffer), ctypes.sizeof(buffer)
             remove = mmap.MADV_REMOVE  # the file's pages, too
             weakref.finalize(buffer, _LIBC.madvise, address, nbytes, remove).atexit = False
+
+
+def _too_big(nbytes: int) -> UsageError:
+    return UsageError(
+        f"this host has no {nbytes >> 20} MiB of memory left for gradients and values; "
+        "run fewer workers on it, or a smaller model"
+    )
 
 
 def _map(descriptor: int, nbytes: int, offset: int) -> Any:
@@ -115,7 +125,7 @@ class HostMemory:
 
     def area(self, store: int, member: int) -> Area:
         """The area of a member, or the `VALUES`, in a store."""
-        assert 0 <= member < _MAX_MEMBERS and store < _MAX_STORES
+        assert 0 <= member < _MAX_MEMBERS and store < MAX_STORES
         return _SharedArea(self._descriptor, (store * _MAX_MEMBERS + member) * _AREA_NBYTES)
 
     def close(self) -> None:

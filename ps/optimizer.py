@@ -207,12 +207,12 @@ class SliceUpdater:
         self._needs_whole_keys = needs_whole_keys(optimizer)
         self._slices: Dict[Slice, _Updated] = {}
 
-    def set(self, change: SetHyper) -> None:
-        """Take the next version of the optimizer's attributes.
-
-        Raises ProtocolError for attributes that are not to be set.
-        """
+    def check(self, change: SetHyper) -> None:
+        """Raise ProtocolError for attributes that are not to be set."""
         set_scalars(copy.copy(self._optimizer), change.scalars)
+
+    def set(self, change: SetHyper) -> None:
+        """Take the next version of the optimizer's attributes, which `check` has seen."""
         self._versions.add(change)
 
     def __call__(

@@ -181,15 +181,8 @@ class Plan:
         Raises UsageError if the name is taken, the dtype is none of `DTYPES`, or the shape is
         impossible.
         """
-        if name in self._by_name:
-            raise UsageError(f"key {name!r} is initialised already; initialise each key once")
-        if dtype not in DTYPES:
-            raise UsageError(f"key {name!r} has dtype {dtype}; supported are {', '.join(DTYPES)}")
-        if len(shape) > MAX_NDIM or any(extent < 0 for extent in shape):
-            raise UsageError(f"key {name!r} has the impossible shape {tuple(shape)}")
+        self.check(name, shape, dtype)
         key = Key(len(self.keys), name, tuple(shape), np.dtype(dtype))
-        if key.nbytes > MAX_KEY_NBYTES:
-            raise UsageError(f"key {name!r} of {key.nbytes} bytes is beyond {MAX_KEY_NBYTES}")
         self.keys.append(key)
         self._by_name[name] = key
         if key.nbytes <= self.bucket_nbytes:
@@ -208,6 +201,19 @@ class Plan:
                 bucket = self._new_bucket(key.dtype, nbytes, region, at, server)
                 self._place(key, start, stop, bucket)
         return key
+
+    def check(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> None:
+        """Raise UsageError if `add` would; changes nothing."""
+        if name in self._by_name:
+            raise UsageError(f"key {name!r} is initialised already; initialise each key once")
+        if dtype not in DTYPES:
+            raise UsageError(f"key {name!r} has dtype {dtype}; supported are {', '.join(DTYPES)}")
+        if len(shape) > MAX_NDIM or any(extent < 0 for extent in shape):
+            raise UsageError(f"key {name!r} has the impossible shape {tuple(shape)}")
+        # As NumPy, which has no array of such a shape either, if only one extent is 0.
+        nbytes = math.prod(extent or 1 for extent in shape) * np.dtype(dtype).itemsize
+        if nbytes > MAX_KEY_NBYTES:
+            raise UsageError(f"key {name!r} of {nbytes} bytes is beyond {MAX_KEY_NBYTES}")
 
     def run(self, bucket: int, first: int, count: int) -> List[Slice]:
         """Slices ``first .. first + count - 1`` of a bucket; raises IndexError if it lacks one."""

@@ -13,9 +13,10 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Set
 import numpy as np
 
 from .answers import Compressed
+from .errors import ProtocolError
 from .memory import Memory
 from .plan import Plan, Slice
-from .rows import Rows
+from .rows import Part, Rows
 from .store import Reply, rows_reply
 from .sync_store import _START, SyncSlot, SyncStore
 
@@ -75,8 +76,8 @@ class RisingStore(SyncStore):
         replies = []
         if slot.asked_init:
             slot.asked_init = False
-            assert self.first is not None
-            replies.append(Reply(self.first, slice_.bucket.index, slice_.position, 1, False))
+            replies.append(self._init_reply(slot))
+        self._rise_if_merged(slot)
         return replies + self._answer_pullers(slot)
 
     def rows_above(self, slice_: Slice, values: np.ndarray) -> List[Reply]:
@@ -92,6 +93,7 @@ class RisingStore(SyncStore):
                 replies.append(rows_reply(slice_, child, rows[np.searchsorted(asked, ids)]))
             else:  # it has asked meanwhile
                 slot.row_pullers.append((child, ids))
+        self._rise_if_merged(slot)
         return replies + self._answer_pullers(slot)
 
     def _takes(self, slice_: Slice) -> bool:
@@ -102,8 +104,10 @@ class RisingStore(SyncStore):
         return SyncSlot(slice_, value, accumulator, self._after[_START])
 
     def _init(self, slot: SyncSlot, part: np.ndarray) -> List[Reply]:
-        if slot.initialised:
-            return super()._init(slot, part)
+        if slot.initialised or slot in self._stale:  # a repeat
+            return [self._init_reply(slot)]
+        if slot.sum is not None:
+            raise ProtocolError(f"a first value of {slot.slice}, which has been pushed already")
         slot.asked_init = True
         if not slot.above:
             assert slot.accumulator is not None
@@ -139,16 +143,36 @@ class RisingStore(SyncStore):
     def _place(self, slot: SyncSlot) -> Optional[np.ndarray]:
         return None
 
+    def _push(
+        self, child: int, slots: Sequence[SyncSlot], parts: Sequence[Part],
+        round_: int, want_value: bool, version: Optional[int],
+    ) -> List[Reply]:  # fmt: skip
+        for slot in slots:
+            if slot.asked_init and child == self.first:  # it still lies where sums do
+                raise ProtocolError(f"a push of {slot.slice} before its first value was answered")
+        return super()._push(child, slots, parts, round_, want_value, version)
+
     def _complete(self, slots: List[SyncSlot]) -> List[Reply]:
         for slot in slots:
-            assert slot.sum is not None and slot.accumulator is not None
-            if isinstance(slot.sum, Rows):
-                self._rise("push_rows", slot, rows=slot.sum)
-                continue
-            if slot.sum is not slot.accumulator:
-                slot.accumulator[:] = slot.sum
-            self._rise("push", slot)
+            self._rise_if_merged(slot)
         return []
+
+    def _rise_if_merged(self, slot: SyncSlot) -> None:
+        """Send up the sum of a round, if it is complete and nothing else of the slice is on its
+        way: answers from above do not say what they are for."""
+        if slot.turn is not None or slot.sum is None or slot.above:
+            return
+        if isinstance(slot.sum, Rows):
+            self._rise("push_rows", slot, rows=slot.sum)
+            return
+        assert slot.accumulator is not None
+        if slot.sum is not slot.accumulator:
+            slot.accumulator[:] = slot.sum
+        self._rise("push", slot)
+
+    def _init_reply(self, slot: SyncSlot) -> Reply:
+        assert self.first is not None
+        return Reply(self.first, slot.slice.bucket.index, slot.slice.position, 1, False)
 
     def _rise(
         self,

@@ -24,7 +24,7 @@ from .client import Client
 from .compression import compression_of
 from .endpoints import bind_to, endpoint_of
 from .errors import BaryonError, ProtocolError, UsageError
-from .memory import HostMemory, Memory, staging
+from .memory import MAX_STORES, HostMemory, Memory, staging
 from .optimizer import SliceUpdater, load_optimizer
 from .plan import Plan
 from .reactor import Reactor
@@ -79,6 +79,7 @@ class Server:
         self._stores: Dict[int, Store[Any]] = {}
         self._opened: Dict[int, Tuple[int, wire.Open]] = {}  # store -> who opened it first, how
         self._closed: Dict[int, Set[int]] = {}  # store -> children that will not use it again
+        self._gone: Set[int] = set()  # stores that all have closed: their numbers do not come back
         self._joining: Dict[int, Dict[int, int]] = {}  # store -> child -> its Join's serial number
         self._joining_above: Set[int] = set()  # stores
         self._transfers = Transfers()
@@ -174,21 +175,23 @@ class Server:
         if not frames or len(frames[0]) > wire.MAX_HEADER_NBYTES:
             raise ProtocolError("no header, or one beyond the limit")
         message = wire.DATA.decode(frames[0].buffer)
+        if not (self._children[child].is_introduced or isinstance(message, wire.Hello)):
+            raise ProtocolError(f"{type(message).__name__} came before Hello")
         if isinstance(message, wire.Batch):
             self._batch(child, message, frames[1:])
             return
+        self._send(getattr(message, "store", 0), self._replies(child, message, frames[1:]))
+
+    def _replies(self, child: int, message: Any, frames: List[zmq.Frame]) -> List[Reply]:
+        """What a message with these payloads gives rise to."""
         handler = self._handlers.get(type(message))
         if handler is None:
             raise ProtocolError(f"{type(message).__name__} is not for a server")
-        if isinstance(message, _FRAMED) and len(frames) == 2:
-            replies = handler(child, message, np.frombuffer(frames[1].buffer, np.uint8))
-        elif not isinstance(message, _PAYLOAD):
-            if len(frames) != 1 or isinstance(message, _FRAMED):
-                raise ProtocolError(f"{type(message).__name__} came in {len(frames)} frames")
-            replies = handler(child, message)
-        else:
-            replies = handler(child, message, self._payload(child, message, frames[1:]))
-        self._send(getattr(message, "store", 0), replies)
+        if isinstance(message, _PAYLOAD):
+            return handler(child, message, self._payload(child, message, frames))
+        if len(frames) != isinstance(message, _FRAMED):
+            raise ProtocolError(f"{type(message).__name__} came in {1 + len(frames)} frames")
+        return handler(child, message, *(np.frombuffer(f.buffer, np.uint8) for f in frames))
 
     def _payload(self, child: int, message: Any, frames: List[zmq.Frame]) -> Payload:
         """The bytes that come with a message, or its sender's area of the memory."""
@@ -197,47 +200,48 @@ class Server:
             raise ProtocolError(f"{type(message).__name__} came in {1 + len(frames)} frames")
         if not member:
             return np.frombuffer(frames[0].buffer, np.uint8)
+        self._store(child, message)  # of which there is such memory
         area = self._areas.get((message.store, member))
         if area is None:
-            assert self._memory is not None  # see _hello
+            assert self._memory is not None  # or the child would be no member of it
             area = Memory(self._memory.area(message.store, member))
             self._areas[message.store, member] = area
         return area
 
     def _batch(self, child: int, message: wire.Batch, frames: List[zmq.Frame]) -> None:
-        """Its messages, one after the other; replies go together, too."""
+        """Its messages, one after the other; replies go together, too.
+
+        What is wrong with one of them is no reason to refuse the rest, still less to keep from
+        others the answers that the rest has given rise to.
+        """
         if len(frames) != sum(isinstance(inner, _FRAMED) for inner in message.messages):
             raise ProtocolError(f"{len(message.messages)} messages with {len(frames)} payloads")
         rest = iter(frames)
         replies: Dict[int, List[Reply]] = {}
+        refused: List[ProtocolError] = []
         for inner in message.messages:
-            if isinstance(inner, (wire.Answer, wire.AnswerRows)):
-                raise ProtocolError(f"{type(inner).__name__} is not for a server")
-            handler = functools.partial(self._handlers[type(inner)], child, inner)
-            if isinstance(inner, _FRAMED):
-                some = handler(np.frombuffer(next(rest).buffer, np.uint8))
-            elif isinstance(inner, _PAYLOAD):
-                some = handler(self._payload(child, inner, []))
-            else:
-                some = handler()
-            replies.setdefault(inner.store, []).extend(some)
+            payloads = [next(rest)] if isinstance(inner, _FRAMED) else []
+            try:
+                replies.setdefault(inner.store, []).extend(self._replies(child, inner, payloads))
+            except ProtocolError as error:
+                refused.append(error)
         for store, some in replies.items():
             self._send(store, some)
+        if len(refused) > 1:
+            raise ProtocolError(f"{refused[0]}; and {len(refused) - 1} more of its batch")
+        if refused:
+            raise refused[0]
 
     def _hello(self, child: int, message: wire.Hello) -> List[Reply]:
-        if message.version != wire.VERSION:
-            raise ProtocolError(
-                f"protocol version {message.version} met {wire.VERSION}; "
-                "install the same version of baryon on all hosts"
-            )
-        if message.member and self._memory is None:
-            raise ProtocolError("the sender would share memory that this server has not")
         self._children.introduce(child, message)
         self._reply(child, wire.Hello(message.version, message.connection))
         return []
 
     def _open(self, child: int, message: wire.Open) -> List[Reply]:
         number = message.store
+        self._check_number(number)
+        if number in self._gone or child in self._closed.get(number, ()):
+            raise ProtocolError(f"{self._children.name(child)} opened store {number}, now closed")
         if number not in self._stores:
             self._stores[number] = self._new_store(message)
             self._opened[number] = child, message
@@ -254,6 +258,8 @@ class Server:
         return []
 
     def _new_store(self, message: wire.Open) -> Store[Any]:
+        if message.staleness is not None and message.staleness < 0:
+            raise ProtocolError(f"a store with a staleness of {message.staleness}")
         outgoing, values = staging(self._memory, message.store)
         plan = Plan(self._num_owners, has_whole_keys=message.has_whole_keys)
         names = [child.name for child in self._children.all]
@@ -274,9 +280,12 @@ class Server:
         return RisingStore(self._index, plan, children, values, outgoing, names, first)
 
     def _close(self, child: int, message: wire.Close) -> List[Reply]:
-        self._closed.setdefault(message.store, set()).add(child)  # perhaps before others open it
-        self._reply(child, wire.Accepted(message.store, message.serial))
-        self._drop_if_closed(message.store)
+        number = message.store
+        self._check_number(number)
+        if number not in self._gone:
+            self._closed.setdefault(number, set()).add(child)  # perhaps before others open it
+        self._reply(child, wire.Accepted(number, message.serial))
+        self._drop_if_closed(number)
         return []
 
     def _drop_if_closed(self, number: int) -> None:
@@ -287,6 +296,7 @@ class Server:
         if not all(child in closed or self._has_left(child) for child in store.children):
             return
         del self._stores[number], self._opened[number], self._closed[number]
+        self._gone.add(number)
         self._joining.pop(number, None)
         self._transfers.close(number)
         self._areas = {name: area for name, area in self._areas.items() if name[0] != number}
@@ -316,7 +326,7 @@ class Server:
             store.lose_first()
 
     def _join(self, child: int, message: wire.Join) -> List[Reply]:
-        store = self._store(message)
+        store = self._store(child, message)
         if message.epoch == store.epoch:  # a repeat whose answer was lost
             self._reply(child, wire.Joined(message.serial))
             return []
@@ -342,7 +352,7 @@ class Server:
                 self._reply(child, wire.Joined(serial))
 
     def _declare(self, child: int, message: wire.Declare) -> List[Reply]:
-        store = self._store(message)
+        store = self._store(child, message)
         store.declare(child, message.first, message.keys)
         if self._relay is not None:
             self._relay.declare(message.store, store.plan)
@@ -350,29 +360,31 @@ class Server:
 
     def _init(self, child: int, message: wire.Init, payload: Payload) -> List[Reply]:
         m = message
-        return self._store(m).init(child, m.bucket, m.first, m.count, payload)
+        return self._store(child, m).init(child, m.bucket, m.first, m.count, payload)
 
     def _push(self, child: int, message: wire.Push, payload: Payload) -> List[Reply]:
         m = message
-        store = self._store(m)
+        store = self._store(child, m)
         where = m.bucket, m.first, m.count
         payload = store.contribution(child, *where, payload, m.is_compressed)
         return store.push(child, *where, m.round, m.want_value, payload, m.version)
 
     def _pull(self, child: int, message: wire.Pull) -> List[Reply]:
         m = message
-        return self._store(m).pull(child, m.bucket, m.first, m.count)
+        return self._store(child, m).pull(child, m.bucket, m.first, m.count)
 
     def _push_rows(self, child: int, message: wire.PushRows, payload: np.ndarray) -> List[Reply]:
         m = message
-        store = self._store(m)
+        store = self._store(child, m)
         return store.push_rows(child, m.bucket, m.position, m.round, payload, m.version)
 
     def _pull_rows(self, child: int, message: wire.PullRows, payload: np.ndarray) -> List[Reply]:
-        return self._store(message).pull_rows(child, message.bucket, message.position, payload)
+        return self._store(child, message).pull_rows(
+            child, message.bucket, message.position, payload
+        )
 
     def _set_optimizer(self, child: int, message: wire.SetOptimizer) -> List[Reply]:
-        store = self._store(message)
+        store = self._store(child, message)
         self._check_first(child, store, "sent an optimizer; only rank 0's counts")
         is_new = store.is_new_setting(message.serial)
         if is_new:
@@ -396,11 +408,13 @@ class Server:
         return replies
 
     def _set_hyper(self, child: int, message: wire.SetHyper) -> List[Reply]:
-        store = self._store(message)
+        store = self._store(child, message)
         wrong = "changed an optimizer that is not its own"
         self._check_first(child, store, wrong)
         update, m = store.update, message
-        if self._relay is None and not isinstance(update, SliceUpdater):
+        if isinstance(update, SliceUpdater):
+            update.check(m)
+        elif self._relay is None:
             raise ProtocolError(f"{self._children.name(child)} {wrong}")
         is_new = store.is_new_setting(m.serial)
         if is_new:
@@ -419,7 +433,7 @@ class Server:
             compression = compression_of(message.params)
         except UsageError as error:  # of a worker that did not look
             raise ProtocolError(str(error)) from error
-        is_first = self._store(message).set_compression(child, compression)
+        is_first = self._store(child, message).set_compression(child, compression)
         if is_first and self._relay is not None:
             self._relay.compress(message.store, compression)
         return []
@@ -435,7 +449,7 @@ class Server:
         name = self._children.name(child)
         if child != self._children.workers().get(0):
             raise ProtocolError(f"{name} sent a state; only rank 0's counts")
-        self._transfers.put(name, message, self._store(message), payload)
+        self._transfers.put(name, message, self._store(child, message), payload)
         self._reply(child, wire.Stored(message.serial))
         return []
 
@@ -444,11 +458,18 @@ class Server:
         if child != store.first:
             raise ProtocolError(f"{self._children.name(child)} {wrong}")
 
-    def _store(self, message: Any) -> Store[Any]:
+    def _store(self, child: int, message: Any) -> Store[Any]:
+        """Raises ProtocolError if the child cannot use that store."""
+        if child in self._closed.get(message.store, ()):
+            raise ProtocolError(f"{self._children.name(child)} has closed store {message.store}")
         try:
             return self._stores[message.store]
         except KeyError:
             raise ProtocolError(f"store {message.store} has not been opened") from None
+
+    def _check_number(self, store: int) -> None:
+        if not 0 <= store < MAX_STORES:
+            raise ProtocolError(f"there is no store {store}; their numbers are below {MAX_STORES}")
 
     # -- answers ------------------------------------------------------------------------------
 

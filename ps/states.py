@@ -4,7 +4,8 @@ MXNet's optimizers keep what they want for each parameter: nothing, an array, a 
 tuples of these. A state travels as its `layout`, which says how arrays are nested, and the arrays.
 """
 
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+import math
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -75,6 +76,27 @@ def unflatten(layout: Any, arrays: List[np.ndarray]) -> Any:
     return visit(layout)
 
 
+_MAX_NESTING = 32
+
+
+def check_layout(layout: Any, num_arrays: int) -> None:
+    """Raise ProtocolError unless it is one, with each of the arrays once."""
+    arrays: List[int] = []
+
+    def visit(node: Any, nesting: int = 0) -> bool:
+        if node is None:
+            return True
+        if isinstance(node, dict):
+            return list(node) == ["value"] and isinstance(node["value"], (bool, int, float, str))
+        if isinstance(node, list) and nesting < _MAX_NESTING and node[:1] in (["tuple"], ["list"]):
+            return all(visit(one, nesting + 1) for one in node[1:])
+        arrays.append(node)
+        return type(node) is int
+
+    if not visit(layout) or sorted(arrays) != list(range(num_arrays)):
+        raise ProtocolError(f"a state of {num_arrays} arrays has no such layout")
+
+
 class Arrivals:
     """Puts states together that arrive in pieces; a piece may come twice."""
 
@@ -89,8 +111,11 @@ class Arrivals:
 
         Raises ProtocolError for a piece that is none of such a state.
         """
+        check_layout(spec.layout, len(spec.arrays))
+        if spec.count < 0:
+            raise ProtocolError(f"a state of {slice_} after {spec.count} updates")
         if slice_ not in self._missing:
-            self._arrays[slice_] = [_empty(*one) for one in spec.arrays]
+            self._arrays[slice_] = _empty(spec.arrays)
             self._missing[slice_] = set(pieces(self._arrays[slice_]))
         arrays, missing = self._arrays[slice_], self._missing[slice_]
         if [(one.dtype.name, one.shape) for one in arrays] != [
@@ -132,9 +157,16 @@ def pieces(arrays: List[np.ndarray]) -> Iterator[Tuple[int, int]]:
             yield number, start
 
 
-def _empty(dtype: str, shape: Tuple[int, ...]) -> np.ndarray:
-    if dtype not in DTYPES or any(extent < 0 for extent in shape):
-        raise ProtocolError(f"a state has an array of {dtype}{tuple(shape)}")
-    if np.prod([float(extent) for extent in shape]) * 8 > MAX_KEY_NBYTES:
-        raise ProtocolError(f"a state has an array of the impossible shape {tuple(shape)}")
-    return np.zeros(shape, dtype)
+def _empty(specs: Sequence[Tuple[str, Tuple[int, ...]]]) -> List[np.ndarray]:
+    """Arrays for what arrives; raises ProtocolError if they cannot be those of a state."""
+    nbytes = 0
+    for dtype, shape in specs:
+        if dtype not in DTYPES or any(extent < 0 for extent in shape):
+            raise ProtocolError(f"a state has an array of {dtype}{tuple(shape)}")
+        nbytes += math.prod(extent or 1 for extent in shape) * np.dtype(dtype).itemsize
+    if nbytes > MAX_KEY_NBYTES:
+        raise ProtocolError(f"a state of {len(specs)} arrays has more than {MAX_KEY_NBYTES} bytes")
+    try:
+        return [np.zeros(shape, dtype) for dtype, shape in specs]
+    except (MemoryError, ValueError) as error:
+        raise ProtocolError(f"a state of {nbytes} bytes: {error}") from error

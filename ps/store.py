@@ -93,6 +93,10 @@ class Slot:
         """The children that wait for the first value."""
         return [*self.pullers, *(child for child, _ in self.row_pullers)]
 
+    @property
+    def is_waited_at(self) -> bool:
+        return bool(self.pullers or self.row_pullers)
+
 
 S = TypeVar("S", bound=Slot)
 
@@ -131,6 +135,7 @@ class Store(abc.ABC, Generic[S]):
         self._author: Dict[int, int] = {}  # key number -> the child that declared it first
         self._memory = memory or Memory()  # of the values
         self._slots: Dict[int, List[S]] = {}  # bucket -> its slots, by position
+        self._waited: Dict[S, None] = {}  # where somebody may wait, for the longest time first
 
     def __repr__(self) -> str:
         nbytes = self.plan.server_nbytes[self._server]
@@ -142,33 +147,42 @@ class Store(abc.ABC, Generic[S]):
     def declare(self, child: int, first: int, keys: Iterable[KeySpec]) -> None:
         """Take note of a worker's keys ``first ...``; raises UsageError if another's differ.
 
-        Keys that it has declared before, and declares again alike, are passed over.
+        Keys that it has declared before, and declares again alike, are passed over. Keys that
+        cannot be are a ProtocolError, after which all is as before.
         """
+        keys = tuple(keys)
         if not 0 <= first <= self._declared.get(child, -1):
             raise ProtocolError(
                 f"{self._names[child]} declared its key number {first} after number "
                 f"{self._declared.get(child)}"
             )
-        for number, spec in enumerate(keys, first):
-            if number == len(self.plan.keys):
-                key = self.plan.add(spec.name, spec.shape, spec.dtype)
-                self._author[number] = child
-                for slice_ in key.slices:
-                    if self._takes(slice_):
-                        slots = self._slots.setdefault(slice_.bucket.index, [])
-                        slots.append(self._new_slot(slice_))
-            elif number >= self._declared[child]:
+        num_known = max(0, len(self.plan.keys) - first)
+        for number, spec in enumerate(keys[:num_known], first):
+            if number >= self._declared[child]:
                 self._compare(child, number, spec)
             elif not _is_same(self.plan.keys[number], spec):
                 raise ProtocolError(
                     f"{self._names[child]} declared its key number {number} after number "
                     f"{self._declared[child]}, and not as it had before"
                 )
-            self._declared[child] = max(self._declared[child], number + 1)
+        self._check_new(child, keys[num_known:])
+        for number, spec in enumerate(keys[num_known:], len(self.plan.keys)):
+            key = self.plan.add(spec.name, spec.shape, spec.dtype)
+            self._author[number] = child
+            for slice_ in key.slices:
+                if self._takes(slice_):
+                    slots = self._slots.setdefault(slice_.bucket.index, [])
+                    slots.append(self._new_slot(slice_))
+        self._declared[child] = max(self._declared[child], first + len(keys))
 
     @property
     def children(self) -> Iterable[int]:
         return self._declared
+
+    def check_child(self, child: int) -> None:
+        """Raise ProtocolError unless the child has a part in this store."""
+        if child not in self._declared:
+            raise ProtocolError(f"{self._names[child]} has no part in this store")
 
     def is_new_setting(self, serial: int) -> bool:
         """Count a SetOptimizer or SetHyper; False if it is a repeat, which must do nothing."""
@@ -202,6 +216,7 @@ class Store(abc.ABC, Generic[S]):
 
         Raises UsageError unless all say the same, before the first push.
         """
+        self.check_child(child)
         return self._contributions.agree(child, compression)
 
     def contribution(
@@ -214,7 +229,7 @@ class Store(abc.ABC, Generic[S]):
             return payload
         if isinstance(payload, Memory) or count != 1:
             raise ProtocolError(f"{self._names[child]} compressed what is not to be compressed")
-        (slot,) = self._run(bucket, first, 1)
+        (slot,) = self._run(child, bucket, first, 1)
         return self._contributions.decoded(child, slot.slice, payload)
 
     def init(
@@ -223,7 +238,7 @@ class Store(abc.ABC, Generic[S]):
         """Take worker 0's value; answers it and the pulls that waited for a first value."""
         if child != self.first:
             raise ProtocolError(f"{self._names[child]} sent an initial value; only rank 0's counts")
-        slots = self._run(bucket, first, count)
+        slots = self._run(child, bucket, first, count)
         replies = []
         for slot, part in zip(slots, self._parts(slots, payload)):
             replies += self._init(slot, part)
@@ -239,8 +254,11 @@ class Store(abc.ABC, Generic[S]):
         can be written to, it is the store's to do so. ``version`` is worker 0's to name.
         """
         self._check_version(child, version)
-        slots = self._run(bucket, first, count)
-        return self._push(child, slots, self._parts(slots, payload), round_, want_value, version)
+        slots = self._run(child, bucket, first, count)
+        parts = self._parts(slots, payload)
+        replies = self._push(child, slots, parts, round_, want_value, version)
+        self._contributions.pushed(child)
+        return replies
 
     def push_rows(
         self, child: int, bucket: int, position: int, round_: int, payload: np.ndarray,
@@ -248,34 +266,36 @@ class Store(abc.ABC, Generic[S]):
     ) -> List[Reply]:  # fmt: skip
         """Take a contribution of some rows of a slice (rows.py), as `push`."""
         self._check_version(child, version)
-        slots = self._run(bucket, position, 1)
+        slots = self._run(child, bucket, position, 1)
         rows = rows_of(slots[0].slice, payload)
         return self._push(child, slots, [rows], round_, False, version)
 
     def pull(self, child: int, bucket: int, first: int, count: int) -> List[Reply]:
         """Answer with the values, now or once worker 0 has initialised them."""
-        slots = self._run(bucket, first, count)
+        slots = self._run(child, bucket, first, count)
         if all(slot.initialised for slot in slots):
             return [Reply(child, bucket, first, count, True)]
-        self._check_will_have_value(slots)
+        self._check_can_wait(child, slots)
         replies = []
         for slot in slots:
             if slot.initialised:
                 replies.append(Reply(child, bucket, slot.slice.position, 1, True))
             else:
                 slot.pullers.append(child)
+                self._waited.setdefault(slot)
                 self._await_first(slot)
         return replies
 
     def pull_rows(self, child: int, bucket: int, position: int, payload: np.ndarray) -> List[Reply]:
         """Answer with some rows of a slice, whose ids are the payload, as `pull`."""
-        slots = self._run(bucket, position, 1)
+        slots = self._run(child, bucket, position, 1)
         slot = slots[0]
         ids = ids_of(slot.slice, payload)
         if slot.initialised:
             return [rows_reply(slot.slice, child, _rows_at(slot, ids))]
-        self._check_will_have_value(slots)
+        self._check_can_wait(child, slots)
         slot.row_pullers.append((child, ids))
+        self._waited.setdefault(slot)
         self._await_first(slot)
         return []
 
@@ -298,6 +318,8 @@ class Store(abc.ABC, Generic[S]):
         """The child will push no more in this epoch, which is number ``epoch``; as `leave`."""
         if epoch != self.epoch + 1 or not (child in self._active or child in self._joined):
             raise ProtocolError(f"{self._names[child]} joined epoch {epoch} after {self.epoch}")
+        if any(self._is_under_way(child, slot) for slot in self._all_slots()):
+            raise ProtocolError(f"{self._names[child]} joined with a contribution under way")
         self._joined.add(child)
         return self._deactivate(child)
 
@@ -340,7 +362,7 @@ class Store(abc.ABC, Generic[S]):
     def unit(self, bucket: int, position: int) -> Slice:
         """What is updated at once and begins with a slice, by which it is named: that slice, or its
         whole key. Raises ProtocolError if nothing does."""
-        (slot,) = self._run(bucket, position, 1)
+        (slot,) = self._found(bucket, position, 1)
         if self.plan.has_whole_keys and slot.slice.index:
             raise ProtocolError(f"{slot.slice} is not updated by itself")
         return slot.slice
@@ -356,9 +378,22 @@ class Store(abc.ABC, Generic[S]):
             value = self._memory.key(unit.key).reshape(-1)
         return self._exact(unit, value)
 
-    @abc.abstractmethod
     def waits(self) -> List[Wait]:
-        """Who waits for whom, one entry per waiting worker: for messages, not for decisions."""
+        """Who waits for whom, one entry per waiting child, which waits for others longest there:
+        for messages, not for decisions.
+
+        Costs nothing while nobody waits, and little if all children wait at few slices.
+        """
+        found: Dict[int, Wait] = {}
+        for slot in list(self._waited):
+            if not slot.is_waited_at:
+                del self._waited[slot]
+                continue
+            for wait in self._waits_at(slot):
+                found.setdefault(wait.child, wait)
+            if len(found) == len(self._declared):
+                break
+        return list(found.values())
 
     # -- what kinds may do in their own way ---------------------------------------------------
 
@@ -368,6 +403,14 @@ class Store(abc.ABC, Generic[S]):
         round_: int, want_value: bool, version: Optional[int],
     ) -> List[Reply]:  # fmt: skip
         """Take a contribution to a run of slices, part by part, all of it or none."""
+
+    @abc.abstractmethod
+    def _is_under_way(self, child: int, slot: S) -> bool:
+        """Whether a child has contributed to what is not complete."""
+
+    @abc.abstractmethod
+    def _waits_at(self, slot: S) -> Iterator[Wait]:
+        """Who waits at a slice for other children."""
 
     @abc.abstractmethod
     def _deactivate(self, child: int) -> List[Reply]:
@@ -428,8 +471,12 @@ class Store(abc.ABC, Generic[S]):
         """Whom those wait for who wait for a first value, as far as is known here."""
         return () if self.first is None else (self.first,)
 
-    def _check_will_have_value(self, slots: Sequence[S]) -> None:
-        """Raise UsageError if one of them waits for a worker 0 that has ended."""
+    def _check_can_wait(self, child: int, slots: Sequence[S]) -> None:
+        """Raise ProtocolError if the child waits for a value of one of them already, and UsageError
+        if one waits for a worker 0 that has ended."""
+        for slot in slots:
+            if child in slot.waiting:
+                raise ProtocolError(f"{self._names[child]} asked twice for {slot.slice}")
         for slot in slots if self.first is not None and self._first_has_left else ():
             if not slot.initialised and self._is_for_first(slot):
                 name = slot.slice.key.name
@@ -448,6 +495,16 @@ class Store(abc.ABC, Generic[S]):
         """All slots of a key, of which this server has all slices."""
         return [self._slots[slice_.bucket.index][slice_.position] for slice_ in key.slices]
 
+    def _check_new(self, child: int, keys: Sequence[KeySpec]) -> None:
+        """Raise ProtocolError unless all can be added to the plan, which workers see to."""
+        try:
+            for spec in keys:
+                self.plan.check(spec.name, spec.shape, spec.dtype)
+        except UsageError as error:
+            raise ProtocolError(f"{self._names[child]} declared what cannot be: {error}") from error
+        if len({spec.name for spec in keys}) < len(keys):
+            raise ProtocolError(f"{self._names[child]} declared a key twice")
+
     def _compare(self, child: int, number: int, spec: KeySpec) -> None:
         key = self.plan.keys[number]
         if _is_same(key, spec):
@@ -465,7 +522,16 @@ class Store(abc.ABC, Generic[S]):
             "initialise the same keys in the same order on all workers"
         )
 
-    def _run(self, bucket: int, first: int, count: int) -> List[S]:
+    def _run(self, child: int, bucket: int, first: int, count: int) -> List[S]:
+        """Neighbouring slots of this server, of keys that the child has declared; raises
+        ProtocolError for any others."""
+        slots = self._found(bucket, first, count)
+        key = slots[-1].slice.key  # the latest of them
+        if key.number >= self._declared.get(child, 0):
+            raise ProtocolError(f"{self._names[child]} has not declared {key}")
+        return slots
+
+    def _found(self, bucket: int, first: int, count: int) -> List[S]:
         """Neighbouring slots of this server; raises ProtocolError for any others."""
         slots = self._slots.get(bucket, [])
         if first >= 0 < count <= len(slots) - first:

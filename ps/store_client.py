@@ -4,6 +4,7 @@ Every method returns at once, unless its name says that it waits, and may be cal
 what is to be done it posts to the `Client`.
 """
 
+import threading
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple, Union
 
 import numpy as np
@@ -127,6 +128,10 @@ class StoreClient:
         if not store.is_flush_posted:
             store.is_flush_posted = True
             self._client.will_flush(store)
+
+    def wait(self, done: threading.Event, what: str) -> None:
+        """As `Client.wait`."""
+        self._client.wait(done, what)
 
     def fail(self, error: BaryonError) -> None:
         """As `Client.fail`."""

@@ -11,7 +11,7 @@ In a store of whole keys (plan.py) the value changes when all slices of a key ar
 round ends together.
 """
 
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -55,6 +55,10 @@ class SyncSlot(Slot):
         self.askers: Dict[int, Optional[bool]] = {}
         self.asked_init = False  # child 0 waits for its first value to be taken
         self.above = ""  # what has risen and is not answered yet: "init", "push", "pull"
+
+    @property
+    def is_waited_at(self) -> bool:
+        return bool(self.askers) or super().is_waited_at
 
     def has(self, child: int) -> bool:
         """Whether ``child`` has contributed to the current round."""
@@ -135,6 +139,7 @@ class SyncStore(Store[SyncSlot]):
                 continue
             is_repeat = slot.has(child)
             slot.askers[child] = want_value
+            self._waited.setdefault(slot)
             if not is_repeat:
                 slot.held[child] = part
                 if child == self.first:
@@ -177,24 +182,26 @@ class SyncStore(Store[SyncSlot]):
                 completed.append(slot)
         return self._complete(completed)
 
-    def waits(self) -> List[Wait]:
-        found: Dict[int, Wait] = {}
-        for slot in self._all_slots():
-            if slot.above or (slot.turn is None and slot.askers):
-                continue  # known there, or from the other slices of the key
-            name = str(slot.slice.key.name)
-            missing = tuple(r for r in self._active if not slot.has(r))
-            for child in slot.askers:
-                found.setdefault(child, Wait(child, name, slot.round + 1, missing))
-            for child in slot.waiting:
-                found.setdefault(child, Wait(child, name, 0, self._firsts()))
-        return list(found.values())
+    def _is_under_way(self, child: int, slot: SyncSlot) -> bool:
+        return slot.has(child)
+
+    def _waits_at(self, slot: SyncSlot) -> Iterator[Wait]:
+        if slot.above or (slot.turn is None and slot.askers):
+            return  # known there, or from the other slices of the key
+        name = str(slot.slice.key.name)
+        missing = tuple(r for r in self._active if not slot.has(r))
+        for child in slot.askers:
+            yield Wait(child, name, slot.round + 1, missing)
+        for child in slot.waiting:
+            yield Wait(child, name, 0, self._firsts())
 
     def _reset_rounds(self) -> None:
         self._after = _successors(self._active)
+        self._merged.clear()
         for slot in self._all_slots():
             slot.round = 0
             slot.turn = self._after[_START]
+            slot.sum, slot.held, slot.askers = None, {}, {}  # a part of a key, of who has left
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -270,6 +277,8 @@ class SyncStore(Store[SyncSlot]):
         for slot in slots:
             slot.askers = {}
             replies += self._answer_pullers(slot)
+            if not slot.is_waited_at:
+                self._waited.pop(slot, None)
         return replies
 
 

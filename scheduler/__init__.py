@@ -11,10 +11,11 @@ from .addresses import own_address
 from .agent import agent_argv, config_name
 from .client import ControlClient
 from .cluster import Cluster, Trouble
+from .console import terminal_sizes
 from .credentials import TASK_VARIABLE, AgentConfig, Credentials, read_credentials
 from .job import KVSTORE_TYPES, Group, Host, Job, Task, place
 from .loop import Outcome, run
-from .messages import MAX_VALUE_NBYTES
+from .messages import MAX_VALUE_NBYTES, Position
 
 if TYPE_CHECKING:
     from .data_plane import client_of
@@ -31,6 +32,7 @@ __all__ = [
     "Host",
     "Job",
     "Outcome",
+    "Position",
     "Task",
     "Trouble",
     "agent_argv",
@@ -40,6 +42,7 @@ __all__ = [
     "place",
     "read_credentials",
     "run",
+    "terminal_sizes",
 ]
 
 

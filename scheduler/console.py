@@ -1,38 +1,39 @@
 """What the user sees: the tasks' output, live and in whole lines, and what the scheduler says.
 
-Each task's output is also kept in a file of its own in the log directory, without the prefix.
-Those files are written at once. The terminal, or whatever reads our output, may be slow or paused
-(Ctrl-S, `less`), so a thread of its own ("baryon-console") writes to it; if more waits than fits
-into memory, lines are left out there, and it says how many.
+Each task's output is also kept in a file of its own in the log directory, without the prefix
+(log_files.py). The terminal, or whatever reads our output, may be slow or paused (Ctrl-S, `less`),
+so a thread of its own ("baryon-console") writes to it; if more waits than fits into memory, lines
+are left out there, and it says how many. What is written is the screen's (screen.py).
 """
 
 import os
 import queue
 import sys
 import threading
-from typing import Any, BinaryIO, Callable, Dict, NamedTuple, Optional
-
-from baryon.ps import UsageError
+from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple, Union
 
 from .job import Job
+from .log_files import LogFiles
 from .messages import Output
+from .screen import Chunk, Said, Screen, Size
 
-__all__ = ["Console"]
+__all__ = ["Console", "terminal_sizes"]
 
-_COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # of terminals, none of them red
-_RED = 31
 _MAX_WAITING_NBYTES = 64 << 20
+_MAX_AT_ONCE = 256  # pieces, before bars are drawn again
+
+_PAUSE_S = 1.0
 
 
-class _Piece(NamedTuple):
-    """``label`` is painted in ``colour`` on a terminal and put before each line of ``data``."""
+class _Pause:
+    """Asks the thread to wipe the bars away."""
 
-    is_error: bool
-    label: str
-    colour: int
-    data: bytes
-    is_transient: bool = False
-    has_label_once: bool = False
+    def __init__(self) -> None:
+        self.is_done = threading.Event()
+
+
+_Piece = Union[Output, Said]
+_Queue = queue.SimpleQueue  # of pieces and pauses; None at the end
 
 
 class Console:
@@ -44,55 +45,52 @@ class Console:
 
     def __init__(self, job: Job, on_broken_pipe: Callable[[], None]) -> None:
         self._job = job
-        self._logs: Dict[str, BinaryIO] = {}
-        self._logs_failed = False
-        width = max(len(task.name) for task in job.tasks)
-        self._labels = {}
-        for index, task in enumerate(job.tasks):
-            label = f"{task.name.rjust(width)} | "
-            self._labels[task.slug] = (label, _COLOURS[index % len(_COLOURS)])
-        try:
-            os.makedirs(job.log_dir, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"the log directory {job.log_dir} cannot be made ({error.strerror}); "
-                "choose another --log-dir"
-            ) from error
+        self._logs = LogFiles(job.log_dir)
         self._put_nbytes = 0
         self._written_nbytes = 0  # counted by the writer's thread alone
         self._left_out = 0
-        self._pieces: queue.SimpleQueue[Optional[_Piece]] = queue.SimpleQueue()
-        writer = _Writer(self._pieces, self._written, on_broken_pipe)
+        self._pieces: _Queue[Union[_Piece, _Pause, None]] = _Queue()
+        names = {task.slug: task.name for task in job.tasks}
+        writer = _Writer(names, self._pieces, self._written, on_broken_pipe)
         self._thread = threading.Thread(target=writer.run, name="baryon-console", daemon=True)
         self._thread.start()
 
     def show(self, output: Output) -> None:
         """Show a task's output."""
-        label, colour = self._labels[output.task]
         if not output.is_transient:
-            self._log(output.task, output.data)
+            self._logs.write(output.task, output.data)
         if self._waiting_nbytes > _MAX_WAITING_NBYTES:
             self._left_out += output.data.count(b"\n")
             return
         if self._left_out:
             count, self._left_out = self._left_out, 0
             self.say(f"{count} lines were not shown; they are in {self._job.log_dir}")
-        self._put(_Piece(output.is_error, label, colour, output.data, output.is_transient))
+        self._put(output)
 
     def say(self, text: str) -> None:
         """Tell the user something on standard error."""
-        data = f"{text}\n".encode(errors="replace")
-        self._put(_Piece(True, "baryon: ", _RED, data, has_label_once=True))
+        self._put(Said(text))
+
+    def pause(self) -> None:
+        """Leave the terminal to others for a while: wipe the bars away, until more is written."""
+        pause = _Pause()
+        self._pieces.put(pause)
+        pause.is_done.wait(_PAUSE_S)  # it may be stuck in a write
+
+    def look(self) -> None:
+        """Say what is wrong with the log files, if anything is new. Call now and then."""
+        for text in self._logs.news():
+            self.say(text)
 
     def close(self) -> None:
         """Return when everything is written."""
+        for text in self._logs.close():
+            self.say(text)
         self._pieces.put(None)
         self._thread.join()
-        for file in self._logs.values():
-            file.close()
 
     def _put(self, piece: _Piece) -> None:
-        self._put_nbytes += len(piece.data)
+        self._put_nbytes += _nbytes(piece)
         self._pieces.put(piece)
 
     def _written(self, nbytes: int) -> None:
@@ -102,24 +100,14 @@ class Console:
     def _waiting_nbytes(self) -> int:
         return self._put_nbytes - self._written_nbytes
 
-    def _log(self, task: str, data: bytes) -> None:
-        try:
-            if task not in self._logs:
-                path = os.path.join(self._job.log_dir, f"{task}.log")
-                self._logs[task] = open(path, "wb", buffering=0)  # noqa: SIM115
-            self._logs[task].write(data)
-        except OSError as error:
-            if not self._logs_failed:  # say it once; a full disk must not end the training
-                self._logs_failed = True
-                self.say(f"cannot write the logs in {self._job.log_dir}: {error}")
-
 
 class _Writer:
     """The console's thread: the only one that writes to the two streams."""
 
     def __init__(
         self,
-        pieces: "queue.SimpleQueue[Optional[_Piece]]",
+        names: Dict[str, str],
+        pieces: "_Queue[Union[_Piece, _Pause, None]]",
         on_written: Callable[[int], None],
         on_broken_pipe: Callable[[], None],
     ) -> None:
@@ -127,50 +115,42 @@ class _Writer:
         self._on_written = on_written
         self._on_broken_pipe = on_broken_pipe
         self._streams = [_stream(sys.stdout), _stream(sys.stderr)]
+        is_plain = bool(os.environ.get("NO_COLOR"))
+        out, err = (not is_plain and _can_draw(stream) for stream in self._streams)
+        self._screen = Screen(names, (out, err))
         self._is_broken = False
-        self._transient_on: Optional[BinaryIO] = None  # the stream whose line is not over
 
     def run(self) -> None:
-        while True:
-            piece = self._pieces.get()
-            if piece is None:
-                return
-            self._write(piece)
-            self._on_written(len(piece.data))
+        is_over = False
+        while not is_over:
+            pieces = [self._pieces.get()]
+            while len(pieces) < _MAX_AT_ONCE and not self._pieces.empty():
+                pieces.append(self._pieces.get())
+            is_over = pieces[-1] is None
+            todo = [piece for piece in pieces if isinstance(piece, (Output, Said))]
+            pauses = [piece for piece in pieces if isinstance(piece, _Pause)]
+            out, err = self._streams
+            self._write(self._screen.write(todo, (_size_in_front(out), _size_in_front(err))))
+            if is_over or pauses:
+                self._write(self._screen.clear())
+            self._on_written(sum(map(_nbytes, todo)))
+            for pause in pauses:
+                pause.is_done.set()
 
-    def _write(self, piece: _Piece) -> None:
-        stream = self._streams[piece.is_error]
-        if stream is not None:
-            try:
-                self._render(stream, piece)
-                stream.flush()
-            except OSError as error:
-                self._give_up(piece.is_error, error)
-
-    def _render(self, stream: BinaryIO, piece: _Piece) -> None:
-        is_terminal = stream.isatty()
-        if self._transient_on is not None:  # wipe it away
-            self._transient_on.write(b"\r\x1b[K")
-            self._transient_on.flush()
-            self._transient_on = None
-        label = piece.label
-        if is_terminal and not os.environ.get("NO_COLOR"):
-            label = f"\x1b[{piece.colour}m{label}\x1b[0m"
-        prefix = label.encode()
-        if piece.is_transient:
-            if is_terminal:
-                self._transient_on = stream
-                stream.write(prefix + piece.data)
-        elif piece.has_label_once:
-            stream.write(prefix + piece.data)
-        else:
-            lines = piece.data.split(b"\n")[:-1]
-            stream.write(b"".join(prefix + line + b"\n" for line in lines))
+    def _write(self, chunks: List[Chunk]) -> None:
+        for chunk in chunks:
+            stream = self._streams[chunk.is_error]
+            if stream is not None:
+                try:
+                    stream.write(chunk.data)
+                    stream.flush()
+                except OSError as error:
+                    self._give_up(chunk.is_error, error)
 
     def _give_up(self, is_error: bool, error: OSError) -> None:
         """Write no more to a stream. A full disk is no reason to end the training."""
         broken = self._streams[is_error]
-        self._streams[is_error] = self._transient_on = None
+        self._streams[is_error] = None
         try:
             # What the stream has buffered must go somewhere, or Python fails at its end.
             assert broken is not None
@@ -183,10 +163,46 @@ class _Writer:
                 self._on_broken_pipe()
             return
         name = "standard error" if is_error else "standard output"
-        text = f"cannot write to {name} any more: {error.strerror}\n"
-        self._write(_Piece(not is_error, "baryon: ", _RED, text.encode()))
+        text = f"baryon: cannot write to {name} any more: {error.strerror}\n"
+        self._write([Chunk(not is_error, text.encode())])
+
+
+def terminal_sizes() -> Tuple[Optional[Size], Optional[Size]]:
+    """Of standard output and standard error: None for what is no terminal that bars can be on."""
+    return _size(_stream(sys.stdout)), _size(_stream(sys.stderr))
 
 
 def _stream(stream: Any) -> Optional[BinaryIO]:
     """The bytes below a text stream; None if it was closed before Python started."""
     return None if stream is None else stream.buffer
+
+
+def _can_draw(stream: Optional[BinaryIO]) -> bool:
+    """Whether it is a terminal that knows escape sequences."""
+    is_terminal = stream is not None and stream.isatty()
+    return is_terminal and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+
+
+def _size(stream: Optional[BinaryIO]) -> Optional[Size]:
+    if stream is None or not _can_draw(stream):
+        return None
+    try:
+        columns, rows = os.get_terminal_size(stream.fileno())
+    except OSError:
+        columns = rows = 0
+    return Size(columns or 80, rows or 24)  # not all of them know
+
+
+def _size_in_front(stream: Optional[BinaryIO]) -> Optional[Size]:
+    """None also if others have the terminal: bars would wipe away what the user types for them."""
+    size = _size(stream)
+    try:
+        if size is not None and os.tcgetpgrp(stream.fileno()) != os.getpgrp():  # type: ignore[union-attr]
+            return None
+    except OSError:
+        pass  # it is not the one that controls this process
+    return size
+
+
+def _nbytes(piece: _Piece) -> int:
+    return 1 + len(piece.text if isinstance(piece, Said) else piece.data)

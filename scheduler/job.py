@@ -63,14 +63,16 @@ class Task(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One run of ``launch.py``.
 
-    ``command`` is the workers' argv; if it ``is_script``, each host's own Python goes before it.
+    ``command`` is the workers' argv; if it ``is_script`` (or ``-m`` and a module), each host's
+    own Python goes before it.
     ``cwd`` is where they run; if it is relative or begins with ~, below the home directory there.
     ``env`` goes to all tasks, ``env_worker`` and ``env_server`` to one role. ``interfaces`` are
     those by which hosts reach each other, if not the usual. ``timeout_s`` limits every wait of one
     task for another that is alive, ``start_s`` that for an agent or a server to come up;
     ``silence_s`` is how long a task or agent may be silent before it is given up; ``grace_s`` is
     how long tasks have to end on their own when they are told to;
-    ``is_terminal`` says that somebody looks on. ``shares_memory`` lets the tasks of a host exchange
+    ``is_terminal`` says that somebody looks on; the tasks' output is shown in ``columns`` and
+    ``rows``, 0 if on no terminal. ``shares_memory`` lets the tasks of a host exchange
     gradients and values through its memory; ``encrypts_data`` hides them from the network.
     ``staleness`` is by how many rounds a worker may be ahead of another in a ``dist_ssp`` store.
     """
@@ -96,9 +98,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     silence_s: float = 20.0
     grace_s: float = 5.0
     is_terminal: bool = False
+    columns: int = 0
+    rows: int = 0
     shares_memory: bool = True
     encrypts_data: bool = True
     staleness: int = 3
+
+    @property
+    def title(self) -> str:
+        """The command's own name, for lists of jobs: that of a module if it is ``-m MODULE``."""
+        return self.command[self.command[0] == "-m"].rpartition("/")[2]
 
     def of_role(self, role: str) -> List[Task]:
         return [task for task in self.tasks if task.role == role]

@@ -1,51 +1,153 @@
-"""Cuts what a task writes into whole lines. Pure."""
+"""Cuts what a task writes into whole lines, as a terminal would show them in the end. Pure.
 
+A progress bar writes a line over and over, each time ended by a carriage return only. Several bars,
+one below the other (nested loops with tqdm), go down by a newline and up again by an escape
+sequence each time. All of them are *transient*: passed on at once, to be shown in place, and kept
+only as they are when something else is written below them, or when the stream ends.
+"""
+
+import re
 from typing import List, NamedTuple
 
 __all__ = ["LineCutter", "Piece"]
 
-MAX_LINE_NBYTES = 64 << 10  # a longer line is shown in parts
+MAX_LINE_NBYTES = 64 << 10  # a longer line comes in parts
+CONTINUES = b" [the line goes on]"  # at the end of each part but the last
+_MAX_ROWS = 32  # that can be written anew; many more than anybody's bars
+_BORDER = re.compile(rb"\n|\x1b\[([0-9]{0,3})[AF]")  # or cursor up (ECMA-48: CUU, CPL)
+_CUT_SEQUENCE = re.compile(rb"\x1b(\[[0-9]{0,3})?\Z")
 
 
 class Piece(NamedTuple):
-    """Whole lines, each ended by a newline; or one that a carriage return ended, without it."""
+    """Whole lines, each ended by a newline; or the present text of bars, without the last newline.
+
+    That is empty when they have been wiped away.
+    """
 
     is_transient: bool
     data: bytes
 
 
-class LineCutter:
-    """Bytes as they come in, pieces out.
+class _Row(NamedTuple):
+    text: bytes
+    is_kept: bool = False  # passed on as a line, like this
 
-    A progress bar writes a line over and over, each time ended by a carriage return only. Such a
-    line is passed on at once as transient; of a line with carriage returns in it only what is
-    visible at its end is kept.
-    """
+
+class LineCutter:
+    """Bytes as they come in, pieces out."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = b""  # written since the cursor came to its row
+        self._row = _Row(b"")  # what it found there
+        self._above: List[_Row] = []  # rows that have been, or may be, written anew
+        self._below: List[_Row] = []
+        self._last = _Row(b"", True)  # the line that was kept last
+        self._shown = b""
 
     def feed(self, data: bytes) -> List[Piece]:
-        lines = (self._rest + data).split(b"\n")
+        data = self._rest + data
+        if not self._is_revisited and b"\x1b[" not in data:
+            return self._feed_plain(data)
+        kept: List[bytes] = []
+        begin = 0
+        for border in _BORDER.finditer(data):
+            self._rest = data[begin : border.start()]
+            begin = border.end()
+            if border[0] == b"\n":
+                self._down(kept)
+            else:
+                self._up(int(border[1] or 1))
+        self._rest = self._shorten(data[begin:], kept)
+        return self._pieces(kept)
+
+    def _feed_plain(self, data: bytes) -> List[Piece]:
+        """The same, many times faster, for what most tasks write."""
+        kept: List[bytes] = []
+        lines = data.split(b"\n")
         rest = lines.pop()
-        pieces = []
         if lines:
-            pieces.append(Piece(False, b"".join(_visible(line) + b"\n" for line in lines)))
-        # Of the line that is not over, only what is visible matters, and whether a return at its
-        # end waits for what overwrites it (or for a newline: Windows' end of line).
-        text = _visible(rest)
-        if text and b"\r" in rest:
-            pieces.append(Piece(True, text))
-        if len(text) > MAX_LINE_NBYTES:
-            pieces.append(Piece(False, text + b"\n"))
-            text = b""
-        self._rest = text + b"\r" if rest.endswith(b"\r") else text
-        return pieces
+            if b"\r" in data:
+                lines = [_visible(line) for line in lines]
+            if max(map(len, lines)) > MAX_LINE_NBYTES:
+                lines = [part for line in lines for part in _parts(line)]
+            kept = [line + b"\n" for line in lines]
+            self._last = _Row(lines[-1], True)
+        self._rest = self._shorten(rest, kept)
+        return self._pieces(kept)
 
     def end(self) -> List[Piece]:
         """The stream is over: what is left is a line, too."""
-        rest, self._rest = _visible(self._rest), b""
-        return [Piece(False, rest + b"\n")] if rest else []
+        kept: List[bytes] = []
+        is_bar = b"\r" in self._rest or self._is_revisited
+        rows = [*self._above, self._written(), *self._below]
+        self._keep([row for row in rows if (row.text.strip() if is_bar else row.text)], kept)
+        self.__init__()  # type: ignore[misc]
+        return [Piece(False, b"".join(kept))] if kept else []
+
+    @property
+    def _is_revisited(self) -> bool:
+        return bool(self._above or self._below)
+
+    def _written(self) -> _Row:
+        """The cursor's row as it is now."""
+        text = _visible(self._rest)
+        return _Row(text) if text and text != self._row.text else self._row
+
+    def _down(self, kept: List[bytes]) -> None:
+        row, self._rest = self._written(), b""
+        if self._below:
+            self._above.append(row)
+            self._row = self._below.pop(0)
+            return
+        if self._above:
+            self._keep([row for row in self._above if row.text.strip()], kept)
+            self._above = []
+        if not row.is_kept:
+            kept += [part + b"\n" for part in _parts(row.text)]
+        self._last = _Row(row.text, True)
+        self._row = _Row(b"")
+
+    def _up(self, count: int) -> None:
+        for _ in range(count):
+            if not self._above and len(self._below) + 1 >= _MAX_ROWS:
+                return
+            self._below.insert(0, self._written())
+            self._rest = b""
+            self._row = self._above.pop() if self._above else self._last
+            self._last = _Row(b"", True)  # what was above that is not known
+
+    @staticmethod
+    def _keep(rows: List[_Row], kept: List[bytes]) -> None:
+        kept += [part + b"\n" for row in rows if not row.is_kept for part in _parts(row.text)]
+
+    def _shorten(self, rest: bytes, kept: List[bytes]) -> bytes:
+        """What matters of a row that is not over."""
+        text = _visible(rest)
+        *parts, text = _parts(text)
+        kept += [part + b"\n" for part in parts]
+        # A return at its end waits for what overwrites it (or for a newline: Windows' end of line).
+        is_bar, is_returned = b"\r" in rest, rest.endswith(b"\r")
+        return b"\r" * is_bar + text + b"\r" * (is_returned and bool(text))
+
+    def _pieces(self, kept: List[bytes]) -> List[Piece]:
+        pieces = []
+        if kept:
+            pieces.append(Piece(False, b"".join(kept)))
+            self._shown = b""
+        is_bar = b"\r" in self._rest or self._is_revisited
+        rows = [*self._above, self._written(), *self._below] if is_bar else []
+        bars = b"\n".join(_CUT_SEQUENCE.sub(b"", row.text) for row in rows if row.text.strip())
+        if bars != self._shown:
+            pieces.append(Piece(True, bars))
+            self._shown = bars
+        return pieces
+
+
+def _parts(line: bytes) -> List[bytes]:
+    """A line, cut where it is too long, with a mark where it is."""
+    last = max(0, len(line) - 1) // MAX_LINE_NBYTES * MAX_LINE_NBYTES
+    begins = range(0, last, MAX_LINE_NBYTES)
+    return [*(line[at : at + MAX_LINE_NBYTES] + CONTINUES for at in begins), line[last:]]
 
 
 def _visible(line: bytes) -> bytes:

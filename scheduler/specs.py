@@ -9,10 +9,12 @@ from baryon.ps import Child, KeyPair, token_of
 from .credentials import Credentials, Parent
 from .job import Job, Task
 from .messages import AgentHello, StartTasks, TaskSpec
+from .screen import label_width
 from .tree import Tree
 
 __all__ = ["start_tasks"]
 
+_MIN_COLUMNS = 10
 _LEVEL_S = 2.0  # a server waits longer than those below it, who can say more exactly for whom
 
 
@@ -22,8 +24,9 @@ def start_tasks(
     """The processes of the host whose agent said ``hello``; ``keys``: of all tasks, by slug."""
     specs = []
     here = [task for task in job.tasks if task.host == host]
+    members = {task.slug: n if job.shares_memory else 0 for n, task in enumerate(here, 1)}
     gpus = hello.gpus if job.hosts[host].is_allotted else job.hosts[host].gpus
-    for number, task in enumerate(here, 1):
+    for task in here:
         is_worker = task.role == "worker"
         credentials = Credentials(
             job=job.id,
@@ -42,12 +45,12 @@ def start_tasks(
             timeout_s=job.timeout_s + _LEVEL_S * max(0, tree.height(task) - 1),
             silence_s=job.silence_s,
             kvstore=job.kvstore,
-            member=number if job.shares_memory else 0,
+            member=members[task.slug],
             encrypts_data=job.encrypts_data,
             parents=_parents(job, tree.parents(task), host),
             owners=_parents(job, tree.owners, host) if is_worker else (),
-            children=() if is_worker else _children(tree, tree.children(task), keys),
-            guests=() if is_worker else _children(tree, tree.guests(task), keys),
+            children=() if is_worker else _children(tree, tree.children(task), keys, members),
+            guests=() if is_worker else _children(tree, tree.guests(task), keys, members),
             staleness=job.staleness,
         )
         specs.append(
@@ -73,7 +76,10 @@ def _parents(job: Job, servers: Iterable[Task], host: int) -> Tuple[Parent, ...]
     )
 
 
-def _children(tree: Tree, tasks: Iterable[Task], keys: Dict[str, KeyPair]) -> Tuple[Child, ...]:
+def _children(
+    tree: Tree, tasks: Iterable[Task], keys: Dict[str, KeyPair], members: Dict[str, int]
+) -> Tuple[Child, ...]:
+    """Those of a server of the host whose tasks have the numbers ``members`` in its memory."""
     return tuple(
         Child(
             keys[task.slug].public,
@@ -81,6 +87,7 @@ def _children(tree: Tree, tasks: Iterable[Task], keys: Dict[str, KeyPair]) -> Tu
             tree.workers_below(task),
             token_of(keys[task.slug].secret),
             task.role == "worker",
+            members.get(task.slug, 0),
         )
         for task in tasks
     )
@@ -110,6 +117,11 @@ def worker_env(job: Job, tree: Tree, task: Task, gpus: Sequence[str] = ()) -> Di
         env["BARYON_FIRST_GPU"] = "0"  # of those that it sees
     if job.is_terminal:
         env["BARYON_TERMINAL"] = "1"  # a line ended by a carriage return is shown in place
+    if job.columns:
+        # What progress bars look at where they write to no terminal; tqdm has a name of its own.
+        columns = max(_MIN_COLUMNS, job.columns - label_width(task.name for task in job.tasks))
+        env["COLUMNS"] = env["TQDM_NCOLS"] = str(columns)
+        env["LINES"] = str(job.rows)
     return {**env, **job.env, **job.env_worker}
 
 

@@ -1,6 +1,5 @@
 """Runs real jobs for tests, and sees to it that they leave nothing behind."""
 
-import glob
 import os
 import re
 import signal
@@ -9,9 +8,11 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Set, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 import psutil
+
+from tests import leaks
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = Path(__file__).resolve().parent / "jobs" / "scripts"
@@ -121,9 +122,12 @@ class JobRun:
             pipe.close()
         return code
 
+    def found(self) -> List[str]:
+        """What is left of it: processes, wherever they went."""
+        return [leaks.described(process.pid) for process in self.processes()]
+
     def wait_until_gone(self) -> None:
-        """Until none of its processes is left, wherever they went."""
-        wait_until(lambda: not self.processes(), f"the end of {self.processes()}", 20.0)
+        leaks.check(self, limit_s=20.0)
 
     def kill(self) -> None:
         """For the end of a test that has failed."""
@@ -140,7 +144,7 @@ class Cluster:
     def __init__(self, cwd: Path) -> None:
         self.cwd = cwd
         self._runs: List[JobRun] = []
-        self._before = _leftovers()
+        self._files = leaks.Files()
 
     def start(
         self, *args: object, env: Optional[Dict[str, str]] = None, ignore: Optional[int] = None
@@ -170,12 +174,11 @@ class Cluster:
         return path
 
     def close(self) -> None:
-        """Check that nothing is left: no process, socket file, shared memory or run directory."""
+        """Check that nothing is left: no process, and no file where temporary ones are."""
         try:
             for run in self._runs:
                 run.end()
-                run.wait_until_gone()
-            assert _leftovers() <= self._before
+            leaks.check(*self._runs, self._files, limit_s=20.0)
         finally:
             for run in self._runs:
                 run.kill()
@@ -210,7 +213,3 @@ class Shell:
 
     def record(self, name: str) -> Path:
         return Path(self.env["XDG_STATE_HOME"], "baryon", "jobs", f"{name}.json")
-
-
-def _leftovers() -> Set[str]:
-    return set(glob.glob("/tmp/baryon-*")) | set(glob.glob("/dev/shm/*"))

@@ -1,12 +1,23 @@
 """For all tests: those that need what is not there are skipped, but not in CI."""
 
 import os
-from typing import List
+import signal
+from pathlib import Path
+from typing import Iterator, List
 
 import pytest
 
 from deploy import testbed
 from tests.clusters import kube_bed, on_hosts, sge_bed, slurm_bed
+from tests.leaks import Leaks, check
+
+# The shell ignores SIGINT and SIGQUIT for a script's `cmd &`, nohup ignores SIGHUP, and all that is
+# started from here would, too: no test's Ctrl-C would ever arrive. A program gets the default for a
+# signal that has a handler where it is started.
+for _signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_signum) == signal.SIG_IGN:
+        _is_ctrl_c = _signum == signal.SIGINT
+        signal.signal(_signum, signal.default_int_handler if _is_ctrl_c else lambda *_: None)
 
 PROBLEMS = {
     "hosts": testbed.problems,
@@ -17,11 +28,29 @@ PROBLEMS = {
 }
 """By marker: what says why its tests cannot run here."""
 
+REAL = ("jobs", "native", *PROBLEMS)
+"""Markers of tests that take real processes and seconds each; all others are quick."""
+
+JOBS = Path(__file__).parent / "jobs"
+
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    for item in items:
+        if JOBS in item.path.parents:
+            item.add_marker("jobs")
+        if not any(map(item.get_closest_marker, REAL)):
+            item.add_marker("quick")
     for marker, problems in PROBLEMS.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and "CI" not in os.environ:
             found = problems()
             for item in marked if found else ():
                 item.add_marker(pytest.mark.skip(reason="; ".join(found)))
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """The test leaves behind nothing that was not there before it."""
+    leaks = Leaks()
+    yield
+    check(leaks)

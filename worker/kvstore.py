@@ -59,8 +59,13 @@ class KVStore(mx.kvstore.KVStore):
         self._session = session()
         self._compression: Optional[Compression] = None
         self._open(has_whole_keys=False)
+        self._track = self._session.track(self._store.number, self._is_async)
         self._collectives = Collectives(
-            self._session.control, self.rank, self.num_workers, self._store.number
+            self._session.control,
+            self.rank,
+            self.num_workers,
+            self._store.number,
+            on_call=self._track.meet,
         )
         self._places: Dict[KeyName, Place] = {}
         # The last of each key, likely to be the next. A place does not refer to it: both would then
@@ -129,6 +134,7 @@ class KVStore(mx.kvstore.KVStore):
         for name, array in first_values(key, value):
             declared = self._store.declare(name, array.shape, np.dtype(array.dtype).name)
             self._places[name] = Place(self._store, declared)
+            self._track.event(f"initialised key {name!r}")
             if self.rank == 0:
                 dense = array.tostype("default") if is_sparse(array) else array
                 self._exchange("init", name, [dense], None, 0)
@@ -152,7 +158,7 @@ class KVStore(mx.kvstore.KVStore):
     def pull(
         self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True
     ) -> None:
-        """Copy each key's value, as of this worker's last push, to ``out``.
+        """Copy each key's value, as of this worker's last push, to ``out``, cast to its dtype.
 
         To row_sparse arrays all rows are pulled as by `row_sparse_pull`, unless ``ignore_sparse``:
         then these are left as they are.
@@ -192,8 +198,8 @@ class KVStore(mx.kvstore.KVStore):
 
         ``out`` is a row_sparse array or a list of them, ``row_ids`` an array of any shape and
         numeric dtype for all of them or a list with one for each; lists of keys go with lists of
-        such. A row may be named more than once, in any order. Waits until the rows are there.
-        Raises UsageError for rows that a key has not.
+        such. A row may be named more than once, in any order. Waits until the rows are there, cast
+        to the dtype of ``out``. Raises UsageError for rows that a key has not.
         """
         self._client.raise_if_failed()
         if out is None or row_ids is None:
@@ -222,6 +228,7 @@ class KVStore(mx.kvstore.KVStore):
                 "without update_on_kvstore=False, or set_optimizer"
             )
         self._client.raise_if_failed()
+        self._track.join()
         self._store.wait_for_others()
         self._count_others_rounds()
         for name, place in self._places.items():
@@ -374,6 +381,10 @@ class KVStore(mx.kvstore.KVStore):
             self._store.set_hyper(*change)
         return self._hyper.version
 
+    def replaced(self) -> None:
+        """Take note that a Trainer, whose parameters have been set, goes on with a new store."""
+        self._track.event("set or loaded a Trainer's parameters")
+
     # -- the other workers --------------------------------------------------------------------
     # These wait until all workers that have not ended make the same call. A value is None, a bool,
     # number, str, bytes, list, tuple, dict or set, a dense array of NumPy or MXNet, or made of
@@ -427,23 +438,29 @@ class KVStore(mx.kvstore.KVStore):
         exchange = self._exchanges.get(name)
         if exchange is None or not exchange.is_for(kind, arrays, outs):
             arrays = None if arrays is None else fitting(place.key, arrays)
-            outs = None if outs is None else fitting(place.key, outs)
+            outs = None if outs is None else fitting(place.key, outs, is_cast=True)
             exchange = self._exchanges[name] = Exchange(kind, place, arrays, outs)
         if outs is not None:
             place.outs = outs
         with self._lock:
+            if kind == "push":
+                self._track.push()
             exchange.enqueue(priority, self._count(name) if kind == "push" else None)
 
     def _push_rows(self, name: KeyName, arrays: List[Any], priority: int) -> None:
         place = self._place(name)
         rows = rows_in(place.key, rows_of_all(place.key, arrays))
         with self._lock:
+            self._track.push()
             push_rows(place, rows, priority, self._count(name))
 
     def _place(self, name: KeyName) -> Place:
         place = self._places.get(name)
         if place is None:
-            raise UsageError(f"key {name!r} has not been initialised; call init or broadcast first")
+            raise UsageError(
+                f"key {name!r} has not been initialised; call init or broadcast first, on all "
+                "workers"
+            )
         return place
 
     # -- what it does not do yet --------------------------------------------------------------

@@ -31,6 +31,7 @@ def adapt(store_class: Type[Any]) -> None:
 
     def reset_with_a_new_store(self: Any) -> None:
         if isinstance(self._kvstore, store_class):
+            self._kvstore.replaced()
             self._kvstore_params["kvstore"] = self._kvstore.type
             self._left_kvstore = self._kvstore if self._update_on_kvstore else None
             self._kvstore = None

@@ -25,14 +25,12 @@ from ..flags import Options
 from .batch import SUBMIT_LIMIT_S, BatchCluster, call
 from .submission import (
     CANCELLED_CODE,
-    SSH_OPTIONS,
     Files,
     description,
     job_files,
     launch_address,
     render,
     require_commands,
-    say_ignored,
     split_extra,
     write_script,
 )
@@ -53,7 +51,6 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
     Raises UsageError if Grid Engine's commands are not here or an option is wrong, PeerError if
     its qmaster does not answer.
     """
-    say_ignored(options, SSH_OPTIONS, say)
     require_commands(
         ("qsub", "qstat", "qdel", "qconf"),
         "run launch.py where you submit jobs to Grid Engine, with its settings.sh sourced",
@@ -115,7 +112,7 @@ def _options(job: Job, options: Options) -> List[str]:
     slots = job.hosts[0].slots
     gpus = options.gpus_per_worker
     given = [
-        ("-N", _name(options.job_name or os.path.basename(job.command[0]))),
+        ("-N", _name(options.job_name or job.title)),
         ("-q", options.queue),
         ("-A", options.account),
         ("-l", options.time and f"h_rt={options.time}"),

@@ -107,10 +107,10 @@ class Survey:
             workers=[sum(task.host == host.index for task in workers) for host in self.hosts],
             gpus=[len(job.hosts[host.index].gpus) for host in self.hosts],
             devices=job.devices,
-            program=job.command[0] if job.command else "",
+            program=_program(job),
             cwd=job.cwd,
             is_script=job.is_script,
-            is_here=bool(job.command) and os.path.exists(job.command[0]),
+            is_here=os.path.exists(_program(job)),
             is_synced=self._options.sync_dst_dir is not None,
         )
 
@@ -183,7 +183,7 @@ class Survey:
         host.report.found = _ask(
             process,
             {
-                "program": job.command[0] if job.command else "",
+                "program": _program(job),
                 "is_script": job.is_script,
                 "cwd": job.cwd,
                 "toward": host.scheduler_address,
@@ -270,6 +270,11 @@ def _ask(process: RemoteProcess, question: Dict[str, Any]) -> Dict[str, Any]:
     except (OSError, ValueError) as error:
         raise PeerError(f"the program that looks at it gives no answer: {error}") from error
     return answer
+
+
+def _program(job: Job) -> str:
+    """What hosts must have; empty if it is a module, which Python looks for in more places."""
+    return job.command[0] if job.command and job.command[0] != "-m" else ""
 
 
 def _has_zmq(host: FoundHost) -> bool:

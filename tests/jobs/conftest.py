@@ -9,7 +9,7 @@ from tests.cluster import Cluster
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+def cluster(tmp_path: Path, no_leaks: None) -> Iterator[Cluster]:
     """A place to run jobs in; at its end nothing of them may be left."""
     cluster = Cluster(tmp_path)
     yield cluster

@@ -4,7 +4,6 @@
 loopback with CURVE. Nothing here sleeps: every wait is for an event, with `LIMIT_S` as its limit.
 """
 
-import os
 import queue
 import threading
 import time
@@ -275,25 +274,6 @@ def ask(socket: zmq.Socket, frames: List[bytes]) -> Any:
     """Send a message of a bare peer and return the answer's header, decoded."""
     socket.send_multipart(frames)
     return wire.DATA.decode(socket.recv_multipart()[0])
-
-
-def _descriptors() -> Dict[str, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:
-            pass  # the listing's own
-    return found
-
-
-@pytest.fixture
-def no_leaks() -> Iterator[None]:
-    """The test leaves behind no thread and no descriptor that was not there before it."""
-    threads, descriptors = set(threading.enumerate()), _descriptors()
-    yield
-    assert set(threading.enumerate()) <= threads
-    assert {fd: to for fd, to in _descriptors().items() if descriptors.get(fd) != to} == {}
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import zmq
 
-from baryon.ps import PeerError, UsageError, dump_optimizer, link, wire
+from baryon.ps import PeerError, UsageError, dialer, dump_optimizer, wire
 from baryon.ps.client import _Setting
 from baryon.ps.compression import CODECS, compression_of
 
+from ..proxy import Proxy
 from .conftest import LIMIT_S, Job, answered, ask
-from .proxy import Proxy
 
 ROUNDS = 6
 KEYS = {"w": ((30, 20), "float32"), "b": ((7,), "float32"), "d": ((400,), "float64")}
@@ -114,7 +114,7 @@ def test_nor_do_they_if_it_is_compressed(job, proxies, mx, undisturbed, monkeypa
 
 
 def train_with_cuts(job, proxies, mx, undisturbed, monkeypatch, seed, codec):
-    monkeypatch.setattr(link, "_RETRY_S", 0.01)
+    monkeypatch.setattr(dialer, "_RETRY_S", 0.01)
     chance = random.Random(seed)
     is_big = seed % 6 == 0
     keys = {**KEYS, **BIG} if is_big else KEYS

@@ -311,16 +311,16 @@ def test_attributes_that_an_optimizer_is_not_to_be_given_are_refused(mx):
     ]
     names = ", ".join(map(repr, bad))
     with pytest.raises(ProtocolError, match=f"^{re.escape(names)} of LARS is not to be set"):
-        update.set(
+        update.check(
             wire.SetHyper(0, 1, 1, 1, {"lr": 0.1, **dict.fromkeys(bad, 1), "wd": 0.2}, [], [])
         )
     with pytest.raises(ProtocolError, match="'eps' of LARS"):
-        update.set(wire.SetHyper(0, 1, 1, 1, {"eps": [1]}, [], []))
+        update.check(wire.SetHyper(0, 1, 1, 1, {"eps": [1]}, [], []))
     key = Plan(1, has_whole_keys=True).add(0, (4,), "float32")
     spec = wire.StateSpec(None, (), 3, {"update": 1, "last_lr": 0.5})
     with pytest.raises(ProtocolError, match="'update' of LARS"):
         update.restore(key.slices[0], np.zeros(4, "float32"), SliceState(spec, []))
-    update.set(
+    update.check(
         wire.SetHyper(
             0, 1, 1, 1, {"last_lr": 0.1, "wd": 0.2, "momentum": None, "mine": "new"}, [], []
         )

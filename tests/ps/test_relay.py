@@ -63,10 +63,11 @@ class Tree:
         keys = [new_key_pair() for _ in range(3)]
         owner_keys, relay_keys = new_key_pair(), new_key_pair()
         children = [
-            Child(pair.public, f"worker {rank}", (rank,), token_of(pair.secret))
-            for rank, pair in enumerate(keys)
+            Child(pair.public, f"worker {rank}", (rank,), token_of(pair.secret), True, member)
+            for rank, (pair, member) in enumerate(zip(keys, (3, 4, 0)))
         ]
-        below = Child(relay_keys.public, "server 1", (0, 1), token_of(relay_keys.secret))
+        token = token_of(relay_keys.secret)
+        below = Child(relay_keys.public, "server 1", (0, 1), token, False, 2)
         self.faults = queue.Queue()
         self.loops = []
         self.owner = self._server(0, owner_keys, [below, children[2]], owner_memory, encrypts)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baryon.ps.async_store import AsyncStore
 from baryon.ps.errors import ProtocolError
 from baryon.ps.plan import Plan
 from baryon.ps.store import Wait
@@ -335,6 +336,35 @@ def test_waits_name_who_waits_for_whom():
     assert sorted(store.waits()) == [Wait(0, "b", 1, (2,)), Wait(1, "b", 1, (2,))]
     push(store, 2, 1.0, first=1)
     assert store.waits() == []
+
+
+def test_the_wait_that_is_told_is_the_longest_not_that_of_the_first_key():
+    """A key that one worker never pushes comes to light although others go on."""
+    store = store_of(2)
+    push(store, 0, 1.0, first=1)  # "b", which worker 1 has not
+    for round_ in (1, 2):
+        push(store, 0, 1.0, round_)
+        assert store.waits() == [Wait(0, "b", 1, (1,))]
+        push(store, 1, 1.0, round_)
+    assert store.waits() == [Wait(0, "b", 1, (1,))]
+
+
+@pytest.mark.parametrize("kind", [SyncStore, AsyncStore])
+def test_to_look_for_waits_looks_at_no_slice_where_nobody_waits(kind):
+    store = kind(0, Plan(1), range(2))
+    for rank in range(2):
+        store.declare(rank, 0, [KeySpec(name, (4,), "float32") for name in KEYS])
+    store.set_update(lambda slice_, merged, value, version: None)
+    looked = []
+    store._waits_at = lambda slot: looked.append(slot) or iter(())
+    store.init(0, 0, 0, 3, payload(1.0, 1.0, 1.0))
+    for rank in range(2):
+        push(store, rank, (1.0, 1.0, 1.0))
+    assert store.waits() == looked == [] and not store._waited
+    store.declare(1, 3, [KeySpec("d", (4,), "float32")])
+    store.pull(1, 0, 3, 1)
+    store.waits()
+    assert [slot.slice.key.name for slot in looked] == ["d"]
 
 
 def test_a_pull_before_the_first_value_waits_for_rank_0():

@@ -148,6 +148,8 @@ class StoreMachine(RuleBasedStateMachine):
         if not slot.slice.key.has_rows:
             return
         expected, ids = Counter(), slot.ids(given)
+        if self.waits_at(rank, [slot]):
+            return
         if slot.value is None:
             slot.pullers.append((rank, ids))
         else:
@@ -160,6 +162,8 @@ class StoreMachine(RuleBasedStateMachine):
     def pull(self, rank, bucket, first, count):
         run, expected = self.run(bucket, first, count), Counter()
         rank %= self.workers
+        if self.waits_at(rank, run):
+            return
         for slot in run:
             if slot.value is None:
                 slot.pullers.append((rank, None))
@@ -200,6 +204,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.begin_epoch()
 
     # -- the model
+
+    @staticmethod
+    def waits_at(rank, run):
+        return any(puller == rank for slot in run for puller, _ in slot.pullers)
 
     def without(self, rank):
         """What is answered because a worker is not waited for any more."""

@@ -149,14 +149,15 @@ def test_a_declaration_out_of_turn_is_refused(first):
 )
 def test_a_key_that_cannot_be_served_is_refused(key):
     store = declared(("w", (2,), "float32"))
-    with pytest.raises(UsageError, match=repr(key[0])):
+    with pytest.raises(ProtocolError, match=repr(key[0])):
         store.declare(0, 1, [KeySpec(*key)])
 
 
 def test_what_is_declared_alike_stays_usable_after_a_disagreement():
     store = store_of(2)
+    store.declare(0, 3, [KeySpec("d", (4,), "float32")])
     with pytest.raises(UsageError):
-        store.declare(0, 3, [KeySpec("a", (9,), "float32")])
+        store.declare(1, 3, [KeySpec("d", (9,), "float32")])
     push(store, 0, 1.0)
     assert seen(store, push(store, 1, 2.0)) == [(0, 0, 3.0), (1, 0, 3.0)]
 

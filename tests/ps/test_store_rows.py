@@ -226,14 +226,16 @@ def test_after_a_round_of_rows_the_value_comes_from_above_once():
 
 
 def test_rows_come_from_above_asked_for_as_one():
-    store = rising_store(first=None)
+    store = rising_store(children=4, first=None)
+    for child in (2, 3):  # who pull and do not push
+        store.leave(child)
     rise, _ = a_round_of_rows(store)
     assert store.pull_rows(0, 0, 0, ids(0, 3)) == []
     kinds, (first,) = risen(store)
     assert kinds == [("pull_rows", None)] and first.ids.tolist() == [0, 3]
     assert store.pull_rows(1, 0, 0, ids(3)) == []  # which are on their way
-    assert store.pull_rows(1, 0, 0, ids(2, 4)) == []  # which are not
-    assert store.pull_rows(0, 0, 0, ids(1)) == []
+    assert store.pull_rows(2, 0, 0, ids(2, 4)) == []  # which are not
+    assert store.pull_rows(3, 0, 0, ids(1)) == []
     assert store.rising == []
     values = np.array([[0, 0.5], [3, 3.5]], "float32").reshape(-1).view(np.uint8)
     replies = store.rows_above(rise.slice, values)
@@ -302,3 +304,71 @@ def test_rows_of_a_whole_key_are_applied_when_all_are_there():
     assert seen == []
     store.push_rows(0, first.bucket.index, 0, 1, rows({0: 2.0}))
     assert seen[0].ids.tolist() == [0, 4]
+
+
+# -- what one child asks for and pushes at once -------------------------------------------------
+
+
+@pytest.mark.parametrize("asks_for_rows", [False, True])
+def test_a_sum_does_not_rise_before_what_has_been_asked_for_is_answered(asks_for_rows):
+    """Or the answer to the one would be taken for that to the other: the round before's value."""
+    store = rising_store(first=None)
+    if asks_for_rows:
+        a_round_of_rows(store)
+        assert store.pull_rows(1, 0, 0, ids(0)) == []
+    else:
+        assert store.pull(1, 0, 0, 1) == []
+    round_ = 2 if asks_for_rows else 1
+    store.push(0, 0, 0, 1, round_, True, dense(1.0))
+    assert store.push(1, 0, 0, 1, round_, True, dense(10.0)) == []
+    kinds, (asked,) = risen(store)
+    assert kinds == [("pull_rows" if asks_for_rows else "pull", None)]
+    if asks_for_rows:
+        replies = store.rows_above(asked.slice, dense(5.0)[:8])
+    else:
+        store._memory.slice(asked.slice)[:] = 5.0
+        replies = store.answered_above(asked.slice)
+    assert [reply.child for reply in replies] == [1]
+    kinds, (sum_,) = risen(store)
+    assert kinds == [("push", round_)]
+    assert (store._outgoing.slice(sum_.slice) == 11.0).all()
+    assert [reply.child for reply in store.answered_above(sum_.slice)] == [0, 1]
+
+
+def test_a_late_first_value_does_not_overwrite_a_sum():
+    store = rising_store(children=2)
+    store.push(0, 0, 0, 1, 1, True, dense(1.0))
+    with pytest.raises(ProtocolError, match="has been pushed already"):
+        store.init(0, 0, 0, 1, dense(1000.0))
+    store.push(1, 0, 0, 1, 1, True, dense(10.0))
+    kinds, (rise,) = risen(store)
+    assert kinds == [("push", 1)] and (store._outgoing.slice(rise.slice) == 11.0).all()
+
+
+def test_nothing_is_added_to_a_first_value_on_its_way():
+    store = rising_store(children=2)
+    assert store.init(0, 0, 0, 1, dense(1.0)) == []
+    store.push(1, 0, 0, 1, 1, True, dense(10.0))
+    with pytest.raises(ProtocolError, match="before its first value was answered"):
+        store.push(0, 0, 0, 1, 1, True, dense(1000.0))
+    kinds, (rise,) = risen(store)
+    assert kinds == [("init", None)] and (store._outgoing.slice(rise.slice) == 1.0).all()
+
+
+@pytest.mark.parametrize("how", ["rows", "epoch"])
+def test_a_first_value_is_no_news_where_there_was_one(how):
+    """Those above ignore it, so this server must not take it for theirs."""
+    store = rising_store()
+    if how == "rows":
+        rise, _ = a_round_of_rows(store)
+    else:
+        for child in range(2):
+            store.push(child, 0, 0, 1, 1, True, dense(1.0))
+        _, (rise,) = risen(store)
+        store.answered_above(rise.slice)
+        for child in range(2):
+            store.join(child, 1)
+        store.begin_epoch()
+    (reply,) = store.init(0, 0, 0, 1, dense(1000.0))
+    assert (reply.child, reply.has_value) == (0, False) and store.rising == []
+    assert store.pull(1, 0, 0, 1) == [] and risen(store)[0] == [("pull", None)]

@@ -96,6 +96,14 @@ class Scene:
         return self.message(f"agent-{host}", message)
 
     def exits(self, slug: str, code: int = 0, error: str = "") -> List[Action]:
+        """After its goodbye, if it is a worker that has joined and ends well."""
+        state = self.core._tasks[slug]
+        if code == 0 and state.owes_goodbye and not state.ended:
+            self.message(slug, messages.Gone())
+        return self.vanishes(slug, code, error)
+
+    def vanishes(self, slug: str, code: int = 0, error: str = "") -> List[Action]:
+        """Its process ends, whatever it has said."""
         return self.from_agent_of(slug, messages.Exited(slug, code, 1.5, error))
 
     def writes(self, slug: str, data: bytes, is_transient: bool = False) -> List[Action]:
@@ -108,6 +116,12 @@ class Scene:
 
     def agent_ends(self, host: int, how: str = "exited with code 0") -> List[Action]:
         return self.note(self.core.on_agent_ended(host, how, self.now))
+
+    def suspend(self) -> List[Action]:
+        return self.note(self.core.on_suspend(self.now))
+
+    def resume(self) -> List[Action]:
+        return self.note(self.core.on_resume())
 
     def signal(self, signum: int) -> List[Action]:
         return self.note(self.core.on_signal(signum, self.now))

@@ -57,21 +57,30 @@ class Paused(Stream):
 
 
 class Prompt(Console):
-    """Returns when what it was given has been written."""
+    """Returns when what it was given has been written, to the log as well."""
 
     def __init__(self, job, on_broken_pipe=lambda: None):
         super().__init__(job, on_broken_pipe)
+
+    def show(self, output):
+        super().show(output)
+        logs = self._logs
+        wait_until(lambda: logs._done_nbytes == logs._put_nbytes)
 
     def _put(self, piece):
         super()._put(piece)
         wait_until_written(self)
 
 
-def wait_until_written(console):
+def wait_until(condition):
     deadline = time.monotonic() + LIMIT_S
-    while console._waiting_nbytes > 0:
-        assert time.monotonic() < deadline, "not written"
-        time.sleep(0)
+    while not condition():
+        assert time.monotonic() < deadline, "not true in time"
+        time.sleep(0.001)
+
+
+def wait_until_written(console):
+    wait_until(lambda: console._waiting_nbytes <= 0)
 
 
 def fake_sys(out, err):
@@ -90,7 +99,8 @@ def streams(monkeypatch):
 
 
 @pytest.fixture
-def terminal(streams):
+def terminal(streams, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     streams.out.is_terminal = streams.err.is_terminal = True
     return streams
 
@@ -161,11 +171,13 @@ def test_logs_that_cannot_be_written_are_mentioned_once(console, streams, tmp_pa
     logs = tmp_path / "new" / "logs"
     (logs / "worker-0.log").mkdir()
     console.show(out(b"one\n"))
+    console.look()
     said = streams.err.take().decode()
     assert said.startswith(f"baryon: cannot write the logs in {logs}: ")
     assert said.count("\n") == 1
     console.show(out(b"two\n"))
     console.show(out(b"three\n", "worker-10"))
+    console.look()
     assert streams.err.take() == b""
     assert streams.out.take().count(b"\n") == 3, "the output is shown all the same"
     assert (logs / "worker-10.log").read_bytes() == b"three\n"
@@ -184,7 +196,7 @@ def test_a_log_folder_may_exist(streams, make_job, tmp_path):
 # -- terminals --------------------------------------------------------------------------------
 
 
-def test_on_a_terminal_tasks_have_colours_of_their_own(console, terminal):
+def test_on_a_terminal_tasks_have_colours_of_their_own(terminal, console):
     console.show(out(b"a\n", "worker-0"))
     console.show(out(b"a\n", "worker-10"))
     first, second = terminal.out.take().splitlines()
@@ -211,41 +223,42 @@ def test_no_color_is_heeded(console, terminal, monkeypatch):
     assert terminal.err.take() == b"baryon: oh\n"
 
 
-def test_each_stream_is_coloured_by_what_it_is_itself(console, streams):
-    streams.err.is_terminal = True
+def test_each_stream_is_coloured_by_what_it_is_itself(make_job, terminal, tmp_path):
+    terminal.out.is_terminal = False
+    console = Prompt(make_job(log_dir=str(tmp_path)))
     console.show(out(b"a\n"))
     console.show(err(b"a\n"))
-    assert b"\x1b" not in streams.out.take()
-    assert b"\x1b" in streams.err.take()
+    console.close()
+    assert b"\x1b" not in terminal.out.take()
+    assert b"\x1b" in terminal.err.take()
 
 
-def test_progress_is_shown_on_a_terminal_and_gives_way_to_lines(console, terminal, monkeypatch):
-    monkeypatch.setenv("NO_COLOR", "1")
-    console.show(passing(b"10%"))
-    console.show(passing(b"20%"))
-    assert terminal.out.take() == b" worker 0 | 10%\r\x1b[K worker 0 | 20%"
-    console.show(out(b"a\n", "worker-10"))
-    assert terminal.out.take() == b"\r\x1b[Kworker 10 | a\n"
-    console.show(out(b"b\n", "worker-10"))
-    assert terminal.out.take() == b"worker 10 | b\n", "wiped away once"
-
-
-@pytest.mark.parametrize("interrupt", ["say", "show"])
-def test_progress_on_one_stream_gives_way_to_lines_on_the_other(
-    console, terminal, monkeypatch, interrupt
+@pytest.mark.parametrize("term", ["dumb", "unknown", ""])
+def test_a_terminal_that_knows_no_escape_sequences_gets_none(
+    make_job, terminal, monkeypatch, tmp_path, term
 ):
-    """Both are the same terminal."""
-    monkeypatch.setenv("NO_COLOR", "1")
-    terminal.err.write = terminal.out.write
+    """As in an Emacs shell. Progress could not be shown in place, so it is not."""
+    monkeypatch.setenv("TERM", term)
+    console = Prompt(make_job(log_dir=str(tmp_path)))
     console.show(passing(b"10%"))
-    terminal.out.take()
-    if interrupt == "say":
-        console.say("oh")
-    else:
-        console.show(err(b"oh\n"))
-    written = terminal.out.take()
-    assert written.startswith(b"\r\x1b[K")
-    assert written.endswith(b"oh\n")
+    console.show(out(b"a\n"))
+    console.say("oh")
+    console.close()
+    assert terminal.out.take() == b"worker 0 | a\n"
+    assert terminal.err.take() == b"baryon: oh\n"
+
+
+def test_progress_is_shown_on_a_terminal_until_the_end(make_job, terminal, monkeypatch, tmp_path):
+    """What it looks like is the screen's (test_screen.py)."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = Prompt(make_job(log_dir=str(tmp_path)))
+    console.show(passing(b"10%", is_error=True))
+    assert terminal.err.take() == b"\rworker 0 | 10%\x1b[J\r"
+    console.show(out(b"a\n"))
+    assert terminal.err.take() == b"\r\x1b[J\rworker 0 | 10%\x1b[J\r", "nothing is in its way"
+    assert terminal.out.take() == b"worker 0 | a\n"
+    console.close()
+    assert terminal.err.take() == b"\r\x1b[J"
 
 
 def test_progress_is_not_shown_elsewhere(console, streams):
@@ -278,7 +291,8 @@ def test_a_paused_terminal_holds_up_nothing_but_itself(start, tmp_path):
     console = start(stream, Stream())
     for number in range(1000):
         console.show(out(b"%d\n" % number))
-    assert (tmp_path / "worker-0.log").read_bytes().count(b"\n") == 1000
+    log = tmp_path / "worker-0.log"
+    wait_until(lambda: log.exists() and log.read_bytes().count(b"\n") == 1000)
     assert stream.getvalue() == b""
     stream.goes_on.set()
     console.close()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from baryon.scheduler.lines import MAX_LINE_NBYTES, LineCutter
+from baryon.scheduler.lines import CONTINUES, MAX_LINE_NBYTES, LineCutter
 
 
 def cut(*chunks):
@@ -21,7 +21,8 @@ def visible(stream):
     ended, last = lines[:-1], lines[-1]
     shown = [line.rstrip(b"\r").rpartition(b"\r")[2] + b"\n" for line in ended]
     rest = last.rstrip(b"\r").rpartition(b"\r")[2]
-    return b"".join(shown) + (rest + b"\n" if rest else b"")
+    is_wiped = b"\r" in last and not rest.strip()
+    return b"".join(shown) + (rest + b"\n" if rest and not is_wiped else b"")
 
 
 STREAMS = st.lists(
@@ -106,21 +107,87 @@ def test_the_last_state_of_a_progress_bar_is_kept_though_no_newline_follows():
     assert cut(b"\r50%", b"\r100%")[0] == b"100%\n"
 
 
+@pytest.mark.parametrize("wipe", [b"\r     \r", b"\r     "])
+def test_a_bar_that_wipes_itself_away_leaves_nothing(wipe):
+    """As tqdm's with leave=False."""
+    assert cut(b"\r50%", wipe) == (b"", [b"50%", b""])
+    assert cut(b"\r50%", wipe, b"\rdone\n")[0] == b"done\n"
+
+
+def test_a_bar_that_does_not_move_is_passed_on_once():
+    assert cut(b"\r50%", b"\r50%", b"\r50%")[1] == [b"50%"]
+
+
+# -- bars below each other --------------------------------------------------------------------
+
+
+UP = b"\x1b[A"
+
+
+def nested(outer, inner):
+    """What tqdm writes for a bar at position 0 and one at position 1."""
+    return [b"\r" + outer, b"\n\r" + inner + UP]
+
+
+def test_bars_below_each_other_move_in_place():
+    chunks = [chunk for step in range(100) for chunk in nested(b"outer", b"inner %d" % step)]
+    kept, shown = cut(*chunks, b"\nover\n")
+    assert kept == b"outer\nover\n"
+    assert shown[:3] == [b"outer", b"outer\ninner 0", b"outer\ninner 1"]
+
+
+def test_their_last_state_is_kept_when_something_else_is_written_below_them():
+    chunks = [*nested(b"outer 0%", b"inner 0%"), *nested(b"outer 100%", b"       ")]
+    assert cut(*chunks, b"\n")[0] == b"outer 0%\nouter 100%\n"
+    assert cut(*chunks, b"\n", b"done\n")[0] == b"outer 0%\nouter 100%\ndone\n"
+
+
+@given(cuts=st.lists(st.integers(0, 200), max_size=6))
+def test_whatever_the_chunks(cuts):
+    whole = b"".join(nested(b"a 1", b"b 1") + nested(b"a 2", b"b 2") + [b"\nc\n", b"d\n"])
+    borders = [0, *sorted(min(place, len(whole)) for place in cuts), len(whole)]
+    chunks = [whole[begin:end] for begin, end in zip(borders, borders[1:])]
+    assert cut(*chunks)[0] == cut(whole)[0] == b"a 1\na 2\nc\nd\n"
+
+
+def test_lines_that_are_written_anew_in_threes():
+    """As a table that is printed again and again in the same place."""
+    table = [b"x %d\ny %d\n" % (step, step) for step in range(50)]
+    kept, shown = cut(table[0], *(b"\x1b[2A" + lines for lines in table[1:]))
+    assert kept == b"x 0\ny 0\nx 49\ny 49\n"
+    assert len(shown) == 49
+
+
+def test_going_up_for_ever_takes_no_memory():
+    cutter = LineCutter()
+    for _ in range(1000):
+        cutter.feed(UP + b"text")
+    assert len(cutter._below) < 100
+
+
 # -- very long lines --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1000, 1 << 16])
-def test_a_very_long_line_comes_in_parts_and_loses_nothing(size):
+@pytest.mark.parametrize("size", [1000, 1 << 16, 1 << 20])
+def test_a_very_long_line_comes_in_parts_with_a_mark_and_loses_nothing(size):
     cutter = LineCutter()
     line = b"0123456789" * 50_000
-    parts = []
+    pieces = []
     for begin in range(0, len(line), size):
-        parts += cutter.feed(line[begin : begin + size])
-    parts += cutter.feed(b"\n")
-    assert len(parts) > 1
-    assert max(len(part.data) for part in parts) <= 2 * MAX_LINE_NBYTES + 1
-    assert all(part.data.endswith(b"\n") and not part.is_transient for part in parts)
-    assert b"".join(part.data[:-1] for part in parts) == line
+        pieces += cutter.feed(line[begin : begin + size])
+    pieces += cutter.feed(b"\n")
+    assert not any(piece.is_transient for piece in pieces)
+    parts = b"".join(piece.data for piece in pieces).splitlines()
+    assert len(parts) == -(-len(line) // MAX_LINE_NBYTES)
+    assert all(part.endswith(CONTINUES) for part in parts[:-1])
+    texts = [*(part[: -len(CONTINUES)] for part in parts[:-1]), parts[-1]]
+    assert max(map(len, texts)) == MAX_LINE_NBYTES
+    assert b"".join(texts) == line
+
+
+def test_a_line_of_just_that_length_has_no_mark():
+    line = b"x" * MAX_LINE_NBYTES
+    assert cut(line + b"\n")[0] == cut(line, b"\n")[0] == cut(line)[0] == line + b"\n"
 
 
 @pytest.mark.parametrize("bar", [b"\r10%", b"10%\r"])

@@ -2,6 +2,7 @@
 authentication, signals and exit codes. No task is ever started.
 """
 
+import itertools
 import os
 import signal
 import socket
@@ -11,14 +12,17 @@ from collections import deque
 import msgspec
 import pytest
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from baryon.ps import KeyPair, UsageError, secure_client
 from baryon.scheduler import Cluster, messages, run
 from baryon.scheduler.credentials import Credentials
+from baryon.scheduler.delivery import Delivery, Envelope, decode_envelope
 from baryon.scheduler.messages import CONTROL
 
 LIMIT_MS = 30_000
 LARGE = bytes(messages.MAX_VALUE_NBYTES)
+LIVES = itertools.count(1)
 
 
 class Peer:
@@ -32,16 +36,33 @@ class Peer:
             self.socket.routing_id = name.encode()
         if keys is not None:
             secure_client(self.socket, keys, scheduler_key)
+        # From the beginning: some events come once, soon after it connects.
+        self._monitor = self.socket.get_monitor_socket()
+        self._monitor.rcvtimeo = LIMIT_MS
         self.socket.connect(endpoint)
+        self.life, self.delivery = next(LIVES), Delivery()
 
     def send(self, *sent):
         for message in sent:
-            self.socket.send(CONTROL.encode(message))
+            self.send_bytes(CONTROL.encode(message))
+
+    def send_bytes(self, data):
+        serial = self.delivery.number(data, len(data))
+        envelope = Envelope(self.life, 1, serial, self.delivery.acknowledge())
+        self.socket.send_multipart([envelope.encode(), data])
+
+    def wait_for_event(self, events):
+        """Until one of these events has come to its connection."""
+        while not recv_monitor_message(self._monitor)["event"] & events:
+            pass
 
     def receive(self, kind):
         """The next message of this type; all others are passed over."""
         while True:
-            message = CONTROL.decode(self.socket.recv())
+            first, *body = self.socket.recv_multipart()
+            envelope = decode_envelope(first)
+            assert self.delivery.take(envelope.serial, envelope.heard, 1), "a repeat"
+            message = CONTROL.decode(body[0]) if body else None
             if isinstance(message, kind):
                 return message
 
@@ -52,6 +73,7 @@ class Agent(Peer):
     def __init__(self, context, config):
         self.context, self.config = context, config
         keys = KeyPair(config.public_key, config.secret_key)
+        self.tasks = {}
         self.peers = [self]  # so that none is closed before its thread is
         super().__init__(context, config.endpoint, keys, config.scheduler_key)
         self.send(messages.AgentHello("1", "h", 1, "127.0.0.1", config.endpoint))
@@ -60,7 +82,8 @@ class Agent(Peer):
     def task(self, slug):
         """One of its tasks."""
         known = msgspec.json.decode(self.specs[slug].credentials, type=Credentials)
-        return self.peer(KeyPair(known.public_key, known.secret_key))
+        task = self.tasks[slug] = self.peer(KeyPair(known.public_key, known.secret_key))
+        return task
 
     def peer(self, keys=None, name=""):
         """Somebody else on this host, who may give itself a name."""
@@ -80,6 +103,8 @@ class Agent(Peer):
         return task
 
     def ends(self, slug="worker-0", code=0):
+        if code == 0 and slug in self.tasks:
+            self.tasks[slug].send(messages.Gone())
         self.send(messages.Exited(slug, code, 0.5, ""))
 
 
@@ -154,6 +179,24 @@ def test_output_is_shown_and_a_good_end_is_0(play, tmp_path):
 
     assert play(script) == (0, "worker 0 | hello\n", "worker 0 | careful\n")
     assert (tmp_path / "worker-0.log").read_bytes() == b"hello\ncareful\n"
+
+
+def test_a_log_directory_that_stalls_holds_up_nothing(play, tmp_path):
+    """A named pipe that nobody reads stands for it; silence would end the agent."""
+    os.mkfifo(tmp_path / "worker-0.log")
+    logged = []
+
+    def script(agent):
+        agent.works()
+        agent.writes("worker-0", b"hello\n")
+        for _ in range(3):
+            agent.receive(messages.Alive)
+        agent.ends("worker-0")
+        with open(tmp_path / "worker-0.log", "rb") as log:
+            logged.append(log.readline())
+
+    assert play(script, silence_s=1.0) == (0, "worker 0 | hello\n", "")
+    assert logged == [b"hello\n"]
 
 
 @pytest.mark.parametrize(("code", "exit_code"), [(3, 3), (-9, 137)])

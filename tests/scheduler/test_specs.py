@@ -137,6 +137,17 @@ def test_memory_is_shared_on_a_host_and_only_there(start):
     assert (alone.member, alone.parents) == (0, (Parent(0, False), Parent(1, False)))
 
 
+def test_a_server_knows_which_children_share_its_memory_and_as_whom(start):
+    near, far = start(0), start(1)
+    member = {slug: credentials_of(spec).member for slug, spec in {**near, **far}.items()}
+    children = credentials_of(near["server-0"]).children
+    assert [child.member for child in children] == [member["worker-0"], member["worker-1"], 0]
+    children = credentials_of(far["server-1"]).children
+    assert [child.member for child in children] == [0, 0, member["worker-2"]]
+    apart = credentials_of(start(0, shares_memory=False)["server-0"]).children
+    assert [child.member for child in apart] == [0, 0, 0]
+
+
 def test_a_task_gets_its_own_secret_and_nobody_elses(start):
     for slug, spec in {**start(0), **start(1)}.items():
         assert credentials_of(spec).secret_key == f"secret of {slug}"
@@ -207,3 +218,12 @@ def test_credentials_that_are_named_but_not_there_are_an_error(tmp_path, monkeyp
     monkeypatch.setenv(TASK_VARIABLE, os.fspath(tmp_path / "none"))
     with pytest.raises(FileNotFoundError):
         read_credentials()
+
+
+def test_workers_know_how_much_room_their_lines_have(start):
+    env = start(0, columns=80, rows=24)["worker-0"].env
+    assert (env["COLUMNS"], env["LINES"]) == ("69", "24"), "beside 'worker 0 | '"
+    assert env["TQDM_NCOLS"] == "69"
+    narrow = start(0, columns=5, rows=1, env={"COLUMNS": "33"})["worker-0"].env
+    assert narrow["COLUMNS"] == "33", "the user's own"
+    assert int(narrow["TQDM_NCOLS"]) > 0

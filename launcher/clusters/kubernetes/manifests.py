@@ -60,7 +60,7 @@ def make_plan(job: Job, options: Options) -> Plan:
     selector = _selector(options.constraint, faults)
     if faults:
         raise UsageError("\n".join(faults))
-    stem = options.job_name or os.path.splitext(os.path.basename(job.command[0]))[0]
+    stem = options.job_name or os.path.splitext(job.title)[0]
     name = f"{_plain(stem)}-{secrets.token_hex(4)}"
     num_hosts = len({task.host for task in job.tasks})
     labels = {"app.kubernetes.io/name": "baryon", "app.kubernetes.io/instance": name}

@@ -113,7 +113,7 @@ def _fields(
 ) -> Dict[str, Any]:
     classpath = "<CPS>".join(["{{CLASSPATH}}", "./*", *hadoop.classpath])
     fields = {
-        "application-name": options.job_name or os.path.basename(job.command[0]),
+        "application-name": options.job_name or job.title,
         "application-type": "BARYON",
         "queue": options.queue,
         "app-node-label-expression": options.constraint,

@@ -1,0 +1,137 @@
+"""The workers' command: what the words after the flags are. Runs nothing.
+
+Words go to the program as they are; no shell is in between. What MXNet's own launcher leaves to a
+shell works all the same: a whole command in one string, variables in front, and, if there is more
+to a string than words, bash runs it.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from importlib.machinery import PathFinder
+from types import MappingProxyType
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+__all__ = ["Command", "read_command"]
+
+_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_SHELLS_OWN = frozenset("|&;<>()$`*?[]{}~#!\n")  # characters that are more than parts of words
+_BUILTINS = frozenset(
+    ["cd", "source", ".", "export", "set", "unset", "ulimit", "alias", "eval", "exec", "if", "for"]
+)
+_EXAMPLE = "launch.py -n 2 'cd d && python x.py'"
+
+
+class Command(NamedTuple):
+    """``words`` are the workers' argv; if it ``is_script``, Python goes before it. ``env`` is what
+    they find in their environment besides."""
+
+    words: Tuple[str, ...] = ()
+    is_script: bool = False
+    env: Mapping[str, str] = MappingProxyType({})
+
+
+def read_command(
+    words: Sequence[str],
+    module: Optional[Sequence[str]],
+    is_here: bool,
+    is_copied: bool,
+    faults: List[str],
+) -> Command:
+    """The command of ``words``, or of ``-m`` with ``module``'s.
+
+    ``is_here``: hosts see the files of this machine as they are, or as copies if it ``is_copied``;
+    otherwise each is asked itself whether it has the command.
+    """
+    if module is not None:
+        if not module:
+            faults.append("-m names no module: launch.py -n 2 -m package.module")
+        elif is_here and not _is_file(module[0]):
+            _look_for_module(module[0], faults)
+        return Command(("-m", *module), is_script=True)
+    rest = list(words[1:] if words[:1] == ["--"] else words)
+    env: Dict[str, str] = {}
+    _take_variables(rest, env)
+    if rest and re.search(r"\s", rest[0]) and not _is_file(rest[0]):
+        try:
+            rest = _of_line(rest[0], rest[1:], env)
+        except ValueError as error:
+            faults.append(f"the command {rest[0]!r} cannot be read: {error}")
+            return Command()
+    if not rest:
+        faults.append("no command is given: launch.py -n 2 train.py")
+        return Command()
+    if is_copied and rest[0].startswith(os.getcwd() + "/"):
+        rest[0] = os.path.relpath(rest[0])  # it is going to be elsewhere
+    if is_here:
+        _look_for_program(rest[0], is_copied, faults)
+    return Command(tuple(rest), rest[0].endswith(".py"), env)
+
+
+def _take_variables(words: List[str], env: Dict[str, str]) -> None:
+    """Move ``NAME=VALUE`` at the beginning of ``words`` to ``env``.
+
+    A value with blanks must be followed by a program, or it is the whole line that was quoted.
+    """
+    while words and not _is_file(words[0]):
+        found = _ASSIGNMENT.fullmatch(words[0])
+        is_line = re.search(r"\s", words[0]) and (len(words) == 1 or words[1].startswith("-"))
+        if found is None or is_line:
+            return
+        env[found[1]] = found[2]
+        del words[0]
+
+
+def _of_line(line: str, more: List[str], env: Dict[str, str]) -> List[str]:
+    """The words of a whole line, and ``more`` behind it. Raises ValueError if it has no end."""
+    words = shlex.split(line)
+    _take_variables(words, env)
+    if words and words[0] not in _BUILTINS and not _SHELLS_OWN & set(line):
+        return [*words, *more]
+    if not words:
+        return more
+    env.clear()  # bash reads them itself
+    return ["bash", "-c", f'{line} "$@"', "bash", *more] if more else ["bash", "-c", line]
+
+
+def _look_for_program(program: str, is_copied: bool, faults: List[str]) -> None:
+    if program.endswith(".py"):
+        if not os.path.isfile(program):
+            faults.append(f"the script {program!r} does not exist in {os.getcwd()}")
+    elif shutil.which(program) is None and (not is_copied or "/" in program):
+        problem = "does not exist"
+        if os.path.isfile(program):
+            problem = "is not executable (chmod +x it)"
+        elif program in _BUILTINS:
+            problem = f"is the shell's own; give it the whole line in quotes: {_EXAMPLE}"
+        elif re.fullmatch(r"python[0-9.]*", program):
+            problem += f"; leave it out, and the script runs under {sys.executable}"
+        faults.append(f"the command {program!r} {problem}")
+
+
+def _look_for_module(name: str, faults: List[str]) -> None:
+    """See whether Python would find a module from here, without importing the packages it is in."""
+    path: List[str] = [os.getcwd(), *sys.path]
+    parts = name.split(".")
+    while parts:
+        full = name[: len(name) - sum(len(part) + 1 for part in parts[1:])]
+        spec = PathFinder.find_spec(full, path)
+        if spec is None:
+            where = f"{os.getcwd()}, nor elsewhere on Python's path"
+            faults.append(f"there is no module {name} in {where}")
+            return
+        del parts[0]
+        if spec.submodule_search_locations is not None:
+            if spec.origin is None:
+                return  # a package without __init__.py: only Python itself knows all its parts
+            path = list(spec.submodule_search_locations)
+            if not parts:
+                name, parts = f"{name}.__main__", ["__main__"]
+        elif parts:
+            path = []  # a module has no modules in it
+
+
+def _is_file(word: str) -> bool:
+    return os.path.isfile(word)

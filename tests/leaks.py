@@ -1,0 +1,132 @@
+"""What a test has left behind, each thing by its name, whatever else runs on this machine.
+
+Threads, descriptors (files and sockets) and child processes are looked for in this process, where
+they are the test's own. Files are looked for in places that everybody shares; there a new one is
+the test's unless it is another user's, or a living process has it open or is in it: what the
+processes of a test hold is found with them, as long as they live. What others let go of is gone a
+moment later, so ``check`` looks again.
+"""
+
+import glob
+import os
+import threading
+import time
+from typing import Dict, Iterator, List, Protocol, Set
+
+import psutil
+
+SHARED = ("/dev/shm/*", "/tmp/baryon-*")
+
+
+class Kind(Protocol):
+    def found(self) -> List[str]:
+        """The names of what is left."""
+
+
+class Files:
+    """Those that are new in `SHARED` since this was made."""
+
+    def __init__(self) -> None:
+        self._before = _files()
+
+    def found(self) -> List[str]:
+        new = {path for path in _files() - self._before if _is_mine(path)}
+        others = set(_held()) if new else set()
+        return [f"file {path}" for path in sorted(new) if not _is_among(path, others)]
+
+
+class Leaks:
+    """What is new in this process, and among `Files`, since this was made."""
+
+    def __init__(self) -> None:
+        self._threads = set(threading.enumerate())
+        self._descriptors = _descriptors()
+        self._children = _children()
+        self._files = Files()
+
+    def found(self) -> List[str]:
+        threads = set(threading.enumerate()) - self._threads
+        descriptors = set(_descriptors().items()) - set(self._descriptors.items())
+        children = _children() - self._children
+        return [
+            *(f"thread {thread.name}" for thread in threads),
+            *(f"descriptor {number} of {what}" for number, what in descriptors),
+            *map(described, sorted(children)),
+            *self._files.found(),
+        ]
+
+
+def described(pid: int) -> str:
+    try:
+        process = psutil.Process(pid)
+        return f"process {pid} ({' '.join(process.cmdline()) or process.name()})"
+    except psutil.NoSuchProcess:
+        return f"process {pid} (which ended just now)"
+
+
+def check(*kinds: Kind, limit_s: float = 0.0) -> None:
+    """Raises AssertionError with the names of what is still left after ``limit_s``."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        left = [name for kind in kinds for name in kind.found()]
+        if not left:
+            return
+        assert time.monotonic() < deadline, f"left behind: {', '.join(left)}"
+        time.sleep(0.02)
+
+
+def _files() -> Set[str]:
+    return {path for pattern in SHARED for path in glob.glob(pattern)}
+
+
+def _is_mine(path: str) -> bool:
+    try:
+        return os.lstat(path).st_uid == os.geteuid()
+    except FileNotFoundError:
+        return False
+
+
+def _is_among(path: str, held: Set[str]) -> bool:
+    return path in held or any(other.startswith(f"{path}/") for other in held)
+
+
+def _held() -> Iterator[str]:
+    """The paths of all that living processes have open or mapped, or are in."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            yield os.readlink(f"/proc/{pid}/cwd")
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                yield os.readlink(f"/proc/{pid}/fd/{number}")
+            with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as maps:
+                yield from (line.rstrip("\n").split(maxsplit=5)[-1] for line in maps)
+        except OSError:
+            pass  # it has ended, or is another user's
+
+
+def _children() -> Set[int]:
+    """Those that live: what was orphaned and has ended is here, too, if this process is an init."""
+    found = ""
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/children", encoding="ascii") as file:
+                found += file.read()
+        except OSError:
+            pass  # the thread has ended
+    return {pid for pid in map(int, found.split()) if _lives(pid)}
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _descriptors() -> Dict[str, str]:
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:
+            pass  # the listing's own
+    return found
