@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Tuple, Type, Union
+from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Tuple, Union
 
 import numpy as np
 import zmq
@@ -61,6 +61,7 @@ os.register_at_fork(after_in_child=_count_fork)
 
 
 Introduction = Union[wire.Open, wire.SetCompression, wire.Declare]
+Setting = Union[wire.SetOptimizer, wire.SetHyper]
 
 
 class _Setting:
@@ -119,6 +120,7 @@ class Client:
         self._window = Window(reactor, window_nbytes, self._send_now, self._flush_links)
         self._introduction: List[Introduction] = []  # what each server must know, in order
         self._new: Deque[Introduction] = deque()  # the same, not yet told
+        self._new_settings: Deque[Callable[[], None]] = deque()
         self._stores: Dict[int, WorkerStore] = {}
         self._error: Optional[BaryonError] = None
         self._requests = Requests()
@@ -162,17 +164,18 @@ class Client:
         self,
         user: StoreClient,
         store: WorkerStore,
-        kind: Type[Any],
-        fields: Tuple[Any, ...],
+        make: Callable[[int], Setting],
         done: Callable[[], None],
     ) -> None:
-        """Send the store's next setting; ``done()``, in the reactor's thread, when all servers have
-        accepted it. Until then ``user`` is not closed."""
+        """Send the store's next setting, ``make(serial)``; ``done()`` when all servers have
+        accepted it. Both are called in the reactor's thread. Till then ``user`` is not closed."""
 
         def configure() -> None:
-            self._configure(kind(store.number, store.next_setting(), *fields), done, user)
+            self._unfinished += store.take_announced()  # before, which `make` may ask about
+            self._configure(make(store.next_setting()), done, user)
 
-        self._reactor.post(configure)
+        self._new_settings.append(configure)
+        self._reactor.post(self._configure_new)
 
     def raise_if_failed(self) -> None:
         """Raise what has made the stores useless, if anything has."""
@@ -362,9 +365,13 @@ class Client:
         area = store.incoming.area
         weakref.finalize(area, self._reactor.post, self._configure, close).atexit = False
 
+    def _configure_new(self) -> None:
+        while self._new_settings:
+            self._new_settings.popleft()()
+
     def _configure(
         self,
-        message: Union[wire.SetOptimizer, wire.SetHyper, wire.Close],
+        message: Union[Setting, wire.Close],
         done: Callable[[], None] = lambda: None,
         user: Optional[StoreClient] = None,
     ) -> None:
@@ -393,6 +400,7 @@ class Client:
         store.is_flush_posted = False  # before looking: what comes later posts another
         ready = store.take_ready()
         self._introduce()  # their keys, if they are new
+        self._configure_new()  # whose versions they may name
         self._unfinished += store.take_announced()
         if self._error is not None:
             for operation in ready:
