@@ -330,4 +330,4 @@ class _Greeter:
             what()
         finally:
             is_over.set()
-            thread.join()
+            thread.join(_CLOSE_LIMIT_S)
