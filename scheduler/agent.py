@@ -316,7 +316,8 @@ class Agent:
             finish()
             pipe.close()
         oom_kills = count_oom_kills() - task.oom_kills
-        self._uplink.send(messages.Exited(task.slug, task.code, task.seconds, "", oom_kills))
+        how = (task.slug, task.code, task.seconds, "", oom_kills, task.was_late)
+        self._uplink.send(messages.Exited(*how))
 
 
 def _role(slug: str) -> str:

@@ -17,9 +17,17 @@ import psutil
 from baryon.ps import Reactor, Timer
 
 from .messages import TaskSpec
-from .processes import count_oom_kills, descendants, is_any_stopped, signal_process
+from .processes import (
+    count_oom_kills,
+    descendants,
+    is_any_stopped,
+    signal_process,
+    status_of,
+)
 
 __all__ = ["TaskProcess"]
+
+_AWAKE_S = 5.0  # for a task that was suspended to do what it is late with
 
 
 class TaskProcess:
@@ -33,14 +41,17 @@ class TaskProcess:
         self.start = time.monotonic()
         self.oom_kills = count_oom_kills()
         self.code: Optional[int] = None
+        self.was_late = False  # one of its processes had to be killed (`kill_process_later`)
         self.seconds = 0.0
         self.open_pipes = 2
         self.finishers: List[Callable[[], None]] = []  # pass on the rest of each pipe
         self._reactor = reactor
         self._kills: List[Timer] = []  # to come
+        self._is_suspended = False
 
     def signal_all(self, signum: int) -> None:
         """Signal the task and all below it, also what has left its process group."""
+        self._is_suspended = signum == signal.SIGSTOP
         for process in self._tree():
             signal_process(process, signum)
         self.signal(signum)
@@ -65,14 +76,30 @@ class TaskProcess:
             signal_process(process, signal.SIGKILL)
 
     def kill_later(self, delay_s: float) -> None:
-        self._kills.append(self._reactor.call_later(delay_s, self.kill))
+        self._call_later(delay_s, self.kill)
 
     def kill_process_later(self, pid: int, delay_s: float) -> None:
-        """End one process of the task, if ``pid`` is one."""
+        """End one process of the task, if ``pid`` is one and then still runs."""
+
         for process in self._tree(with_itself=True):
             if process.pid == pid:
-                kill = functools.partial(signal_process, process, signal.SIGKILL)
-                self._kills.append(self._reactor.call_later(delay_s, kill))
+                self._call_later(delay_s, functools.partial(self._kill_if_late, process))
+
+    def _kill_if_late(self, process: psutil.Process) -> None:
+        if status_of(process) not in (None, psutil.STATUS_ZOMBIE):
+            self.was_late = True
+            signal_process(process, signal.SIGKILL)
+
+    def _call_later(self, delay_s: float, kill: Callable[[], None]) -> None:
+        """Nothing is given up while it is suspended."""
+
+        def due() -> None:
+            if self._is_suspended:
+                self._call_later(_AWAKE_S, kill)
+            else:
+                kill()
+
+        self._kills.append(self._reactor.call_later(delay_s, due))
 
     def end(self) -> None:
         """It has ended and will be reaped: end what it has left in its process group."""

@@ -102,9 +102,11 @@ class Scene:
             self.message(slug, messages.Gone())
         return self.vanishes(slug, code, error)
 
-    def vanishes(self, slug: str, code: int = 0, error: str = "") -> List[Action]:
+    def vanishes(
+        self, slug: str, code: int = 0, error: str = "", was_late: bool = False
+    ) -> List[Action]:
         """Its process ends, whatever it has said."""
-        return self.from_agent_of(slug, messages.Exited(slug, code, 1.5, error))
+        return self.from_agent_of(slug, messages.Exited(slug, code, 1.5, error, 0, was_late))
 
     def writes(self, slug: str, data: bytes, is_transient: bool = False) -> List[Action]:
         return self.from_agent_of(slug, messages.Output(slug, False, is_transient, data))
