@@ -5,7 +5,9 @@ jobs that were detached.
 """
 
 import contextlib
+import errno
 import functools
+import os
 import signal
 import socket
 import sys
@@ -21,10 +23,13 @@ from .clusters import finish, prepare, preview
 from .flags import Options, parse_command
 from .log_directory import LogDirectory
 from .options import parse, parse_doctor
+from .streams import open_streams
 
 __all__ = ["baryon", "main"]
 
 Say = Callable[[str], None]
+
+_CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -126,8 +131,11 @@ def _guarded(program: str, command: Callable[[Say], int]) -> int:
         except OSError:
             pass  # nobody reads, or the disk is full: no reason to end the training
 
+    open_streams()
     try:
-        return command(say)
+        code = command(say)
+        sys.stdout.flush()
+        return code
     except BaryonError as error:
         for line in str(error).splitlines():
             say(f"error: {line}")
@@ -135,3 +143,12 @@ def _guarded(program: str, command: Callable[[Say], int]) -> int:
     except KeyboardInterrupt:  # while it was still preparing; a running job has its own handlers
         say("interrupted; nothing was started")
         return 128 + signal.SIGINT
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        # What is still to be written must go somewhere, or Python fails at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:  # as with `| head`
+            return 128 + signal.SIGPIPE
+        say(f"error: cannot write to standard output: {error.strerror}")
+        return 1
