@@ -26,7 +26,7 @@ from .cluster import Trouble
 from .job import Job
 from .meetings import Meetings, Wait
 from .positions import Positions
-from .tasks import TaskState, describe_exit, exit_code_of, is_hung, own_code_of
+from .tasks import TaskState, describe_exit, exit_code_of, has_hung, own_code_of
 
 __all__ = ["SchedulerCore"]
 
@@ -311,9 +311,9 @@ class SchedulerCore:
         state.ended = True
         if not is_running:
             return self._release_workers(state.task.name) + self._continue_stopping(now)
-        text, code = describe_exit(state, message, now), own_code_of(state, message, now)
+        text, code = describe_exit(state, message), own_code_of(state, message)
         if code == 0 and state.task.role == "worker" and not state.owes_goodbye:
-            say: List[Action] = [Say(text)] if is_hung(state, message, now) else []
+            say: List[Action] = [Say(text)] if has_hung(message) else []
             return say + self._on_worker_done(state, now)
         return self._fail(text, exit_code_of(code), now) + self._release_workers(state.task.name)
 
@@ -372,6 +372,7 @@ class SchedulerCore:
             return []
         for state in self._tasks.values():
             state.last_heard = min(now, state.last_heard + absence)
+            state.due += absence
         for host, heard in self._agents.items():
             if heard is not None:
                 self._agents[host] = min(now, heard + absence)

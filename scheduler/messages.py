@@ -101,7 +101,8 @@ class Exited(Message, frozen=True, tag=True):
 
     ``code`` is its exit code, or minus the signal that ended it; ``error`` says why it could not
     be started, and is empty otherwise. ``oom_kills`` counts the processes that the host's kernel
-    has ended for want of memory while the task ran.
+    has ended for want of memory while the task ran. ``was_late``: a process of it had to be killed,
+    since it was not gone in the time that `EndProcess` gave it.
     """
 
     task: str
@@ -109,6 +110,7 @@ class Exited(Message, frozen=True, tag=True):
     seconds: float
     error: str
     oom_kills: int = 0
+    was_late: bool = False
 
 
 class Suspended(Message, frozen=True, tag=True):

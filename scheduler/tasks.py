@@ -8,7 +8,7 @@ from typing import Deque, Optional
 from .job import Task
 from .messages import Exited
 
-__all__ = ["TaskState", "describe_exit", "exit_code_of", "is_hung", "own_code_of"]
+__all__ = ["TaskState", "describe_exit", "exit_code_of", "has_hung", "own_code_of"]
 
 TAIL_LINES = 20  # of a failed task's output, in the summary
 
@@ -43,16 +43,16 @@ class TaskState:
         return self.task.role == "worker" and self.joined is not None and not self.is_gone
 
 
-def is_hung(state: TaskState, message: Exited, now: float) -> bool:
-    """Whether the process was killed because it was not gone in time after its goodbye."""
-    return state.is_gone and now >= state.due and message.code in (-signal.SIGKILL, 137)
+def has_hung(message: Exited) -> bool:
+    """Whether the task ended because its process was not gone in time after its goodbye."""
+    return message.was_late and message.code in (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
-def describe_exit(state: TaskState, message: Exited, now: float) -> str:
+def describe_exit(state: TaskState, message: Exited) -> str:
     """A line that says how a task ended, and under it the last that it wrote."""
     if message.error:
         return f"{state.where} could not be started: {message.error}"
-    if is_hung(state, message, now):
+    if has_hung(message):
         how = f"ended with code {state.own_code}, but its process {state.pid} hung, was killed,"
     elif message.code == 0 and state.own_code:
         how = f"failed with code {state.own_code}, though its command exited with 0"
@@ -85,10 +85,10 @@ def signal_name(signum: int) -> str:
         return f"real-time signal {signum}"
 
 
-def own_code_of(state: TaskState, message: Exited, now: float) -> int:
+def own_code_of(state: TaskState, message: Exited) -> int:
     """A task's own exit code: what it has said at its end counts, and SIGKILL after that does not;
     but if it has said that it has done well, what its command did next does."""
-    return state.own_code if is_hung(state, message, now) else message.code or state.own_code
+    return state.own_code if has_hung(message) else message.code or state.own_code
 
 
 def exit_code_of(code: int) -> int:

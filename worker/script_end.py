@@ -23,9 +23,10 @@ __all__ = ["ScriptEnd"]
 
 
 class ScriptEnd:
-    """Calls ``on_failure(code)``, once, when the script has failed and its last words are out."""
+    """Calls ``on_failure(code, error)``, once, when the script has failed: by ``error``, which
+    Python has shown already, but for a SystemExit."""
 
-    def __init__(self, on_failure: Callable[[int], object]) -> None:
+    def __init__(self, on_failure: Callable[[int, BaseException], object]) -> None:
         self._on_failure = on_failure
         self._code: Optional[int] = None
         self._watch_exceptions()
@@ -40,8 +41,8 @@ class ScriptEnd:
     def _note(self, error: Optional[BaseException]) -> None:
         if self._code is None:
             self._code = _code_of(error)
-            if self._code:
-                self._on_failure(self._code)
+            if error is not None and self._code:
+                self._on_failure(self._code, error)
 
     def _watch_exceptions(self) -> None:
         original = sys.excepthook

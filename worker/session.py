@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections import deque
 from multiprocessing.util import Finalize
-from typing import Deque, List, Optional, Tuple
+from typing import Callable, Deque, List, Optional, Set, Tuple
 
 import zmq
 
@@ -88,6 +88,7 @@ class Session:
             Finalize(None, self._leave, exitpriority=0)
         self._roster = self.control.wait_for_roster()
         self._num_stores = 0
+        self._said: Set[str] = set()
         self.client = self._new_client()
         self._prepare_forks()
 
@@ -109,6 +110,13 @@ class Session:
 
     def _positions(self) -> Tuple[Position, ...]:
         return tuple(track.position() for track in self._tracks.copy())
+
+    def say_once(self, *texts: str) -> None:
+        """For the user, in the worker's output; rank 0's alone, and each text once."""
+        for text in texts:
+            if self.credentials.rank == 0 and text not in self._said:
+                self._said.add(text)
+                sys.stderr.write(f"baryon: {text}\n")
 
     def direct_client(self) -> Client:
         """The client that speaks to the owners, whatever servers are between."""
@@ -178,9 +186,12 @@ class Session:
             # to return to MXNet, which waits for it.
             engine.wait_for_own(_SETTLE_S)
 
-    def _on_failure(self, code: int) -> None:
+    def _on_failure(self, code: int, error: BaseException) -> None:
         """The script has failed: nothing that it may still wait for in some thread will come."""
         if os.getpid() == self.pid:
+            if isinstance(error, SystemExit):  # it may have caught ours, which says more
+                for client in self._clients():
+                    self._say_error(client.raise_if_failed)
             self._fail_client(PeerError(f"the script of {self.credentials.slug} has failed"))
             self.control.gone(code)
 
@@ -217,11 +228,16 @@ class Session:
     def _finish(self) -> int:
         """Wait for what a script that ends well has left to do; returns its exit code."""
         try:
-            self.drain()
-        except BaryonError as error:
-            # The script has not called the store since, and would end as if all were well.
-            print(f"baryon: worker {self.credentials.rank}: {error}", file=sys.stderr)  # noqa: T201
-            return 1
+            # On an error, the script has not called the store since, and would seem to do well.
+            return 1 if self._say_error(self.drain) else 0
         except KeyboardInterrupt:
             return 128 + signal.SIGINT
-        return 0
+
+    def _say_error(self, call: Callable[[], object]) -> bool:
+        """Say what error of ours ``call()`` raises; whether there is one."""
+        try:
+            call()
+        except BaryonError as error:
+            print(f"baryon: worker {self.credentials.rank}: {error}", file=sys.stderr)  # noqa: T201
+            return True
+        return False

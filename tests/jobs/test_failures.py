@@ -185,7 +185,7 @@ def test_gradient_that_could_not_be_computed_is_not_sent(cluster: Cluster) -> No
         "    print('CAUGHT', error)\n"
         "    sys.exit(3)\n"
     )
-    run = cluster.run("-n", 2, script, code=1)
+    run = cluster.run("-n", 2, script, code=3)
     assert "worker 1: the value given for key 'w' failed to compute" in run.err
     assert "GOT" not in run.out
     assert "worker 1 | CAUGHT" in run.out

@@ -102,9 +102,11 @@ class Scene:
             self.message(slug, messages.Gone())
         return self.vanishes(slug, code, error)
 
-    def vanishes(self, slug: str, code: int = 0, error: str = "") -> List[Action]:
+    def vanishes(
+        self, slug: str, code: int = 0, error: str = "", was_late: bool = False
+    ) -> List[Action]:
         """Its process ends, whatever it has said."""
-        return self.from_agent_of(slug, messages.Exited(slug, code, 1.5, error))
+        return self.from_agent_of(slug, messages.Exited(slug, code, 1.5, error, 0, was_late))
 
     def writes(self, slug: str, data: bytes, is_transient: bool = False) -> List[Action]:
         return self.from_agent_of(slug, messages.Output(slug, False, is_transient, data))
@@ -224,6 +226,39 @@ def finished() -> Callable[..., List[int]]:
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[..., Any]:
     return _wait_until
+
+
+_LAST_PID = "/proc/sys/kernel/ns_last_pid"  # proc(5)
+
+
+def _take_pid(pid: int) -> "subprocess.Popen[bytes]":
+    """Start a stranger that has this pid, once nobody else has, and leads a group of its own."""
+    deadline = time.monotonic() + 20.0
+    while time.monotonic() < deadline:
+        with open(_LAST_PID, "w", encoding="ascii") as file:
+            file.write(str(pid - 1))
+        stranger = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        if stranger.pid == pid:
+            return stranger
+        stranger.kill()
+        stranger.wait()
+    raise AssertionError(f"pid {pid} was never free")
+
+
+@pytest.fixture
+def take_pid() -> Iterator[Callable[[int], "subprocess.Popen[bytes]"]]:
+    if not os.access(_LAST_PID, os.W_OK):
+        pytest.skip(f"only root may write {_LAST_PID}")
+    strangers: List[subprocess.Popen[bytes]] = []
+
+    def take(pid: int) -> "subprocess.Popen[bytes]":
+        strangers.append(_take_pid(pid))
+        return strangers[-1]
+
+    yield take
+    for stranger in strangers:
+        stranger.kill()
+        stranger.wait()
 
 
 class Marked:

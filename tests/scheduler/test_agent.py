@@ -279,12 +279,12 @@ def test_a_process_that_has_nothing_more_to_do_is_ended_alone(scheduler):
     """Its command goes on; a process of somebody else's is left alone."""
     agent = scheduler()
     agent.start("sh", "-c", "sleep 1000 & echo $!; wait $!; echo $?; read line <&2; exit 4")
-    _, said = agent.receive(messages.Output)
+    said = agent.receive(messages.Output)
     agent.send(messages.EndProcess("worker-0", os.getpid(), 0.0))
     agent.send(messages.EndProcess("server-0", int(said.data), 0.0))
     agent.send(messages.EndProcess("worker-0", int(said.data), 0.1))
     output, end = agent.until_exited()
-    assert (text(output), end.code) == ("137\n", 4)
+    assert (text(output), end.code, end.was_late) == ("137\n", 4, True)
 
 
 def test_an_interface_that_is_not_there_is_one_line(scheduler):

@@ -54,7 +54,7 @@ def test_a_process_that_hangs_after_its_goodbye_ends_with_what_it_said(
     scene = begin(make_scene)
     scene.message("worker-1", messages.Gone())
     assert said(scene.pass_time(_TEARDOWN_S, silent=("worker-1",))) == ""
-    actions = scene.vanishes("worker-1", how)
+    actions = scene.vanishes("worker-1", how, was_late=True)
     assert said(actions).startswith(
         "worker 1 (a) ended with code 0, but its process 7 hung, was killed, after"
     )
@@ -69,12 +69,12 @@ def test_one_that_hangs_after_it_has_failed_fails_the_job_with_its_own_code(make
     scene = begin(make_scene)
     scene.message("worker-1", messages.Gone(3))
     assert said(scene.pass_time(5, silent=("worker-1",))) == ""
-    text = said(scene.vanishes("worker-1", -signal.SIGKILL))
+    text = said(scene.vanishes("worker-1", -signal.SIGKILL, was_late=True))
     assert "worker 1 (a) ended with code 3, but its process 7 hung" in text
     assert "exit code 3" in text
 
 
-def test_sigkill_before_the_limit_is_somebodys(make_scene, said):
+def test_another_sigkill_is_somebodys(make_scene, said):
     scene = begin(make_scene)
     scene.message("worker-1", messages.Gone())
     text = said(scene.vanishes("worker-1", -signal.SIGKILL))
@@ -95,7 +95,15 @@ def test_what_a_command_does_after_its_script_counts(make_scene, said):
     scene = begin(make_scene)
     scene.message("worker-1", messages.Gone())
     assert said(scene.pass_time(200, silent=("worker-1",))) == ""
-    assert "exit code 4" in said(scene.vanishes("worker-1", 4))
+    assert "exit code 4" in said(scene.vanishes("worker-1", 4, was_late=True))
+
+
+def test_the_time_that_this_machine_slept_is_not_the_goodbyes(make_scene, said):
+    scene = begin(make_scene)
+    scene.vanishes("worker-1")
+    scene.tick(1000.0)
+    scene.message("worker-1", messages.Gone())
+    assert "without leaving" not in said(scene.history)
 
 
 def test_a_failure_is_told_at_last_if_the_command_goes_on(make_scene, said):

@@ -21,7 +21,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("join"), TASKS),
     st.tuples(st.just("exits"), TASKS, CODES),
     st.tuples(st.just("exits"), WORKERS, st.just(0)),
-    st.tuples(st.just("vanishes"), WORKERS, CODES),
+    st.tuples(st.just("vanishes"), WORKERS, CODES, st.just(""), st.booleans()),
     st.tuples(st.just("message"), WORKERS, st.sampled_from([messages.Gone(), messages.Gone(3)])),
     st.tuples(st.just("writes"), TASKS, st.binary(max_size=5)),
     st.tuples(st.just("gather"), WORKERS, st.sampled_from("xy"), st.binary(max_size=2)),

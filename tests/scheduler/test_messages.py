@@ -15,6 +15,7 @@ EXAMPLES = [
     messages.AgentHello("0.1.0", "host.example", 1 << 22, "10.0.0.1", "tcp://10.0.0.9:1"),
     messages.Output("worker-0", True, False, b"caf\xe9\n\x00"),
     messages.Exited("worker-0", -9, 1.25, ""),
+    messages.Exited("worker-0", 137, 1.25, "", 0, True),
     messages.Exited("worker-0", 127, 0.0, "no such file: 'ü'"),
     messages.Alive(),
     messages.Alive(("worker-0", "server-1")),

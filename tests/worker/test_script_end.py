@@ -10,7 +10,7 @@ import atexit, multiprocessing, os, sys, threading
 from baryon.worker import script_end, startup
 startup.install()
 from sys import exit as own_exit
-end = script_end.ScriptEnd(lambda code: print("failed", code, flush=True))
+end = script_end.ScriptEnd(lambda code, error: print("failed", code, flush=True))
 atexit.register(lambda: print("ends", end.code(), flush=True))
 """
 FAILURES = {
