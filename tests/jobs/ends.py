@@ -32,6 +32,7 @@ class End(NamedTuple):
     expected: int
     code: Optional[int]
     seconds: float
+    cpu_seconds: float
 
     def is_right(self, limit_s: float = JOB_LIMIT_S) -> bool:
         return self.code == self.expected and self.seconds <= limit_s
@@ -52,7 +53,7 @@ def run_job(cluster: Cluster, what: str, how: List[str]) -> List[End]:
         ends = []
         for rank, one in enumerate(how):
             result = Path(folder, f"result-{rank}")
-            end = json.loads(result.read_text()) if result.exists() else (1, None, 0.0)
+            end = json.loads(result.read_text()) if result.exists() else (1, None, 0.0, 0.0)
             ends.append(End(what, one, rank, *end))
     if not all(end.is_right() for end in ends):
         print(run.out, run.err, file=sys.stderr)  # noqa: T201
@@ -88,8 +89,9 @@ def main() -> int:
             right = sum(end.is_right(options.limit) for end in ends)
             print(f"{right} of {len(ends)}:", *new, sep="\n  ", flush=True)  # noqa: T201
         cluster.close()
-    slowest = max(end.seconds for end in ends)
-    print(f"{right} of {len(ends)} ended with their own code; the slowest took {slowest:.2f} s")  # noqa: T201
+    slowest, costliest = max(end.seconds for end in ends), max(end.cpu_seconds for end in ends)
+    text = f"{right} of {len(ends)} ended with their own code; the slowest took {slowest:.2f} s"
+    print(f"{text}, and the costliest {costliest:.2f} s of the processor")  # noqa: T201
     return 0 if right == len(ends) else 1
 
 
