@@ -17,6 +17,7 @@ class Options(argparse.Namespace):
     hostfile: Optional[str]
     launcher: Optional[str]
     sync_dst_dir: Optional[str]
+    fetch: List[str]
     env: List[str]
     env_server: List[str]
     env_worker: List[str]

@@ -12,7 +12,7 @@ _SSH = frozenset(["ssh"])
 _KUBERNETES = frozenset(["kubernetes"])
 _BATCH = frozenset(["slurm", "sge"])
 _HEEDED: Dict[str, FrozenSet[str]] = {
-    **dict.fromkeys(("sync_dst_dir", "setup", "ssh_config", "tunnel"), _SSH),
+    **dict.fromkeys(("sync_dst_dir", "fetch", "setup", "ssh_config", "tunnel"), _SSH),
     "accept_new_host_keys": _SSH,
     **dict.fromkeys(("python", "interface"), _ELSEWHERE),
     **dict.fromkeys(("queue", "time", "mem", "cpus_per_worker", "job_name"), _QUEUES),

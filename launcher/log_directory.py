@@ -13,7 +13,7 @@ from baryon.ps import UsageError
 
 __all__ = ["LogDirectory"]
 
-_LOGS = re.compile(r"(worker|server)-\d+\.log|launch\.log")
+_LOGS = re.compile(r"(worker|server)-\d+\.log|launch\.log|fetched")
 
 
 class LogDirectory:

@@ -12,8 +12,15 @@ from typing import Any, Callable, Dict, Iterator, Optional
 import numpy as np
 
 from . import wire
+from .errors import ProtocolError
 
 __all__ = ["Request", "Requests"]
+
+_ANSWERS: Dict[type, type] = {
+    wire.GetState: wire.State,
+    wire.PutState: wire.Stored,
+    wire.Join: wire.Joined,
+}
 
 
 class Request:
@@ -55,10 +62,17 @@ class Requests:
             if request.server == server:
                 yield request.make(serial), request.sent_payload
 
-    def answered(self, serial: int, answer: Any, payload: Optional[np.ndarray]) -> None:
-        request = self._pending.pop(serial, None)
+    def answered(self, server: int, answer: Any, payload: Optional[np.ndarray]) -> None:
+        """Take a server's answer; raises ProtocolError if it is to nothing that it was asked."""
+        serial = answer.serial
+        request = self._pending.get(serial)
         if request is None:
             return  # a repeat
+        if request.server != server or not isinstance(answer, _ANSWERS[type(request.make(serial))]):
+            raise ProtocolError(
+                f"{type(answer).__name__} number {serial}, which was asked of others"
+            )
+        del self._pending[serial]
         request.answer = answer
         if payload is not None:
             request.payload = payload

@@ -8,6 +8,7 @@ which its cluster keeps. Whatever happens to the scheduler, to this process or t
 (processes.py), no task outlives them. Everything runs in the main thread; signals only enqueue.
 """
 
+import functools
 import math
 import os
 import signal
@@ -20,7 +21,6 @@ from typing import Callable, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit
 
 import msgspec
-import psutil
 import zmq
 
 import baryon
@@ -33,13 +33,13 @@ from .lines import LineCutter, Piece
 from .processes import (
     END_SIGNALS,
     count_oom_kills,
-    descendants,
+    ended_child,
     guarded,
     kill_all,
     raise_descriptor_limit,
     spawn,
-    status_of,
 )
+from .task_process import TaskProcess
 from .uplink import Uplink
 
 __all__ = ["agent_argv", "config_name", "main"]
@@ -57,55 +57,6 @@ class _NoAddress(Exception):
     """No interface, or no route, by which others would reach this host."""
 
 
-class _Task:
-    """A process that this agent has started."""
-
-    def __init__(self, spec: messages.TaskSpec, process: "subprocess.Popen[bytes]") -> None:
-        self.slug = spec.slug
-        self.process = process
-        self.start = time.monotonic()
-        self.oom_kills = count_oom_kills()
-        self.code: Optional[int] = None
-        self.was_late = False  # a process of it had to be killed, as `EndProcess` says
-        self.seconds = 0.0
-        self.open_pipes = 2
-        self.finishers: List[Callable[[], None]] = []  # pass on the rest of each pipe
-
-    def signal_all(self, signum: int) -> None:
-        """Signal the task and all below it, also what has left its process group."""
-        for process in descendants(self.process.pid):
-            try:
-                process.send_signal(signum)
-            except psutil.Error:
-                pass
-        self.signal(signum)
-
-    def signal(self, signum: int) -> None:
-        """Signal the task and what it has started, as a terminal would."""
-        try:
-            os.killpg(self.process.pid, signum)
-        except ProcessLookupError:
-            pass
-
-    def is_stopped(self) -> bool:
-        """Whether a process of the task is stopped (SIGSTOP, Ctrl-Z)."""
-        return any(status_of(process) == psutil.STATUS_STOPPED for process in self.processes())
-
-    def processes(self) -> List[psutil.Process]:
-        """Its own and all below it."""
-        try:
-            return [psutil.Process(self.process.pid), *descendants(self.process.pid)]
-        except psutil.NoSuchProcess:
-            return []
-
-    def kill(self) -> None:
-        """End the task, and while it runs also its descendants that left its process group."""
-        tree = descendants(self.process.pid) if self.code is None else []
-        self.signal(signal.SIGKILL)
-        for process in tree:
-            _kill(process)
-
-
 class Agent:
     """The loop: sockets, pipes, child processes."""
 
@@ -114,8 +65,8 @@ class Agent:
         self._has_endless_input = has_endless_input
         self._suspended_for = 0.0  # seconds at most; 0: it is not
         self._reactor = Reactor()
-        self._tasks: Dict[str, _Task] = {}
-        self._paused: List[Tuple[_Task, Callable[[], None]]] = []
+        self._tasks: Dict[str, TaskProcess] = {}
+        self._paused: List[Tuple[TaskProcess, Callable[[], None]]] = []
         self._was_told = False  # to start its tasks
         self._exit_code = 0
         self._memory = self._keep("memory", b"")  # which tasks make as big as they need
@@ -245,7 +196,7 @@ class Agent:
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             self._uplink.send(messages.Exited(spec.slug, 127, 0.0, str(error)))
             return
-        task = self._tasks[spec.slug] = _Task(spec, process)
+        task = self._tasks[spec.slug] = TaskProcess(spec, process, self._reactor)
         for pipe, is_error in ((process.stdout, False), (process.stderr, True)):
             assert pipe is not None
             self._follow(task, pipe.fileno(), is_error)
@@ -261,7 +212,7 @@ class Agent:
         os.write(descriptor, content)
         return f"/proc/{os.getpid()}/fd/{descriptor}"
 
-    def _follow(self, task: _Task, pipe: int, is_error: bool) -> None:
+    def _follow(self, task: TaskProcess, pipe: int, is_error: bool) -> None:
         """Pass on what the task writes to a pipe until it is closed."""
         cutter = LineCutter()
         os.set_blocking(pipe, False)
@@ -317,25 +268,12 @@ class Agent:
             task.signal(message.signal)
             # A stopped process acts on a signal only when it goes on.
             task.signal(signal.SIGCONT)
-            self._reactor.call_later(message.grace_s, task.kill)
+            task.kill_later(message.grace_s)
 
     def _end_process(self, message: messages.EndProcess) -> None:
         task = self._tasks.get(message.task)
-        if task is None:
-            return
-        # Only a process of that task, whatever the task says; psutil knows if the pid is another's.
-        for process in (one for one in task.processes() if one.pid == message.pid):
-            self._kill_later(task, process, message.limit_s)
-
-    def _kill_later(self, task: _Task, process: psutil.Process, limit_s: float) -> None:
-        def kill() -> None:
-            if self._suspended_for:  # it cannot end
-                self._kill_later(task, process, limit_s)
-            elif status_of(process) not in (None, psutil.STATUS_ZOMBIE):
-                task.was_late = True
-                _kill(process)
-
-        self._reactor.call_later(limit_s, kill)
+        if task is not None:  # of which alone it may be a process, whatever it says
+            task.kill_process_later(message.pid, message.limit_s)
 
     def _suspend(self, message: messages.Suspend) -> None:
         # The end of standard input tells when the scheduler has gone, however long it is silent.
@@ -345,34 +283,29 @@ class Agent:
 
     def _signal_all(self, signum: int) -> None:
         for task in self._tasks.values():
-            if task.code is None:
-                task.signal_all(signum)
+            task.signal_all(signum)
 
     def _reap(self) -> None:
         by_pid = {task.process.pid: task for task in self._tasks.values()}
         while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
+            pid = ended_child()
+            if not pid:
                 return
             task = by_pid.get(pid)
+            if task is not None:
+                task.end()
+            _, status = os.waitpid(pid, 0)
             if task is None:
                 continue  # an orphan that came back to us
-            signalled = os.WIFSIGNALED(status)
-            task.code = -os.WTERMSIG(status) if signalled else os.WEXITSTATUS(status)
-            task.process.returncode = task.code  # or Popen would warn that it still runs
-            task.seconds = time.monotonic() - task.start
-            task.kill()  # what it left in the background
+            task.reaped(status)
             self._report_if_over(task)
-            self._reactor.call_later(_DRAIN_S, lambda t=task: self._report(t))  # type: ignore[misc]
+            self._reactor.call_later(_DRAIN_S, functools.partial(self._report, task))
 
-    def _report_if_over(self, task: _Task) -> None:
+    def _report_if_over(self, task: TaskProcess) -> None:
         if task.code is not None and not task.open_pipes:
             self._report(task)
 
-    def _report(self, task: _Task) -> None:
+    def _report(self, task: TaskProcess) -> None:
         """Say once that a task has ended, after its last output."""
         if self._tasks.pop(task.slug, None) is None:
             return
@@ -385,13 +318,6 @@ class Agent:
         oom_kills = count_oom_kills() - task.oom_kills
         how = (task.slug, task.code, task.seconds, "", oom_kills, task.was_late)
         self._uplink.send(messages.Exited(*how))
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        pass
 
 
 def _role(slug: str) -> str:

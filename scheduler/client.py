@@ -19,6 +19,7 @@ from baryon.ps import (
     Reactor,
     UsageError,
     WaitTimeout,
+    wait_awake,
 )
 
 from . import messages
@@ -126,7 +127,7 @@ class ControlClient:
 
     def _wait(self, event: threading.Event, what: str) -> None:
         limit_s = self._credentials.timeout_s + _BACKSTOP_S
-        if self._error is None and not event.wait(limit_s):
+        if self._error is None and not wait_awake(event, limit_s):
             raise WaitTimeout(f"waited {limit_s:.0f} s for {what}")
         if self._error is not None:
             raise self._error

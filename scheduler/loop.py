@@ -4,6 +4,7 @@ All decisions are the core's (core.py); this turns messages, signals and time in
 its actions into what they say. Everything runs in the thread that calls `run`.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -97,7 +98,14 @@ class _Loop:
         signums = (*_SIGNALS, *_JOB_CONTROL, signal.SIGCONT)
         handlers = {signum: signal.getsignal(signum) for signum in signums}
         raise_descriptor_limit()
-        try:
+        with contextlib.ExitStack() as at_end:  # each of it, whatever the others raise
+            at_end.callback(self._console.close)
+            at_end.callback(self._reactor.close)
+            at_end.callback(self._context.destroy, linger=500)
+            at_end.callback(self._authenticator.stop)
+            for signum, handler in handlers.items():
+                at_end.callback(signal.signal, signum, handler)
+            at_end.callback(self._cluster.kill)
             endpoints = self._bind()
             self._reactor.receive(self._socket, self._on_message)
             for signum, handler in handlers.items():
@@ -107,14 +115,6 @@ class _Loop:
                 self._cluster.start(self._job, host, self._config(host, endpoints[host]))
             self._reactor.call_every(_TICK_S, self._tick)
             self._reactor.run()
-        finally:
-            self._cluster.kill()
-            for signum, handler in handlers.items():
-                signal.signal(signum, handler)
-            self._authenticator.stop()
-            self._context.destroy(linger=500)
-            self._reactor.close()
-            self._console.close()
         may_go_on = self._exit_code != 0 and not self._is_told_to_end
         return Outcome(self._exit_code, may_go_on and self._cluster.was_interrupted())
 

@@ -69,6 +69,10 @@ class Collectives:
             return value
         return reduce(self._exchange(f"allreduce({op!r})", value), op, self._rank)
 
+    def digests(self, own: Any) -> Dict[int, Any]:
+        """Of all workers' weights, by rank."""
+        return self._exchange("a comparison of all workers' weights", own)
+
     def _exchange(self, call: str, value: Any) -> Dict[int, Any]:
         """The values of all workers by rank; its own is the very same object."""
         given = self._gather(call, encode(value))

@@ -89,9 +89,11 @@ class Exchange:
         # An array's handle is its own, and nobody else's.
         return all(array.handle is handle for array, handle in zip(given, self._seen))
 
-    def enqueue(self, priority: int) -> None:
-        """Queue it; the steps of a key must be queued one after the other."""
+    def enqueue(self, priority: int, version: Optional[int] = None) -> None:
+        """Queue it; the steps of a key must be queued one after the other. ``version`` is that of
+        the optimizer's attributes."""
         step = _Step(self, priority)
+        step.version = version
         if self._arrays and self.source is None:
             _sum(self._arrays, self.place.outgoing)
         self.place.store.announce(step)

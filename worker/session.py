@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections import deque
 from multiprocessing.util import Finalize
-from typing import Callable, Deque, List, Optional, Tuple
+from typing import Callable, Deque, List, Optional, Set, Tuple
 
 import zmq
 
@@ -88,6 +88,7 @@ class Session:
             Finalize(None, self._leave, exitpriority=0)
         self._roster = self.control.wait_for_roster()
         self._num_stores = 0
+        self._said: Set[str] = set()
         self.client = self._new_client()
         self._prepare_forks()
 
@@ -109,6 +110,13 @@ class Session:
 
     def _positions(self) -> Tuple[Position, ...]:
         return tuple(track.position() for track in self._tracks.copy())
+
+    def say_once(self, *texts: str) -> None:
+        """For the user, in the worker's output; rank 0's alone, and each text once."""
+        for text in texts:
+            if self.credentials.rank == 0 and text not in self._said:
+                self._said.add(text)
+                sys.stderr.write(f"baryon: {text}\n")
 
     def direct_client(self) -> Client:
         """The client that speaks to the owners, whatever servers are between."""

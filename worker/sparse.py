@@ -17,9 +17,9 @@ from baryon.ps import (
     PeerError,
     RowOperation,
     Rows,
+    Slice,
     UsageError,
     ids_in,
-    rows_in,
     summed,
     union,
 )  # fmt: skip
@@ -90,12 +90,14 @@ def _check(key: Key, ids: np.ndarray) -> None:
         )
 
 
-def push_rows(place: Place, rows: Rows, priority: int) -> None:
-    """Queue the contribution of some rows; the steps of a key must be queued one after the other.
-
-    Raises UsageError if the key's rows cannot travel by themselves.
-    """
-    _Step(place, "push_rows", rows_in(place.key, rows), priority, _nothing).enqueue()
+def push_rows(
+    place: Place, payloads: Dict[Slice, np.ndarray], priority: int, version: Optional[int]
+) -> None:
+    """Queue the contribution of some rows (`rows_in`); the steps of a key must be queued one after
+    the other. ``version`` is that of the optimizer's attributes."""
+    step = _Step(place, "push_rows", payloads, priority, _nothing)
+    step.version = version
+    step.enqueue()
 
 
 class RowPull:

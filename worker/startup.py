@@ -43,7 +43,12 @@ class _MXNetFinder(importlib.abc.MetaPathFinder):
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec("mxnet")
-        if spec is not None and spec.loader is not None:
+        if spec is None:
+            sys.stderr.write(
+                f"baryon: {sys.executable} has no mxnet; leave the interpreter out of the command "
+                "(launch.py -n 2 train.py), or name one that has it\n"
+            )
+        elif spec.loader is not None:
             spec.loader = _Around(spec.loader)
         return spec
 

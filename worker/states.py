@@ -19,6 +19,7 @@ from baryon.ps import (
     Client,
     GetState,
     Key,
+    ProtocolError,
     PutState,
     Slice,
     SliceState,
@@ -47,6 +48,11 @@ class States:
 
     def dump(self, optimizer: Any, with_optimizer: bool) -> bytes:
         """All states, as the bytes of a file."""
+        found = self.collect(optimizer)
+        return pickle.dumps(found if with_optimizer else found[0])
+
+    def collect(self, optimizer: Any) -> Tuple[Dict[Any, Any], Any]:
+        """All states, and a copy of the optimizer with counts and what it has itself changed."""
         states: Dict[Any, Any] = {}
         counts: Dict[Any, int] = {}
         scalars: Dict[Any, List[Dict[str, Any]]] = {}
@@ -59,14 +65,12 @@ class States:
             counts[key.name] = found[0].spec.count
             if any(part.spec.scalars for part in found):
                 scalars[key.name] = [part.spec.scalars for part in found]
-        if not with_optimizer:
-            return pickle.dumps(states)
         optimizer = copy.copy(optimizer)
         optimizer._all_index_update_counts = {0: counts}
         optimizer._index_update_count = counts
         optimizer.num_update = max([optimizer.num_update, *counts.values()])
         setattr(optimizer, SCALARS, scalars)
-        return pickle.dumps((states, optimizer))
+        return states, optimizer
 
     def load(self, states: Dict[Any, Any], optimizer: Any) -> None:
         """Have the servers, whose states are new, go on from these; see `check_states`."""
@@ -102,7 +106,11 @@ class States:
         arrays = [np.zeros(shape, dtype) for dtype, shape in spec.arrays]
         for array, start in pieces(arrays):
             payload = first if (array, start) == (0, 0) else self._ask_for(unit, array, start)[1]
-            piece_of(arrays, array, start)[:] = payload
+            place = piece_of(arrays, array, start)
+            if place.nbytes != payload.nbytes:  # NumPy would repeat a single one
+                wrong = f"{payload.nbytes} of {place.nbytes} bytes"
+                raise ProtocolError(f"{wrong} of a state of {unit}")
+            place[:] = payload
         return SliceState(spec, arrays)
 
     def _ask_for(self, unit: Slice, array: int, start: int) -> Tuple[Any, np.ndarray]:

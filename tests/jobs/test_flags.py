@@ -36,3 +36,11 @@ def test_logs_of_two_jobs_in_one_directory(cluster: Cluster) -> None:
     run.signal(15)
     assert run.end() == 143
     assert (logs / "worker-0.log").read_text().startswith("WAITS")
+
+
+def test_a_python_without_mxnet_is_named(cluster: Cluster) -> None:
+    """Whatever starts it; a bare ModuleNotFoundError says nothing of a way out."""
+    path = "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p]"
+    script = cluster.script(f"{path}\nimport mxnet\n")
+    run = cluster.run("-n", 1, script, code=1)
+    assert "has no mxnet; leave the interpreter out of the command" in run.out + run.err

@@ -146,6 +146,7 @@ class Worker:
         self.loop.start()
         self.store = self.client.open(wire.Open(0, "sync"))
         self.places: Dict[Union[int, str], np.ndarray] = {}
+        self.version: Optional[int] = None  # that pushes name
 
     def key(
         self, name: Union[int, str], shape: Tuple[int, ...], dtype: str = "float32"
@@ -161,7 +162,14 @@ class Worker:
             self.places[name][...] = value
         return self._begin(Outcome(kind, self.store.key(name), want_value))
 
+    def set_hyper(self, scalars: Dict[str, Any], *multipliers: wire.Multipliers) -> None:
+        """Make the next version of the optimizer's attributes, and name it from now on."""
+        self.version = (self.version or 0) + 1
+        self.store.set_hyper(self.version, scalars, *(multipliers or ([], [])))
+
     def _begin(self, outcome: Outcome) -> Outcome:
+        if outcome.kind in ("push", "push_rows"):
+            outcome.version = self.version
         self.store.announce(outcome)
         self.store.ready(outcome)
         return outcome

@@ -181,7 +181,7 @@ def test_hyper_parameters_change_for_rounds_to_come(job, mx):
         for worker in workers:
             assert (worker.places["weight"] == expected).all()
             assert (worker.places["bias"] == (0.0 if expected == 0.0 else -1.5)).all()
-        store.set_hyper({"lr": 0.25}, [("bias", 3.0)], [])
+        workers[0].set_hyper({"lr": 0.25}, [("bias", 3.0)], [])
 
 
 # -- waiting ------------------------------------------------------------------------------------

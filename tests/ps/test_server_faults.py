@@ -9,6 +9,7 @@ import pytest
 import zmq
 
 from baryon.ps import PeerError, ProtocolError, UsageError, dump_optimizer, wire
+from baryon.ps.requests import Request, Requests
 
 from .conftest import LIMIT_S, Outcome, answered, ask
 from .test_server import two_workers
@@ -148,6 +149,37 @@ def test_a_server_that_breaks_the_protocol_is_named(job, answer):
     assert_fails(first, waiting, ProtocolError, "server 0 sent what it must not")
 
 
+def test_a_server_that_speaks_for_another_is_named(job):
+    """It answers what another was asked."""
+    made = job(num_workers=1, num_servers=2)
+    worker = made.worker(0)
+    worker.key("weight", (4,))
+    place = worker.key("bias", (4,), "float64")
+    (slice_,) = worker.store.key("bias").slices
+    assert (slice_.bucket.index, slice_.bucket.server) == (1, 1)
+    waiting = worker.begin("pull", "bias")
+    frames = [wire.DATA.encode(wire.Answer(0, 1, 0, 1, True)), np.ones(4).tobytes()]
+    worker.loop.call(worker.client._on_message, 0, [*map(zmq.Frame, frames)])
+    assert_fails(worker, waiting, ProtocolError, "server 0 sent what it must not: .* bucket 1")
+    assert not place.any()
+
+
+@pytest.mark.parametrize("answer", [wire.Stored(1), wire.Joined(1), wire.State(1, None)])
+def test_only_who_was_asked_a_question_answers_it(answer):
+    requests = Requests()
+    request = Request(1, lambda serial: wire.PutState(0, serial, 0, 0, 0, 0, SPEC))
+    requests.add(request)
+    for server in (0, 1) if not isinstance(answer, wire.Stored) else (0,):
+        with pytest.raises(ProtocolError, match=f"{type(answer).__name__} number 1, which"):
+            requests.answered(server, answer, None)
+    assert not request.done.is_set()
+    requests.answered(1, wire.Stored(1), None)
+    assert request.done.is_set() and request.answer == wire.Stored(1)
+
+
+SPEC = wire.StateSpec(None, (), 0, {})
+
+
 def test_a_rank_0_that_ends_without_a_first_value_reaches_who_waits_for_it(job):
     made, (_, second) = two_workers(job)
     waiting = second.begin("pull", "weight")
@@ -171,7 +203,7 @@ def test_only_rank_0_changes_hyper_parameters(job, mx):
     workers[0].store.set_optimizer(dump_optimizer(mx.optimizer.SGD())[0], [], [])
     workers[0].init("weight", 1.0)  # so that the optimizer has arrived
     waiting = workers[1].begin("push", "weight", 1.0)
-    workers[1].store.set_hyper({"lr": 9.0}, [], [])
+    workers[1].store.set_hyper(1, {"lr": 9.0}, [], [])
     assert_fails(workers[1], waiting, PeerError, "worker 1 changed an optimizer that is not its")
 
 
@@ -199,7 +231,7 @@ MALFORMED = {
     "a value not from rank 0": [wire.DATA.encode(wire.Init(0, 0, 0, 1)), WEIGHT],
     "an optimizer not from rank 0": [wire.DATA.encode(wire.SetOptimizer(0, 1, b"", [], []))],
     "hyper-parameters not from rank 0": [
-        wire.DATA.encode(wire.SetHyper(0, 1, {"lr": 1.0}, [], []))
+        wire.DATA.encode(wire.SetHyper(0, 1, 1, 1, {"lr": 1.0}, [], []))
     ],
     "a key out of turn": [wire.DATA.encode(wire.Declare(0, 5, ()))],
     "a header nested without end": [b"\x93\xa5Hello\x01" + b"\x91" * 100_000 + b"\x01"],

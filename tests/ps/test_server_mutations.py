@@ -85,7 +85,7 @@ def originals(mx):
         ),
         (wire.AnswerRows(0, 0, 0), values[:4]),
         (wire.SetOptimizer(0, 2, optimizer, [("w", 0.5)], []),),
-        (wire.SetHyper(0, 2, {"lr": 0.5}, [("w", 0.5)], []),),
+        (wire.SetHyper(0, 2, 1, 0, {"lr": 0.5}, [("w", 0.5)], []),),
         (wire.Join(0, 1, 1),),
         (wire.GetState(0, 1, 0, 0, 0, 0),),
         (wire.PutState(0, 2, 0, 0, 0, 0, SPEC), values),

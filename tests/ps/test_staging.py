@@ -134,13 +134,31 @@ def test_a_split_key_is_answered_with_its_last_slice(store, order):
 
 
 def test_a_repeat_of_an_answer_ends_nothing_twice(store):
-    operation = under_way(store, "push", "big")
+    operation = under_way(store, "push", "big", want_value=False)
     first, *others = operation.key.slices
     for _ in range(5):
         assert store.answered(answer(store, first, False), None) == []
     assert store.answered(answer(store, others[0], False), None) == []
     assert store.answered(answer(store, others[1], False), None) == [operation]
     assert store.answered(answer(store, others[1], False), None) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "want_value", "has_value"),
+    [("push", True, False), ("push", False, True), ("pull", False, False), ("init", True, True)],
+)
+def test_an_answer_with_a_value_that_is_not_wanted_or_without_is_refused(
+    store, kind, want_value, has_value
+):
+    """The value would be that of an earlier round, or lie where it must not."""
+    operations = [under_way(store, kind, name, want_value) for name in ("a", "b")]
+    slices = [operation.key.slices[0] for operation in operations]
+    payload = np.ones(slices[1].end, np.uint8) if has_value else None
+    message = wire.Answer(store.number, 0, 0, 2, has_value)
+    with pytest.raises(ProtocolError, match=f"for who has asked for a {kind}"):
+        store.answered(message, payload)
+    assert not any(place.any() for place in places(store))
+    assert list(store.outstanding) == slices
 
 
 @pytest.mark.parametrize("nbytes", [0, 15, 17, STRIDE + 12])
@@ -175,8 +193,8 @@ def test_unanswered_is_what_was_sent_to_a_server_less_what_it_has_answered(store
     one_by_one = [((op,), (s,)) for op, s in zip(sent.operations, sent.slices)]
     assert by_server == [[*one_by_one, *of_big[0]], of_big[1]]
 
-    store.answered(answer(store, sent.slices[0], False), None)
-    store.answered(answer(store, next(s for s in alone if s.bucket.server == 1), False), None)
+    store.answered(answer(store, sent.slices[0], True), None)
+    store.answered(answer(store, next(s for s in alone if s.bucket.server == 1), True), None)
     (rest, *_) = store.unanswered(0)
     assert (rest.operations, rest.slices) == (sent.operations[1:], sent.slices[1:])
     assert len(store.unanswered(1)) == len(of_big[1]) - 1
@@ -239,7 +257,7 @@ def test_a_contribution_is_encoded_once_however_often_it_is_sent(compressing):
         first = compressing.message(run)[1].tobytes()
         (again,) = compressing.unanswered()
         assert compressing.message(again)[1].tobytes() == first
-        compressing.answered(answer(compressing, slice_, False), None)
+        compressing.answered(answer(compressing, slice_, True), None)
         sent.append(any(first))
     assert sent == [False, False, True]  # 0.6 reaches the threshold of 0.5
 

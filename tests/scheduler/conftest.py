@@ -228,6 +228,39 @@ def wait_until() -> Callable[..., Any]:
     return _wait_until
 
 
+_LAST_PID = "/proc/sys/kernel/ns_last_pid"  # proc(5)
+
+
+def _take_pid(pid: int) -> "subprocess.Popen[bytes]":
+    """Start a stranger that has this pid, once nobody else has, and leads a group of its own."""
+    deadline = time.monotonic() + 20.0
+    while time.monotonic() < deadline:
+        with open(_LAST_PID, "w", encoding="ascii") as file:
+            file.write(str(pid - 1))
+        stranger = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        if stranger.pid == pid:
+            return stranger
+        stranger.kill()
+        stranger.wait()
+    raise AssertionError(f"pid {pid} was never free")
+
+
+@pytest.fixture
+def take_pid() -> Iterator[Callable[[int], "subprocess.Popen[bytes]"]]:
+    if not os.access(_LAST_PID, os.W_OK):
+        pytest.skip(f"only root may write {_LAST_PID}")
+    strangers: List[subprocess.Popen[bytes]] = []
+
+    def take(pid: int) -> "subprocess.Popen[bytes]":
+        strangers.append(_take_pid(pid))
+        return strangers[-1]
+
+    yield take
+    for stranger in strangers:
+        stranger.kill()
+        stranger.wait()
+
+
 class Marked:
     """Every process that a test starts, directly or not, found by a variable in its environment."""
 

@@ -284,6 +284,27 @@ def test_handlers_are_as_before(play):
     assert [signal.getsignal(number) for number in numbers] == before
 
 
+class Stuck(ThreadCluster):
+    """Its agents end, but it cannot be had to say so."""
+
+    def kill(self, lost=frozenset()):
+        super().kill(lost)
+        raise RuntimeError("no kill")
+
+
+def test_everything_is_cleaned_up_also_if_the_cluster_fails_in_the_end(make_job, tmp_path):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    threads, num_open = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    cluster = Stuck(lambda agent: agent.ends("worker-0"))
+    with pytest.raises(RuntimeError, match="no kill"):
+        run(make_job(1, 0, log_dir=os.fspath(tmp_path)), cluster)
+    assert cluster.faults == []
+    assert [signal.getsignal(number) for number in numbers] == before
+    assert threading.active_count() == threads
+    assert len(os.listdir("/proc/self/fd")) == num_open
+
+
 def test_a_port_that_is_taken_is_a_usage_error(make_job, tmp_path):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
