@@ -7,6 +7,7 @@ its actions into what they say. Everything runs in the thread that calls `run`.
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
@@ -26,7 +27,7 @@ from baryon.ps import (
     secure_server,
 )
 
-from . import actions, messages
+from . import actions, messages, questions
 from .cluster import Cluster
 from .console import Console
 from .core import SchedulerCore
@@ -54,19 +55,32 @@ class Outcome(NamedTuple):
     was_interrupted: bool = False
 
 
-def run(job: Job, cluster: Cluster, on_taken: Callable[[str], None] = lambda name: None) -> Outcome:
+def run(
+    job: Job,
+    cluster: Cluster,
+    on_taken: Callable[[str], None] = lambda name: None,
+    asked_at: Optional[socket.socket] = None,
+) -> Outcome:
     """Run a job to its end.
 
     ``on_taken(name)`` is called once the cluster has taken the job, with what it calls it, by a
-    thread of its own. Raises UsageError if the job cannot be started at all. Call from the main
-    thread, whose handlers for SIGINT, SIGTERM, SIGHUP and SIGUSR1 are replaced meanwhile.
+    thread of its own; ``asked_at`` is where other shells ask how it is (questions.py). Raises
+    UsageError if the job cannot be started at all. Call from the main thread, whose signal handlers
+    are replaced meanwhile: those of SIGINT, SIGTERM, SIGHUP, SIGUSR1 and of job control.
     """
-    return _Loop(job, cluster, on_taken).run()
+    return _Loop(job, cluster, on_taken, asked_at).run()
 
 
 class _Loop:
-    def __init__(self, job: Job, cluster: Cluster, on_taken: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        cluster: Cluster,
+        on_taken: Callable[[str], None],
+        asked_at: Optional[socket.socket],
+    ) -> None:
         self._job = job
+        self._asked_at = asked_at
         self._on_taken: Optional[Callable[[str], None]] = on_taken  # until it is
         self._telling: Optional[threading.Thread] = None  # that it is
         self._tree = Tree(job.tasks)
@@ -112,6 +126,8 @@ class _Loop:
             at_end.callback(self._cluster.kill)
             endpoints = self._bind()
             self._reactor.receive(self._socket, self._on_message)
+            if self._asked_at is not None:
+                self._reactor.watch(self._asked_at.fileno(), self._on_question)
             for signum, handler in handlers.items():
                 if handler != signal.SIG_IGN:  # as SIGHUP is under nohup
                     signal.signal(signum, self._on_signal)
@@ -223,6 +239,10 @@ class _Loop:
             self._do(self._core.on_agent_ended(host, how, self._now()))
         self._conversations.acknowledge_all()
         self._console.look()
+
+    def _on_question(self) -> None:
+        assert self._asked_at is not None
+        questions.answer(self._asked_at, lambda: self._core.status(self._now()))
 
     # -- actions ------------------------------------------------------------------------------
 

@@ -190,8 +190,7 @@ class Session:
         """The script has failed: nothing that it may still wait for in some thread will come."""
         if os.getpid() == self.pid:
             if isinstance(error, SystemExit):  # it may have caught ours, which says more
-                for client in self._clients():
-                    self._say_error(client.raise_if_failed)
+                any(self._say_error(client.raise_if_failed) for client in self._clients())
             self._fail_client(PeerError(f"the script of {self.credentials.slug} has failed"))
             self.control.gone(code)
 

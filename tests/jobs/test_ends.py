@@ -73,3 +73,21 @@ def test_naive_engine(cluster: Cluster) -> None:
     )
     run = cluster.run("-n", 2, "--env", "MXNET_ENGINE_TYPE=NaiveEngine", script)
     assert run.out.count("[2.0, 2.0, 2.0]") == 2
+
+
+def test_process_of_multiprocessing_leaves_its_job(cluster: Cluster) -> None:
+    """Nothing calls its atexit functions, so what it has pushed last could be lost."""
+    script = cluster.script(
+        "import multiprocessing, sys\n"
+        "def train():\n"
+        "    import mxnet as mx\n"
+        "    kv = mx.kv.create('dist_sync')\n"
+        "    kv.init('w', mx.nd.ones(3))\n"
+        "    kv.push('w', mx.nd.ones(3))\n"
+        "if __name__ == '__main__':\n"
+        "    process = multiprocessing.get_context('fork').Process(target=train)\n"
+        "    process.start()\n"
+        "    process.join()\n"
+        "    sys.exit(process.exitcode)\n"
+    )
+    cluster.run("-n", 2, script)
