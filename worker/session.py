@@ -28,7 +28,7 @@ from baryon.ps import (
 )
 from baryon.scheduler import ControlClient, Credentials, Position, client_of, read_credentials
 
-from . import engine
+from . import engine, tracebacks
 from .script_end import ScriptEnd
 from .track import Track
 
@@ -77,7 +77,7 @@ class Session:
             self._reactor,
             self._context,
             credentials,
-            on_abort=self._fail_client,
+            on_abort=self._on_abort,
             positions=self._positions,
         )
         self.control.join()
@@ -158,6 +158,10 @@ class Session:
                 traceback.print_exc()
             finally:
                 os._exit(1)
+
+    def _on_abort(self, error: BaryonError) -> None:
+        tracebacks.expect(str(error))
+        self._fail_client(error)
 
     def _fail_client(self, error: BaryonError) -> None:
         for client in self._clients():
