@@ -27,7 +27,7 @@ examples:
   launch.py -n 8 --launcher slurm --time 4:00:00 train.py      a queue's hosts
   launch.py -n 2 -m package.train                      a module, as python -m
   launch.py -n 2 --dry-run train.py                    show what would run where
-  launch.py -n 2 --kvstore dist_sync train.py          written for kvstore='device'
+  launch.py -n 2 --kvstore dist_sync train.py          for kvstore='device'
 """
 _EPILOG = """\
 The command may be a Python file, run by this interpreter (over ssh: the same

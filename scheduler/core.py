@@ -18,15 +18,25 @@ soon as it in turn has not heard from the scheduler for as long.
 import signal
 from typing import Callable, Dict, List, Optional, Set
 
+from baryon import __version__
 from baryon.ps import Message
 
 from . import messages
 from .actions import Action, Finish, Kill, Pause, ReleaseAgent, Say, Send, Show
+from .checks import impossible
 from .cluster import Trouble
 from .job import Job
 from .meetings import Meetings, Wait
 from .positions import Positions
-from .tasks import TaskState, describe_exit, exit_code_of, has_hung, own_code_of
+from .tasks import (
+    TAIL_LINE_LENGTH,
+    TAIL_LINES,
+    TaskState,
+    describe_exit,
+    exit_code_of,
+    has_hung,
+    own_code_of,
+)
 
 __all__ = ["SchedulerCore"]
 
@@ -81,40 +91,61 @@ class SchedulerCore:
 
     def on_message(self, peer: str, message: Message, now: float) -> List[Action]:
         """A message from ``peer`` (``agent-0``, ``worker-1``, ...), authenticated as such."""
+        wrong = impossible(message)
+        kind = type(message).__name__
         if peer.startswith("agent-"):
             host = int(peer.split("-")[1])
             self._agents[host] = now
-            if isinstance(message, messages.AgentHello):
-                return self._on_agent_hello(host, message)
-            if isinstance(message, (messages.Output, messages.Exited)):
-                state = self._tasks.get(message.task)
-                if state is None or state.task.host != host:
-                    return [Say(f"{peer} speaks of {message.task}, which is not its task")]
-                if isinstance(message, messages.Exited):
-                    return self._on_exited(state, message, now)
-                return self._on_output(state, message)
-            if isinstance(message, messages.Suspended) and self._suspending:
-                self._suspending.discard(host)
-                return self._pause_if_ready(now)
-            if isinstance(message, messages.Alive):
-                for state in self._of_host(host):
-                    state.is_stopped = state.task.slug in message.stopped
-            return []
+            if wrong:
+                text = (
+                    f"the agent on {self._names[host]} has sent {kind} with an impossible {wrong}"
+                )
+                return self._fail(text, 1, now)
+            return self._on_agent_message(host, message, now)
         state = self._tasks[peer]
         state.last_heard = now
         state.was_warned = False
+        if wrong:
+            text = f"{state.where} has sent {kind} with an impossible {wrong}"
+            return self._fail(text, 1, now)
+        return self._on_task_message(state, message, now)
+
+    def _on_agent_message(self, host: int, message: Message, now: float) -> List[Action]:
+        if isinstance(message, messages.AgentHello):
+            return self._on_agent_hello(host, message, now)
+        if isinstance(message, (messages.Output, messages.Exited)):
+            state = self._tasks.get(message.task)
+            if state is None or state.task.host != host or host not in self._greeted:
+                return [Say(f"agent-{host} speaks of {message.task}, which is not its task")]
+            if isinstance(message, messages.Output):
+                return self._on_output(state, message)
+            # One that has ended, or whose host was lost, has nothing more to end.
+            return [] if state.ended else self._on_exited(state, message, now)
+        if isinstance(message, messages.Suspended):
+            if self._suspending:
+                self._suspending.discard(host)
+                return self._pause_if_ready(now)
+            return []
+        if isinstance(message, messages.Alive):
+            for state in self._of_host(host):
+                state.is_stopped = state.task.slug in message.stopped
+            return []
+        return [Say(f"agent-{host} has sent {type(message).__name__}, which no agent may")]
+
+    def _on_task_message(self, state: TaskState, message: Message, now: float) -> List[Action]:
+        is_worker = state.task.role == "worker"
         if isinstance(message, messages.Gone):
             return self._on_gone(state, message, now)
         if isinstance(message, messages.Join):
             return self._on_join(state, message, now)
-        if isinstance(message, messages.Gather) and state.task.role == "worker":
+        if isinstance(message, messages.Gather) and is_worker:
             return self._on_gather(state, message, now)
-        if isinstance(message, messages.Alive) and state.task.role == "worker":
-            wrong = self._positions.take(state.task.rank, message.positions)
+        if isinstance(message, messages.Alive):
+            wrong = self._positions.take(state.task.rank, message.positions) if is_worker else ""
             return self._fail(wrong, 1, now) if wrong else []
         if isinstance(message, messages.Failed):
             return self._fail(f"{state.where}: {message.text}{self._also_silent(now)}", 1, now)
-        return []
+        return [Say(f"{state.where} has sent {type(message).__name__}, which it may not")]
 
     def on_agent_ended(self, host: int, how: str, now: float) -> List[Action]:
         """The cluster says that the agent of ``host`` has ended."""
@@ -228,9 +259,16 @@ class SchedulerCore:
 
     # -- starting -----------------------------------------------------------------------------
 
-    def _on_agent_hello(self, host: int, hello: messages.AgentHello) -> List[Action]:
+    def _on_agent_hello(self, host: int, hello: messages.AgentHello, now: float) -> List[Action]:
         if self.phase != STARTING:
             return [ReleaseAgent(host)]
+        where = f"the agent on {self._names[host]}"
+        if hello.version != __version__:
+            text = f"{where} is of Baryon {hello.version}, launch.py of {__version__}"
+            return self._fail(f"{text}; install the same there", 1, now)
+        if host in self._greeted and host not in self._hellos:
+            text = f"{where} was started again, as process {hello.pid}, after its tasks"
+            return self._fail(text, 1, now)
         if self.job.hosts[host].is_allotted:
             self._names[host] = hello.hostname
             for state in self._of_host(host):
@@ -253,6 +291,9 @@ class SchedulerCore:
                 f"process {message.pid} wanted to be {state.task.name}, which process {state.pid} "
                 "already is; only one process of a worker's command may create a dist kvstore"
             )
+            return self._fail(text, 1, now)
+        if (state.task.role == "server") != bool(message.endpoint):
+            text = f"{state.where} has sent Join with an impossible endpoint {message.endpoint!r}"
             return self._fail(text, 1, now)
         state.joined = now
         state.pid = message.pid
@@ -288,7 +329,7 @@ class SchedulerCore:
     def _on_output(state: TaskState, message: messages.Output) -> List[Action]:
         if not message.is_transient:
             lines = message.data.decode(errors="replace").splitlines()
-            state.tail.extend(lines)
+            state.tail.extend(line[:TAIL_LINE_LENGTH] for line in lines[-TAIL_LINES:])
         return [Show(message)]
 
     def _on_gone(self, state: TaskState, message: messages.Gone, now: float) -> List[Action]:
@@ -313,7 +354,7 @@ class SchedulerCore:
             return self._release_workers(state.task.name) + self._continue_stopping(now)
         text, code = describe_exit(state, message), own_code_of(state, message)
         if code == 0 and state.task.role == "worker" and not state.owes_goodbye:
-            say: List[Action] = [Say(text)] if has_hung(message) else []
+            say: List[Action] = [Say(text)] if has_hung(state, message) else []
             return say + self._on_worker_done(state, now)
         return self._fail(text, exit_code_of(code), now) + self._release_workers(state.task.name)
 

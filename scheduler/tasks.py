@@ -8,9 +8,18 @@ from typing import Deque, Optional
 from .job import Task
 from .messages import Exited
 
-__all__ = ["TaskState", "describe_exit", "exit_code_of", "has_hung", "own_code_of"]
+__all__ = [
+    "TAIL_LINES",
+    "TAIL_LINE_LENGTH",
+    "TaskState",
+    "describe_exit",
+    "exit_code_of",
+    "has_hung",
+    "own_code_of",
+]
 
 TAIL_LINES = 20  # of a failed task's output, in the summary
+TAIL_LINE_LENGTH = 2000  # of each, at most
 
 
 class TaskState:
@@ -43,16 +52,20 @@ class TaskState:
         return self.task.role == "worker" and self.joined is not None and not self.is_gone
 
 
-def has_hung(message: Exited) -> bool:
+def has_hung(state: TaskState, message: Exited) -> bool:
     """Whether the task ended because its process was not gone in time after its goodbye."""
-    return message.was_late and message.code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    return (
+        state.is_gone
+        and message.was_late
+        and message.code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    )
 
 
 def describe_exit(state: TaskState, message: Exited) -> str:
     """A line that says how a task ended, and under it the last that it wrote."""
     if message.error:
         return f"{state.where} could not be started: {message.error}"
-    if has_hung(message):
+    if has_hung(state, message):
         how = f"ended with code {state.own_code}, but its process {state.pid} hung, was killed,"
     elif message.code == 0 and state.own_code:
         how = f"failed with code {state.own_code}, though its command exited with 0"
@@ -88,7 +101,7 @@ def signal_name(signum: int) -> str:
 def own_code_of(state: TaskState, message: Exited) -> int:
     """A task's own exit code: what it has said at its end counts, and SIGKILL after that does not;
     but if it has said that it has done well, what its command did next does."""
-    return state.own_code if has_hung(message) else message.code or state.own_code
+    return state.own_code if has_hung(state, message) else message.code or state.own_code
 
 
 def exit_code_of(code: int) -> int:
