@@ -337,7 +337,7 @@ class SchedulerCore:
         if state.is_gone or state.task.role != "worker":
             return []
         state.is_gone = True
-        state.own_code = message.code
+        state.own_code = max(0, min(message.code, 255))
         if state.exited is not None:
             return self._on_exited(state, state.exited, now)
         limit_s = self.job.grace_s if message.code else min(self.job.timeout_s, _TEARDOWN_S)
