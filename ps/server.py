@@ -393,8 +393,6 @@ class Server:
         store = self._store(child, message)
         self._check_first(child, store, "sent an optimizer; only rank 0's counts")
         is_new = store.is_new_setting(message.serial)
-        if is_new:
-            store.begin_versions()
         if self._relay is not None:
             self._relay.set(message, is_new)
             return []
