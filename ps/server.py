@@ -89,6 +89,7 @@ class Server:
         self._left: Set[int] = set()  # ranks of workers
         self._failure: Optional[str] = None
         self._stalls = StallWatch(min(_STALL_WARNING_S, timeout_s / 2), timeout_s)
+        self._clock = AwakeClock(_LOOK_S, time.monotonic())
         self._authenticator: Optional[Authenticator[int]] = None
         self._socket = context.socket(zmq.ROUTER)
         self._socket.linger = 0
@@ -130,7 +131,6 @@ class Server:
             self._relay = Relay(above, self._send, self._accepted_above)
             above.when_failed(lambda error: self._fail(str(error), is_told=True))
         self._reactor.receive(self._socket, self._on_message)
-        self._clock = AwakeClock(_LOOK_S, time.monotonic())
         self._reactor.call_every(_LOOK_S, self._look_for_stalls)
 
     def worker_left(self, rank: int) -> None:
