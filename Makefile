@@ -1,30 +1,42 @@
-# make demo and make test need nothing but Linux on x86-64, a Python 3.8-3.12 and a network to
+# make demo, test and check need nothing but Linux on x86-64, a Python 3.8-3.12 and a network to
 # install from; PYTHON=... chooses the interpreter.
 
 VENV ?= .venv
 PYTHON ?= $(shell ./find-python)
 BIN = $(VENV)/bin
+RUNS = $(VENV)/.runs
 STAMP = $(VENV)/.installed
+# Test processes side by side: one more than cores, since many tests wait most of their time.
+LANES ?= $(shell n=$$(nproc); echo $$((n < 7 ? n + 1 : 8)))
+PYTEST = $(BIN)/python -m pytest --numprocesses $(LANES) --dist loadgroup
 
-.PHONY: venv demo test lint bench clean
+.PHONY: venv demo test check lint bench clean
 
 venv: $(STAMP)
 
-$(STAMP): setup.cfg pyproject.toml
+# What jobs need, and no more.
+$(RUNS): setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { ./find-python --explain; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { ./find-python --explain; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,data,s3,kubernetes,benchmarks,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[cpu]'
 	@$(BIN)/python -c 'from baryon.ps import import_mxnet; import_mxnet()' || { \
 	    echo "MXNet cannot be imported. If a library is missing: apt-get install libgomp1 libquadmath0"; \
 	    exit 1; }
 	@touch $@
 
-demo: $(STAMP)
+$(STAMP): $(RUNS)
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,data,s3,kubernetes,benchmarks,test]'
+	@touch $@
+
+demo: $(RUNS)
 	$(BIN)/launch.py -n 2 -s 2 --launcher local --devices 2 examples/train_digits.py
 
-test: $(STAMP) lint
-	$(BIN)/python -m pytest
+test: lint
+	$(PYTEST) -m quick
+
+check: lint
+	$(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

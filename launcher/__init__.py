@@ -4,23 +4,32 @@
 jobs that were detached.
 """
 
+import contextlib
+import errno
 import functools
+import os
 import signal
+import socket
 import sys
 from typing import Callable, List, Optional
 
 import msgspec
 
 from baryon.ps import BaryonError, UsageError
-from baryon.scheduler import Job, run
+from baryon.scheduler import Cluster, Job, run
 
-from .clusters import prepare, preview
+from . import installation
+from .clusters import finish, prepare, preview
 from .flags import Options, parse_command
+from .log_directory import LogDirectory
 from .options import parse, parse_doctor
+from .streams import open_streams
 
 __all__ = ["baryon", "main"]
 
 Say = Callable[[str], None]
+
+_CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -37,19 +46,24 @@ def baryon(argv: Optional[List[str]] = None) -> int:
 
 def _launch(argv: List[str], say: Say) -> int:
     job, options = parse(argv)
+    for note in options.notes:
+        say(f"note: {note}")
     if options.dry_run:
         from .dry_run import show  # its libraries take longer than all else
 
-        show(job, preview(job, options))
+        show(job, preview(job, options), options.json)
         return 0
     if not options.detach:
         return _run(job, options, say)
     from .detach import detach
 
-    return detach(
-        job,
-        lambda job, on_taken: _guarded("launch.py", lambda say: _run(job, options, say, on_taken)),
-    )
+    with LogDirectory(job.log_dir, say):
+        return detach(
+            job,
+            lambda job, on_taken, asked_at: _guarded(
+                "launch.py", lambda say: _run(job, options, say, on_taken, asked_at, True)
+            ),
+        )
 
 
 def _run(
@@ -57,11 +71,20 @@ def _run(
     options: Options,
     say: Say,
     on_taken: Callable[[Job, str], None] = lambda job, name: None,
+    asked_at: Optional[socket.socket] = None,
+    has_directory: bool = False,
 ) -> int:
+    """Run the job, as often as it is to be submitted; ``has_directory`` of the first time."""
     again, attempt = job, 0
     while True:
         prepared, cluster = prepare(again, options, say)
-        outcome = run(prepared, cluster, functools.partial(on_taken, again))
+        with contextlib.ExitStack() as stack:
+            if attempt or not has_directory:
+                stack.enter_context(LogDirectory(again.log_dir, say))
+            outcome = run(prepared, cluster, functools.partial(on_taken, again), asked_at)
+            left_code = _finish(prepared, options, cluster, say)
+        if not outcome.exit_code and left_code:
+            return left_code
         if attempt == options.resubmit or not outcome.was_interrupted:
             return outcome.exit_code
         attempt += 1
@@ -71,10 +94,22 @@ def _run(
         )
 
 
+def _finish(job: Job, options: Options, cluster: Cluster, say: Say) -> int:
+    """Do what is left when the job is over; returns the exit code of that."""
+    try:
+        return 0 if finish(job, options, cluster, say) else 1
+    except KeyboardInterrupt:
+        say("error: interrupted; results were not all fetched")
+        return 128 + signal.SIGINT
+
+
 def _command(argv: List[str]) -> int:
     if argv[:1] == ["doctor"]:
-        from .doctor import examine  # as above
-
+        try:
+            from .doctor import examine  # as above
+        except ImportError as error:
+            lines = [f"{fault}; {remedy}" for fault, remedy in installation.faults()]
+            raise UsageError("\n".join(lines) or str(error)) from error
         return examine(*parse_doctor(argv[1:]))
     options = parse_command(argv)
     from . import jobs
@@ -96,8 +131,11 @@ def _guarded(program: str, command: Callable[[Say], int]) -> int:
         except OSError:
             pass  # nobody reads, or the disk is full: no reason to end the training
 
+    open_streams()
     try:
-        return command(say)
+        code = command(say)
+        sys.stdout.flush()
+        return code
     except BaryonError as error:
         for line in str(error).splitlines():
             say(f"error: {line}")
@@ -105,3 +143,12 @@ def _guarded(program: str, command: Callable[[Say], int]) -> int:
     except KeyboardInterrupt:  # while it was still preparing; a running job has its own handlers
         say("interrupted; nothing was started")
         return 128 + signal.SIGINT
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        # What is still to be written must go somewhere, or Python fails at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:  # as with `| head`
+            return 128 + signal.SIGPIPE
+        say(f"error: cannot write to standard output: {error.strerror}")
+        return 1

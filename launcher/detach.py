@@ -8,37 +8,36 @@ If the one in front ends in another way, as with its terminal, the job goes on a
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
-from typing import Callable
+from typing import Callable, Optional
 
 import msgspec
 
 from baryon.ps import UsageError
-from baryon.scheduler import Job
+from baryon.scheduler import Job, listen
 
-from .records import Record, load_all, record_of, remove_old, save
+from .records import Record, record_of, remove_old, save
 
 __all__ = ["detach"]
 
 _TAKEN = b"+"
 OnTaken = Callable[[Job, str], None]
+Run = Callable[[Job, OnTaken, Optional[socket.socket]], int]
 
 
-def detach(job: Job, run: Callable[[Job, OnTaken], int]) -> int:
-    """Have ``run(job, on_taken)`` run the job behind; it returns the exit code, and never raises.
+def detach(job: Job, run: Run) -> int:
+    """Have ``run(job, on_taken, asked_at)`` run the job behind; it returns the exit code, and never
+    raises. ``asked_at`` is where the job is to be asked how it is.
 
     In front, returns 0 once ``on_taken`` was called, with the job's name on standard output, or the
-    job's exit code if it ends before that. Behind, returns the exit code. Raises UsageError if the
-    output cannot be kept.
+    job's exit code if it ends before that. Behind, returns the exit code. The log directory exists.
+    Raises UsageError if the output cannot be kept there.
     """
     record = record_of(job)
-    for other in load_all():
-        if other.output == record.output and other.process() is not None:
-            raise UsageError(f"job {other.job} writes to {job.log_dir}; choose another --log-dir")
     remove_old()
     try:
-        os.makedirs(job.log_dir, exist_ok=True)
         output = os.open(record.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
     except OSError as error:
         raise UsageError(f"{record.output}: {error.strerror}; choose another --log-dir") from error
@@ -87,7 +86,7 @@ def _go_behind(output: int) -> None:
     os.close(output)
 
 
-def _run(job: Job, run: Callable[[Job, OnTaken], int], tell: int) -> int:
+def _run(job: Job, run: Run, tell: int) -> int:
     record = record_of(job)
     _keep(record)
 
@@ -99,7 +98,7 @@ def _run(job: Job, run: Callable[[Job, OnTaken], int], tell: int) -> int:
         except OSError:
             pass  # who was in front has gone
 
-    record.exit_code = run(job, on_taken)
+    record.exit_code = run(job, on_taken, listen(job.id))
     record.end_time = time.time()
     _keep(record)
     return record.exit_code

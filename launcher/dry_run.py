@@ -13,8 +13,15 @@ from baryon.scheduler import Job, Task
 __all__ = ["show"]
 
 
-def show(job: Job, preview: str = "") -> None:
-    """Print a table and ``preview`` to standard error, and the job as JSON to standard output."""
+_WIDTH = 132  # of a table that goes into a file
+
+
+def show(job: Job, preview: str = "", as_json: bool = False) -> None:
+    """Print a table and ``preview``, or the job ``as_json``, to standard output."""
+    if as_json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(job), indent=2) + b"\n")
+        sys.stdout.flush()
+        return
     table = Table(title=f"{job.launcher}: {job.num_workers} workers, {job.num_servers} servers")
     for column in ("host", "task", "devices", "command"):
         table.add_column(column, overflow="fold")
@@ -29,10 +36,9 @@ def show(job: Job, preview: str = "") -> None:
                 what += f" below {', '.join(map(str, task.parents))}"
             row = (host.name, task.name, devices, command if is_worker else what)
             table.add_row(*map(Text, row))
-    Console(stderr=True).print(table)
-    sys.stderr.write(preview)
-    sys.stderr.flush()
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(job), indent=2) + b"\n")
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+    console.print(table)
+    sys.stdout.write(preview)
     sys.stdout.flush()
 
 

@@ -23,11 +23,11 @@ is served by this job.
 examples:
   launch.py -n 2 train.py --epochs 10                  two workers, this machine
   launch.py -n 4 -H node1,node2 --workers-per-host 2 train.py         over ssh
-  launch.py -n 4 -H hosts --sync-dst-dir '~/job' train.py
+  launch.py -n 4 -H hosts --sync-dst-dir '~/job' --fetch 'out/*' train.py
   launch.py -n 8 --launcher slurm --time 4:00:00 train.py      a queue's hosts
   launch.py -n 2 -m package.train                      a module, as python -m
   launch.py -n 2 --dry-run train.py                    show what would run where
-  launch.py -n 2 --kvstore dist_sync train.py          written for kvstore='device'
+  launch.py -n 2 --kvstore dist_sync train.py          for kvstore='device'
 """
 _EPILOG = """\
 The command may be a Python file, run by this interpreter (over ssh: the same
@@ -235,6 +235,11 @@ def _add_ssh(add: _Add) -> None:
         "--sync-dst-dir", metavar="DIR",
         help="copy the working directory there on every host, what has changed, without what "
         ".baryonignore names",
+    )  # fmt: skip
+    add(
+        "--fetch", action="append", default=[], metavar="PATTERN",
+        help="at the end, also of a job that has failed, bring what matches below that directory "
+        "from every host into fetched/HOST of the log directory; may be repeated",
     )  # fmt: skip
     add("--ssh-config", metavar="FILE", help="instead of ~/.ssh/config")
     add(

@@ -17,6 +17,7 @@ class Options(argparse.Namespace):
     hostfile: Optional[str]
     launcher: Optional[str]
     sync_dst_dir: Optional[str]
+    fetch: List[str]
     env: List[str]
     env_server: List[str]
     env_worker: List[str]
@@ -68,6 +69,7 @@ class Options(argparse.Namespace):
     json: bool = False
 
     given: FrozenSet[str] = frozenset()  # names of the above that are not as by default
+    notes: Tuple[str, ...] = ()  # on those of them that change nothing, for the user
     lines: Tuple[HostLine, ...] = ()  # of the host file, one for each host of the job
 
 

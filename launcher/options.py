@@ -15,6 +15,7 @@ from baryon.scheduler import Group, Host, Job, Task, place, terminal_sizes
 from .clusters import allocated_hosts
 from .command import Command, read_command
 from .flags import MANAGERS, Options, parse_flags
+from .heeded import look_for_vain_flags
 from .hostfile import HostLine, parse_host_list, parse_hosts
 from .topology import parse_topology
 
@@ -36,8 +37,11 @@ def parse(argv: List[str]) -> Tuple[Job, Options]:
 def parse_doctor(argv: List[str]) -> Tuple[Job, Options]:
     """The same for ``baryon doctor``, which needs neither -n nor a command."""
     options = parse_flags(argv, is_doctor=True)
-    if options.hostfile is None:
-        raise UsageError("name the hosts to look at: baryon doctor -H FILE")
+    if options.launcher not in (None, "local", "ssh"):
+        raise UsageError(
+            "the doctor looks at hosts over ssh (-H FILE) or at this machine; for "
+            f"{options.launcher} there is launch.py --dry-run"
+        )
     return _job(options, is_doctor=True)
 
 
@@ -71,10 +75,9 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
             faults.append(f"the {what} {text!r} is not UTF-8, so it cannot reach other hosts")
     if options.sync_dst_dir == "":
         faults.append("--sync-dst-dir is empty; name a directory on the hosts, as '~/job'")
+    _check_patterns(options, launcher, faults)
     if launcher == "ssh" and options.hostfile is None:
         faults.append("--launcher ssh needs hosts: -H FILE, or -H node1,node2")
-    if launcher != "kubernetes" and options.image is not None:
-        faults.append("--image is for --launcher kubernetes")
     if launcher == "mpi" and options.hostfile is None and not allocated_hosts("mpi", os.environ):
         faults.append(
             "--launcher mpi needs hosts: -H FILE, or an allocation of Slurm, PBS, Grid Engine or "
@@ -82,6 +85,12 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         )
     if launcher in MANAGERS and launcher != "mpi" and options.hostfile is not None:
         faults.append(f"-H is not for --launcher {launcher}, which chooses the hosts itself")
+    if options.json and not (options.dry_run or is_doctor):
+        faults.append("--json is for --dry-run and baryon doctor")
+    notes: List[str] = []
+    is_allocated = launcher == "slurm" and allocated_hosts(launcher, os.environ) > 0
+    look_for_vain_flags(options, launcher, is_allocated, faults, notes)
+    options.notes = tuple(notes)
     devices = _devices(options, faults)
     groups = () if faults else _groups(options.topology, hosts, faults)
     tasks: Tuple[Task, ...] = ()
@@ -158,6 +167,17 @@ def _check_numbers(options: Options, launcher: str, faults: List[str]) -> None:
         faults.append(f"--resubmit is for managers that have a queue, which {launcher} has not")
     if not 0 <= options.port < 65536:
         faults.append(f"--port must be between 1 and 65535, not {options.port}")
+
+
+def _check_patterns(options: Options, launcher: str, faults: List[str]) -> None:
+    if options.fetch and options.sync_dst_dir is None and launcher == "ssh":
+        faults.append("--fetch is for files below --sync-dst-dir, which is not given")
+    for pattern in options.fetch:
+        if not pattern or pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
+            faults.append(
+                f"--fetch {pattern!r}: write it relative to --sync-dst-dir, and without .., as "
+                "'out/*.params'"
+            )
 
 
 def _devices(options: Options, faults: List[str]) -> int:

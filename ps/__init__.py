@@ -14,7 +14,8 @@ from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeo
 from .outbox import Outbox
 from .reactor import Reactor, Timer
 from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server, token_of
-from .wire import Codec, GetState, Message, Multipliers, Open, PutState, StateSpec
+from .waits import wait_awake
+from .wire import Codec, GetState, Message, Multipliers, Open, PutState, Scalar, StateSpec
 
 if TYPE_CHECKING:
     from .client import Client
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .server import Server
     from .states import SliceState, flatten, layout_of, piece_of, pieces, unflatten
     from .store_client import StoreClient
+    from .versions import is_scalar
 
 __all__ = [
     "Authenticator",
@@ -54,6 +56,7 @@ __all__ = [
     "Reactor",
     "RowOperation",
     "Rows",
+    "Scalar",
     "Server",
     "ServerAddress",
     "Slice",
@@ -72,6 +75,7 @@ __all__ = [
     "flatten",
     "ids_in",
     "import_mxnet",
+    "is_scalar",
     "layout_of",
     "needs_whole_keys",
     "new_key_pair",
@@ -84,6 +88,7 @@ __all__ = [
     "token_of",
     "unflatten",
     "union",
+    "wait_awake",
 ]
 
 _LATER = {
@@ -112,6 +117,7 @@ _LATER = {
     "array_over": "mxnet_compat",
     "dump_optimizer": "optimizer",
     "import_mxnet": "mxnet_compat",
+    "is_scalar": "versions",
     "needs_whole_keys": "optimizer",
 }
 

@@ -25,12 +25,13 @@ __all__ = ["AsyncSlot", "AsyncStore"]
 
 
 class AsyncSlot(Slot):
-    __slots__ = ("askers", "held", "rounds")
+    __slots__ = ("askers", "held", "rounds", "version")
 
     def __init__(self, slice_: Slice, value: np.ndarray, children: Sequence[int]) -> None:
         super().__init__(slice_, value)
         self.rounds = dict.fromkeys(children, 0)  # child -> rounds applied
         self.held: Dict[int, Part] = {}  # contributions that cannot be applied yet
+        self.version: Optional[int] = None  # that worker 0 has named with its last one
         # child -> wants the value, of those whose next round has come and is not answered
         self.askers: Dict[int, bool] = {}
 
@@ -63,7 +64,7 @@ class AsyncStore(Store[AsyncSlot]):
 
     def _push(
         self, child: int, slots: Sequence[AsyncSlot], parts: Sequence[Part],
-        round_: int, want_value: bool,
+        round_: int, want_value: bool, version: Optional[int],
     ) -> List[Reply]:  # fmt: skip
         for slot in slots:
             done = slot.rounds.get(child, -1)
@@ -86,6 +87,8 @@ class AsyncStore(Store[AsyncSlot]):
             self._waited.setdefault(slot)
             if round_ > slot.rounds[child]:
                 slot.held.setdefault(child, part)
+                if child == self.first:
+                    slot.version = version
             replies += self._advance(slot)
         return replies
 
@@ -130,7 +133,8 @@ class AsyncStore(Store[AsyncSlot]):
                 continue
             parts = [one.held.pop(child) for one in slots]
             value = slot.value if len(slots) == 1 else self._memory.key(key).reshape(-1)
-            self.update(slots[0].slice, join(parts, [one.slice for one in slots]), value)
+            version = slots[0].version if child == self.first else None
+            self.update(slots[0].slice, join(parts, [one.slice for one in slots]), value, version)
             for one in slots:
                 one.rounds[child] += 1
         return [reply for one in slots for reply in self._answer(one)]

@@ -153,8 +153,10 @@ class Children:
 
 
 def _hello_in(frames: List[zmq.Frame]) -> Optional[wire.Hello]:
+    if len(frames) != 2:
+        return None
     try:
         message = wire.DATA.decode(frames[1].buffer)
-    except (ProtocolError, IndexError):
+    except ProtocolError:
         return None
     return message if isinstance(message, wire.Hello) else None

@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Tuple, Type, Union
+from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Tuple, Union
 
 import numpy as np
 import zmq
@@ -37,6 +37,7 @@ from .requests import Request, Requests
 from .security import KeyPair
 from .staging import WorkerStore
 from .store_client import StoreClient
+from .waits import wait_awake
 from .window import Window
 
 __all__ = ["Client"]
@@ -60,6 +61,7 @@ os.register_at_fork(after_in_child=_count_fork)
 
 
 Introduction = Union[wire.Open, wire.SetCompression, wire.Declare]
+Setting = Union[wire.SetOptimizer, wire.SetHyper]
 
 
 class _Setting:
@@ -118,10 +120,12 @@ class Client:
         self._window = Window(reactor, window_nbytes, self._send_now, self._flush_links)
         self._introduction: List[Introduction] = []  # what each server must know, in order
         self._new: Deque[Introduction] = deque()  # the same, not yet told
+        self._new_settings: Deque[Callable[[], None]] = deque()
         self._stores: Dict[int, WorkerStore] = {}
         self._error: Optional[BaryonError] = None
         self._requests = Requests()
         self._unfinished = 0
+        self._num_finished = 0
         self._accepting: Dict[Tuple[int, int], _Setting] = {}  # (store, serial)
         self._idle: List[threading.Event] = []
         reactor.post(self._connect)
@@ -160,17 +164,18 @@ class Client:
         self,
         user: StoreClient,
         store: WorkerStore,
-        kind: Type[Any],
-        fields: Tuple[Any, ...],
+        make: Callable[[int], Setting],
         done: Callable[[], None],
     ) -> None:
-        """Send the store's next setting; ``done()``, in the reactor's thread, when all servers have
-        accepted it. Until then ``user`` is not closed."""
+        """Send the store's next setting, ``make(serial)``; ``done()`` when all servers have
+        accepted it. Both are called in the reactor's thread. Till then ``user`` is not closed."""
 
         def configure() -> None:
-            self._configure(kind(store.number, store.next_setting(), *fields), done, user)
+            self._unfinished += store.take_announced()  # before, which `make` may ask about
+            self._configure(make(store.next_setting()), done, user)
 
-        self._reactor.post(configure)
+        self._new_settings.append(configure)
+        self._reactor.post(self._configure_new)
 
     def raise_if_failed(self) -> None:
         """Raise what has made the stores useless, if anything has."""
@@ -195,10 +200,22 @@ class Client:
         limit_s = self._timeout_s if limit_s is None else limit_s
         idle = threading.Event()
         self._reactor.post(self._call_when_idle, idle)
-        if not idle.wait(limit_s):
+        if not wait_awake(idle, limit_s):
             count = self._unfinished
             raise WaitTimeout(f"{count} operations were not answered in {limit_s:.0f} s")
         self.raise_if_failed()
+
+    def wait(self, done: threading.Event, what: str) -> None:
+        """Wait for ``done``, which something that is answered sets; ``what`` names that.
+
+        Raises WaitTimeout when nothing at all has been answered for as long as a wait may take:
+        what is waited for may have to wait for others itself.
+        """
+        seen = -1
+        while not wait_awake(done, self._timeout_s):
+            if self._num_finished == seen:
+                raise WaitTimeout(f"waited {2 * self._timeout_s:.0f} s for {what}; see --timeout")
+            seen = self._num_finished
 
     def ask(
         self,
@@ -213,7 +230,7 @@ class Client:
         """
         request = Request(owner, message, payload)
         self._reactor.post(self._ask, request)
-        if not request.done.wait(self._timeout_s):
+        if not wait_awake(request.done, self._timeout_s):
             raise WaitTimeout(f"server {owner} did not answer in {self._timeout_s:.0f} s")
         self.raise_if_failed()
         if isinstance(request.answer, wire.State) and request.answer.error:
@@ -248,7 +265,7 @@ class Client:
         """`join`, when nothing is under way any more, and wait for all. Raises as `drain`."""
         self.drain()
         for request in self.join(store, lambda: None):
-            if not request.done.wait(self._timeout_s):
+            if not wait_awake(request.done, self._timeout_s):
                 raise WaitTimeout(
                     f"waited {self._timeout_s:.0f} s for other workers to join; see --timeout"
                 )
@@ -348,9 +365,13 @@ class Client:
         area = store.incoming.area
         weakref.finalize(area, self._reactor.post, self._configure, close).atexit = False
 
+    def _configure_new(self) -> None:
+        while self._new_settings:
+            self._new_settings.popleft()()
+
     def _configure(
         self,
-        message: Union[wire.SetOptimizer, wire.SetHyper, wire.Close],
+        message: Union[Setting, wire.Close],
         done: Callable[[], None] = lambda: None,
         user: Optional[StoreClient] = None,
     ) -> None:
@@ -379,6 +400,7 @@ class Client:
         store.is_flush_posted = False  # before looking: what comes later posts another
         ready = store.take_ready()
         self._introduce()  # their keys, if they are new
+        self._configure_new()  # whose versions they may name
         self._unfinished += store.take_announced()
         if self._error is not None:
             for operation in ready:
@@ -492,6 +514,7 @@ class Client:
         self._count_down()
 
     def _count_down(self) -> None:
+        self._num_finished += 1
         self._unfinished -= 1
         if not self._unfinished:
             self._release_waiters()

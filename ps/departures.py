@@ -40,15 +40,15 @@ class Operation:
     in the staging memory. ``targets`` are where the values go, in the same form; None: to that
     place. Both must be there when it is ready, and are the store's until it is done.
 
-    ``round`` is None for what does not contribute to a round, and before it is known. ``slices``
-    are all of the key's, or some.
+    ``round`` is None for what does not contribute to a round, and before it is known; ``version``
+    is that of a Push. ``slices`` are all of the key's, or some.
     """
 
     is_framed = False  # its bytes travel slice by slice, and in frames also on a shared link
 
     __slots__ = (
         "is_ready", "key", "kind", "priority", "remaining", "round", "slices",
-        "source", "targets", "want_value",
+        "source", "targets", "version", "want_value",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +67,7 @@ class Operation:
         self.targets: Optional[Sequence[np.ndarray]] = None
         self.is_ready = False
         self.round: Optional[int] = None
+        self.version: Optional[int] = None
         self.slices = slices or key.slices
         self.remaining = len(self.slices)  # not yet answered
 
@@ -158,8 +159,6 @@ def _adjoins(left: Tuple[Operation, Slice], right: Tuple[Operation, Slice]) -> b
     a, b = left[0], right[0]
     if a.is_framed:
         return False
-    return right[1].position == left[1].position + 1 and (a.kind, a.round, a.want_value) == (
-        b.kind,
-        b.round,
-        b.want_value,
+    return right[1].position == left[1].position + 1 and (
+        (a.kind, a.round, a.want_value, a.version) == (b.kind, b.round, b.want_value, b.version)
     )

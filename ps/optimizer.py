@@ -7,9 +7,10 @@ without an optimizer does not need it.
 import copy
 import importlib
 import io
+import os
 import pickle
 import sys
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from .mxnet_compat import array_over, import_mxnet
 from .plan import Slice
 from .rows import Part, Rows
 from .states import SliceState, flatten, unflatten
-from .wire import Multipliers, StateSpec
+from .versions import Versions, is_scalar, set_scalars
+from .wire import Multipliers, SetHyper, StateSpec
 
 __all__ = ["SliceUpdater", "dump_optimizer", "load_optimizer", "needs_whole_keys"]
 
@@ -70,8 +72,12 @@ class _Pickler(pickle.Pickler):
 def dump_optimizer(optimizer: Any) -> Tuple[bytes, bool]:
     """``optimizer`` as `load_optimizer` takes it, and whether it has code of the user's in it.
 
-    Such code, of a class defined in the script or in its modules, travels by value.
+    Such code, of a class defined in the script or in its modules, travels by value. The schedule
+    stays here: of it the servers are told the rates.
     """
+    if optimizer.lr_scheduler is not None:
+        optimizer = copy.copy(optimizer)
+        optimizer.lr_scheduler = import_mxnet().lr_scheduler.LRScheduler()
     try:
         file = io.BytesIO()
         _Pickler(file, protocol=4).dump(optimizer)
@@ -82,25 +88,62 @@ def dump_optimizer(optimizer: Any) -> Tuple[bytes, bool]:
 
 
 def _dump_with_code(optimizer: Any) -> bytes:
-    import cloudpickle  # type: ignore[import-untyped]  # a tenth of a second that few scripts need
-
-    parts = (optimizer, optimizer.lr_scheduler)
-    classes = {cls for part in parts for cls in type(part).__mro__}
-    modules = {sys.modules[cls.__module__] for cls in classes if not _is_mxnets(cls)}
-    own = [module for module in modules if module.__name__ not in ("builtins", "__main__")]
-    for module in own:
-        cloudpickle.register_pickle_by_value(module)
+    """What is pickled is where modules are found that are imported there, and the optimizer."""
+    cls = type(optimizer)
+    paths = _own_paths()
+    classes = {base.__module__ for base in cls.__mro__ if not _is_mxnets(base)}
     try:
-        return cloudpickle.dumps(optimizer, protocol=4)
+        try:
+            pickled = _dump_by_value(optimizer, classes | _modules_in(paths))
+        except Exception:  # a module may have what cannot be pickled: then it is imported there
+            pickled = _dump_by_value(optimizer, classes)
     except Exception as error:
         raise UsageError(
-            f"the optimizer {type(optimizer).__name__} cannot be sent to the servers: {error}; "
+            f"the optimizer {cls.__name__} cannot be sent to the servers: {error}; "
             "keep files, locks and the like out of it, or let the workers update: "
             "gluon.Trainer(..., update_on_kvstore=False)"
         ) from error
+    return pickle.dumps((paths, pickled), protocol=4)
+
+
+def _dump_by_value(optimizer: Any, names: Set[str]) -> bytes:
+    """``optimizer`` with all that it has of these modules."""
+    import cloudpickle  # type: ignore[import-untyped]  # a tenth of a second that few scripts need
+
+    found = [sys.modules[name] for name in names - {"builtins", "__main__"} if name in sys.modules]
+    for module in found:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return cloudpickle.dumps(optimizer, protocol=4)
     finally:
-        for module in own:
+        for module in found:
             cloudpickle.unregister_pickle_by_value(module)
+
+
+def _own_paths() -> List[str]:
+    """Where modules are found that were not installed: the script's directory and the like."""
+    paths = [os.path.realpath(path) for path in sys.path]
+    return [path for path in dict.fromkeys(paths) if os.path.isdir(path) and _is_own(path)]
+
+
+def _modules_in(paths: List[str]) -> Set[str]:
+    """The names of the modules that lie in directories of the script's."""
+    names = set()
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == "baryon" or getattr(module, "__name__", None) != name:
+            continue
+        file = os.path.realpath(getattr(module, "__file__", None) or "")
+        if _is_own(file) and any(file.startswith(path + os.sep) for path in paths):
+            names.add(name)
+    return names
+
+
+def _is_own(path: str) -> bool:
+    """Whether a path is not of the Python installation."""
+    if {"site-packages", "dist-packages"} & set(path.split(os.sep)):
+        return False
+    places = {os.path.realpath(place) for place in (sys.prefix, sys.base_prefix)}
+    return not any(path.startswith(os.path.join(place, "lib") + os.sep) for place in places)
 
 
 class _AllowListUnpickler(pickle.Unpickler):
@@ -133,8 +176,12 @@ def load_optimizer(
     """
     mx = import_mxnet()
     try:
-        loads = pickle.loads if has_code else lambda p: _AllowListUnpickler(io.BytesIO(p)).load()
-        optimizer = loads(pickled)
+        if has_code:
+            paths, pickled = pickle.loads(pickled)
+            sys.path += [path for path in paths if path not in sys.path]
+            optimizer = pickle.loads(pickled)
+        else:
+            optimizer = _AllowListUnpickler(io.BytesIO(pickled)).load()
     except UsageError:
         raise
     except Exception as error:  # whatever a damaged pickle, or a user's class, makes pickle raise
@@ -149,25 +196,31 @@ def load_optimizer(
 class SliceUpdater:
     """Applies one optimizer to the slices of one server; the store's ``update``.
 
-    Each slice has an optimizer of its own, a shallow copy with its own update counts and schedule:
-    MXNet's schedules, and some of its optimizers, keep state that moves on with every update, and
+    Each slice has an optimizer of its own, a shallow copy with its own update counts and version
+    of the attributes: some of MXNet's optimizers keep state that moves on with every update, and
     slices are updated in any order. So what a slice becomes depends on its own rounds alone.
     """
 
     def __init__(self, optimizer: Any) -> None:
-        self._optimizer = optimizer
+        self._optimizer = optimizer  # as it came
+        self._versions = Versions()
         self._needs_whole_keys = needs_whole_keys(optimizer)
-        self._slices: Dict[Slice, Tuple[Any, Any, Any]] = {}  # optimizer, weight, state
+        self._slices: Dict[Slice, _Updated] = {}
 
-    def set(self, attributes: Dict[str, Any]) -> None:
-        """Change hyper-parameters, for every slice from its next round on."""
-        for optimizer in [self._optimizer, *(entry[0] for entry in self._slices.values())]:
-            for name, value in attributes.items():
-                setattr(optimizer, name, value)
+    def check(self, change: SetHyper) -> None:
+        """Raise ProtocolError for attributes that are not to be set."""
+        set_scalars(copy.copy(self._optimizer), change.scalars)
 
-    def __call__(self, slice_: Slice, merged: Part, value: np.ndarray) -> None:
+    def set(self, change: SetHyper) -> None:
+        """Take the next version of the optimizer's attributes, which `check` has seen."""
+        self._versions.add(change)
+
+    def __call__(
+        self, slice_: Slice, merged: Part, value: np.ndarray, version: Optional[int] = None
+    ) -> None:
         """Update ``value`` (1-D) in place by the gradient ``merged``; both are of the slice or of
         the whole key that begins with it. Rows are a row-sparse gradient to the optimizer.
+        ``version`` is that of the attributes; None: the last one.
 
         Raises UsageError if the optimizer needs more than a slice, and what it raises itself.
         """
@@ -179,11 +232,15 @@ class SliceUpdater:
                 "in pieces; call set_optimizer on every worker, not on rank 0 alone"
             )
         shape = key.shape if is_whole else slice_.shape
-        if slice_ not in self._slices:
+        updated = self._slices.get(slice_)
+        if updated is None:
             weight = array_over(value.reshape(shape))
-            state = self._optimizer.create_state_multi_precision(key.name, weight)
-            self._slices[slice_] = (self._copy(), weight, state)
-        optimizer, weight, state = self._slices[slice_]
+            updated = self._slices[slice_] = _Updated(self._copy(key.name), weight)
+            self._bring_to(updated, key.name, version)
+            updated.state = updated.optimizer.create_state_multi_precision(key.name, weight)
+        else:
+            self._bring_to(updated, key.name, version)
+        optimizer, weight, state = updated.optimizer, updated.weight, updated.state
         if isinstance(merged, Rows):
             is_by_rows = _is_mxnets(type(optimizer)) and type(optimizer).__name__ in _BY_ROWS
             is_lazy = is_by_rows or getattr(optimizer, "lazy_update", False)
@@ -204,16 +261,14 @@ class SliceUpdater:
         """The state of a slice, or of the whole key that begins with it, if it has one yet."""
         if slice_ not in self._slices:
             return None
-        optimizer, _, state = self._slices[slice_]
-        layout, arrays = flatten(state)
-        count = optimizer._index_update_count.get(slice_.key.name, 0)
-        original = vars(self._optimizer)
+        updated = self._slices[slice_]
+        layout, arrays = flatten(updated.state)
+        count = updated.optimizer._index_update_count.get(slice_.key.name, 0)
+        told = {**vars(self._optimizer), **self._versions.scalars(0, updated.version)}
         scalars = {
             name: value.item() if isinstance(value, np.generic) else value
-            for name, value in vars(optimizer).items()
-            if isinstance(value, (bool, int, float, np.number))
-            and name != "num_update"
-            and value != original.get(name)
+            for name, value in vars(updated.optimizer).items()
+            if is_scalar(value) and name != "num_update" and value != told.get(name)
         }
         specs = tuple((array.dtype.name, array.shape) for array in arrays)
         return SliceState(StateSpec(layout, specs, count, scalars), arrays)
@@ -221,21 +276,65 @@ class SliceUpdater:
     def restore(self, slice_: Slice, value: np.ndarray, state: SliceState) -> None:
         """Go on from ``state``, which `state` has given for the same elements, ``value`` (1-D)."""
         key, spec = slice_.key, state.spec
-        optimizer = self._copy()
-        for name, scalar in spec.scalars.items():
-            setattr(optimizer, name, scalar)
+        optimizer = self._copy(key.name)
+        set_scalars(optimizer, spec.scalars)
         optimizer._index_update_count[key.name] = spec.count
         optimizer.num_update = max(optimizer.num_update, spec.count)
         shape = key.shape if value.size == key.size else slice_.shape
-        weight = array_over(value.reshape(shape))
-        self._slices[slice_] = (optimizer, weight, unflatten(spec.layout, state.arrays))
+        updated = _Updated(optimizer, array_over(value.reshape(shape)))
+        updated.state = unflatten(spec.layout, state.arrays)
+        self._slices[slice_] = updated
 
-    def _copy(self) -> Any:
-        optimizer = copy.copy(self._optimizer)
-        optimizer._all_index_update_counts = {0: {}}
-        optimizer._index_update_count = optimizer._all_index_update_counts[0]
-        optimizer.lr_scheduler = copy.deepcopy(optimizer.lr_scheduler)
+    def _copy(self, name: Any) -> Any:
+        """A slice's own optimizer, of key ``name``."""
+        original = self._optimizer
+        optimizer = copy.copy(original)
+        counts = {k: n for k, n in original._index_update_count.items() if k == name}
+        optimizer._all_index_update_counts = {0: counts}
+        optimizer._index_update_count = counts
+        for table in ("lr_mult", "wd_mult"):
+            whole, aliases = getattr(original, table), (name, original.idx2name.get(name))
+            setattr(optimizer, table, {alias: whole[alias] for alias in aliases if alias in whole})
+        if original.lr_scheduler is not None:
+            optimizer.lr_scheduler = _TheScripts(optimizer)
         return optimizer
+
+    def _bring_to(self, updated: "_Updated", name: Any, version: Optional[int]) -> None:
+        """Have a slice's optimizer have the attributes of a version."""
+        version = self._versions.last if version is None else version
+        before = updated.version
+        if version <= before:
+            return
+        updated.version = version
+        vars(updated.optimizer).update(self._versions.scalars(before, version))
+        for table, factor in self._versions.multipliers(name, before, version).items():
+            getattr(updated.optimizer, table)[name] = factor
+
+
+class _Updated:
+    """A slice that has been updated, with its own optimizer and the version of its attributes."""
+
+    __slots__ = ("optimizer", "state", "version", "weight")
+
+    def __init__(self, optimizer: Any, weight: Any) -> None:
+        self.optimizer = optimizer
+        self.weight = weight
+        self.state: Any = None
+        self.version = 0
+
+
+class _TheScripts:
+    """Stands for a schedule, which stays with worker 0's script: that says what rate it gives."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self._optimizer = optimizer
+
+    @property
+    def base_lr(self) -> Any:
+        return self._optimizer.lr
+
+    def __call__(self, num_update: int) -> Any:
+        return self._optimizer.lr
 
 
 def _row_sparse(rows: Rows, shape: Tuple[int, ...]) -> Any:

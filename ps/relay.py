@@ -102,6 +102,7 @@ class Relay:
         # Front layers are declared first, and needed first.
         operation = _Rising(rise.kind, key, True, -key.number, (key.slices[slice_.index],))
         operation.round = rise.round if rise.kind == "push" else None
+        operation.version = rise.version
         operation.compressed = None
         operation.answered = lambda compressed: self._on_answers(
             number, store.answered_above(slice_, compressed)
@@ -127,6 +128,7 @@ class Relay:
 
         operation.answered = answered
         operation.round = rise.round if rise.rows is not None else None
+        operation.version = rise.version
         return operation
 
     def join(self, number: int, done: Callable[[], None]) -> None:
@@ -146,7 +148,8 @@ class Relay:
                 message.pickled, message.lr_mult, message.wd_mult, message.has_code, done
             )
         else:
-            above.set_hyper(message.scalars, message.lr_mult, message.wd_mult, done)
+            m = message
+            above.set_hyper(m.version, m.scalars, m.lr_mult, m.wd_mult, done, m.oldest)
 
     def _when_accepted(self, number: int, serial: int) -> Callable[[], None]:
         def done() -> None:

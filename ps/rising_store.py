@@ -24,7 +24,8 @@ __all__ = ["Rise", "RisingStore"]
 
 
 class Rise(NamedTuple):
-    """What goes up to the servers above, ``kind`` as an Operation's; ``round`` of a push.
+    """What goes up to the servers above, ``kind`` as an Operation's; ``round`` and ``version`` of a
+    push.
 
     ``rows`` are those of "push_rows", ``ids`` those of "pull_rows".
     """
@@ -34,6 +35,7 @@ class Rise(NamedTuple):
     round: int
     rows: Optional[Rows] = None
     ids: Optional[np.ndarray] = None
+    version: Optional[int] = None
 
 
 class RisingStore(SyncStore):
@@ -143,12 +145,12 @@ class RisingStore(SyncStore):
 
     def _push(
         self, child: int, slots: Sequence[SyncSlot], parts: Sequence[Part],
-        round_: int, want_value: bool,
+        round_: int, want_value: bool, version: Optional[int],
     ) -> List[Reply]:  # fmt: skip
         for slot in slots:
             if slot.asked_init and child == self.first:  # it still lies where sums do
                 raise ProtocolError(f"a push of {slot.slice} before its first value was answered")
-        return super()._push(child, slots, parts, round_, want_value)
+        return super()._push(child, slots, parts, round_, want_value, version)
 
     def _complete(self, slots: List[SyncSlot]) -> List[Reply]:
         for slot in slots:
@@ -180,4 +182,5 @@ class RisingStore(SyncStore):
         ids: Optional[np.ndarray] = None,
     ) -> None:
         slot.above = kind
-        self.rising.append(Rise(kind, slot.slice, slot.round + 1, rows, ids))
+        version = slot.version if kind in ("push", "push_rows") else None
+        self.rising.append(Rise(kind, slot.slice, slot.round + 1, rows, ids, version))

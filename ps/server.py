@@ -35,12 +35,14 @@ from .stalls import StallWatch
 from .store import Payload, Reply, Store
 from .sync_store import SyncStore
 from .transfers import Transfers
+from .waits import AwakeClock
 
 __all__ = ["Server"]
 
 log = logging.getLogger("baryon.server")
 
 _STALL_WARNING_S = 60.0
+_LOOK_S = 1.0  # how often
 _MAX_TEXT = 1000  # characters of what is wrong with a message
 _BATCH = 128  # answers that go as one message
 _PAYLOAD = (wire.Init, wire.Push)  # in a frame, or in the memory of a host
@@ -129,7 +131,8 @@ class Server:
             self._relay = Relay(above, self._send, self._accepted_above)
             above.when_failed(lambda error: self._fail(str(error), is_told=True))
         self._reactor.receive(self._socket, self._on_message)
-        self._reactor.call_every(1.0, self._look_for_stalls)
+        self._clock = AwakeClock(_LOOK_S, time.monotonic())
+        self._reactor.call_every(_LOOK_S, self._look_for_stalls)
 
     def worker_left(self, rank: int) -> None:
         """Stop waiting for a worker that has ended well; what this completes is answered."""
@@ -378,7 +381,7 @@ class Server:
         store = self._store(child, m)
         where = m.bucket, m.first, m.count
         payload = store.contribution(child, *where, payload, m.is_compressed)
-        return store.push(child, m.bucket, m.first, m.count, m.round, m.want_value, payload)
+        return store.push(child, *where, m.round, m.want_value, payload, m.version)
 
     def _pull(self, child: int, message: wire.Pull) -> List[Reply]:
         m = message
@@ -386,7 +389,8 @@ class Server:
 
     def _push_rows(self, child: int, message: wire.PushRows, payload: np.ndarray) -> List[Reply]:
         m = message
-        return self._store(child, m).push_rows(child, m.bucket, m.position, m.round, payload)
+        store = self._store(child, m)
+        return store.push_rows(child, m.bucket, m.position, m.round, payload, m.version)
 
     def _pull_rows(self, child: int, message: wire.PullRows, payload: np.ndarray) -> List[Reply]:
         return self._store(child, message).pull_rows(
@@ -396,11 +400,14 @@ class Server:
     def _set_optimizer(self, child: int, message: wire.SetOptimizer) -> List[Reply]:
         store = self._store(child, message)
         self._check_first(child, store, "sent an optimizer; only rank 0's counts")
+        is_new = store.is_new_setting(message.serial)
+        if is_new:
+            store.begin_versions()
         if self._relay is not None:
-            self._relay.set(message, store.is_new_setting(message.serial))
+            self._relay.set(message, is_new)
             return []
         replies: List[Reply] = []
-        if store.is_new_setting(message.serial):
+        if is_new:
             if message.has_code and self._authenticator is None:
                 raise UsageError(
                     "the optimizer is a class of the script's own, whose code servers take over "
@@ -418,16 +425,21 @@ class Server:
         store = self._store(child, message)
         wrong = "changed an optimizer that is not its own"
         self._check_first(child, store, wrong)
-        if self._relay is not None:
-            self._relay.set(message, store.is_new_setting(message.serial))
-            return []
-        update = store.update
-        if not isinstance(update, SliceUpdater):
+        update, m = store.update, message
+        if isinstance(update, SliceUpdater):
+            update.check(m)
+        elif self._relay is None:
             raise ProtocolError(f"{self._children.name(child)} {wrong}")
-        if store.is_new_setting(message.serial):
-            multipliers = {"lr_mult": dict(message.lr_mult), "wd_mult": dict(message.wd_mult)}
-            update.set({**message.scalars, **multipliers})
-        self._reply(child, wire.Accepted(message.store, message.serial))
+        is_new = store.is_new_setting(m.serial)
+        if is_new:
+            store.next_version(m.version, m.oldest)
+        if self._relay is not None:
+            self._relay.set(m, is_new)
+            return []
+        if is_new:
+            assert isinstance(update, SliceUpdater)
+            update.set(m)
+        self._reply(child, wire.Accepted(m.store, m.serial))
         return []
 
     def _set_compression(self, child: int, message: wire.SetCompression) -> List[Reply]:
@@ -539,7 +551,7 @@ class Server:
     def _look_for_stalls(self) -> None:
         if self._failure is not None:
             return
-        now = time.monotonic()
+        now = self._clock.look(time.monotonic())
         waits = [wait for store in self._stores.values() for wait in store.waits()]
         for stall in self._stalls.observe(waits, now):
             if stall.is_fatal:

@@ -42,6 +42,7 @@ class WorkerStore:
         self.made_ready: Deque[Operation] = deque()
         self.is_flush_posted = False
         self._rounds: Dict[Key, int] = {}
+        self._versions: Dict[int, int] = {}  # how many operations under way name each
         self._settings = 0
         self._epochs = 0
         self._encoder: Optional[Encoder] = None  # if pushes are compressed
@@ -82,8 +83,15 @@ class WorkerStore:
         """Take note of what has been announced; returns how many operations that is."""
         count = len(self.announced)
         for _ in range(count):
-            self.departures.announce(self.announced.popleft())
+            operation = self.announced.popleft()
+            if operation.version is not None:
+                self._versions[operation.version] = self._versions.get(operation.version, 0) + 1
+            self.departures.announce(operation)
         return count
+
+    def oldest_version(self, newest: int) -> int:
+        """The oldest that what is under way names, or may name if ``newest`` is the last one."""
+        return min(self._versions, default=newest)
 
     def take_ready(self) -> List[Operation]:
         """What has become ready. It has been announced before: look at that afterwards."""
@@ -152,7 +160,9 @@ class WorkerStore:
         if operation.kind == "init":
             return wire.Init(*where)
         assert operation.round is not None
-        return wire.Push(*where, operation.round, operation.want_value, is_compressed)
+        return wire.Push(
+            *where, operation.round, operation.want_value, is_compressed, operation.version
+        )
 
     def payload(self, run: Run) -> Optional[np.ndarray]:
         """The bytes of a run, as uint8, in one piece; None if it has none."""
@@ -173,7 +183,7 @@ class WorkerStore:
         if operation.kind == "pull_rows":
             return wire.PullRows(*where), payload
         assert operation.round is not None
-        return wire.PushRows(*where, operation.round), payload
+        return wire.PushRows(*where, operation.round, operation.version), payload
 
     def fill(self, run: Run) -> None:
         """Put the bytes of a run where they are sent from, if they are not there."""
@@ -221,8 +231,17 @@ class WorkerStore:
                 self._take_value(operation, slice_, values)
             operation.remaining -= 1
             if not operation.remaining:
+                self._forget_version(operation.version)
                 finished.append(operation)
         return finished
+
+    def _forget_version(self, version: Optional[int]) -> None:
+        """One operation that names it is done."""
+        if version is None:
+            return
+        self._versions[version] -= 1
+        if not self._versions[version]:
+            del self._versions[version]
 
     def _decompressed(
         self, message: wire.Answer, slice_: Slice, payload: Optional[np.ndarray]

@@ -45,9 +45,10 @@ from .wire import KeySpec
 
 __all__ = ["Payload", "Reply", "Slot", "Store", "Updater", "Wait", "rows_reply"]
 
-Updater = Callable[[Slice, Part, np.ndarray], None]
-"""``update(slice, merged, value)`` changes ``value`` in place, which is 1-D; both are of that slice
-or, in a store of whole keys, of the whole key that begins with it."""
+Updater = Callable[[Slice, Part, np.ndarray, Optional[int]], None]
+"""``update(slice, merged, value, version)`` changes ``value`` in place, which is 1-D; both are of
+that slice or, in a store of whole keys, of the whole key that begins with it. ``version`` is what
+worker 0 has named, or None where it has not taken part: then it is the last."""
 Payload = Union[np.ndarray, Memory]
 """The bytes of a run, as uint8, or the memory in which its slices lie."""
 
@@ -125,6 +126,7 @@ class Store(abc.ABC, Generic[S]):
         self._contributions = Contributions(self._names)
         self._first_has_left = False
         self._settings = 0  # the serial number of the last one
+        self._version = 0  # the last of the optimizer's attributes
         self._server = server
         self._active = sorted(children)
         self._joined: Set[int] = set()  # of those that have not left
@@ -195,6 +197,20 @@ class Store(abc.ABC, Generic[S]):
         self.update = update
         return []
 
+    def begin_versions(self) -> None:
+        """There is a new optimizer, whose attributes are version 0."""
+        self._version = 0
+
+    def next_version(self, version: int, oldest: int) -> None:
+        """There is another version of the optimizer's attributes; raises ProtocolError unless it is
+        the next."""
+        if version != self._version + 1 or not 0 <= oldest <= version:
+            raise ProtocolError(
+                f"version {version} of the optimizer's attributes came after {self._version}, with "
+                f"{oldest} as the oldest"
+            )
+        self._version = version
+
     def set_compression(self, child: int, compression: Compression) -> bool:
         """Take note that a child compresses; returns whether it is the first to say so.
 
@@ -230,25 +246,29 @@ class Store(abc.ABC, Generic[S]):
 
     def push(
         self, child: int, bucket: int, first: int, count: int,
-        round_: int, want_value: bool, payload: Payload,
+        round_: int, want_value: bool, payload: Payload, version: Optional[int] = None,
     ) -> List[Reply]:  # fmt: skip
         """Take a contribution; returns what can be answered by now.
 
         ``payload`` may be kept until its round is complete and must not change meanwhile; if it
-        can be written to, it is the store's to do so.
+        can be written to, it is the store's to do so. ``version`` is worker 0's to name.
         """
+        self._check_version(child, version)
         slots = self._run(child, bucket, first, count)
-        replies = self._push(child, slots, self._parts(slots, payload), round_, want_value)
+        parts = self._parts(slots, payload)
+        replies = self._push(child, slots, parts, round_, want_value, version)
         self._contributions.pushed(child)
         return replies
 
     def push_rows(
-        self, child: int, bucket: int, position: int, round_: int, payload: np.ndarray
-    ) -> List[Reply]:
+        self, child: int, bucket: int, position: int, round_: int, payload: np.ndarray,
+        version: Optional[int] = None,
+    ) -> List[Reply]:  # fmt: skip
         """Take a contribution of some rows of a slice (rows.py), as `push`."""
+        self._check_version(child, version)
         slots = self._run(child, bucket, position, 1)
         rows = rows_of(slots[0].slice, payload)
-        return self._push(child, slots, [rows], round_, False)
+        return self._push(child, slots, [rows], round_, False, version)
 
     def pull(self, child: int, bucket: int, first: int, count: int) -> List[Reply]:
         """Answer with the values, now or once worker 0 has initialised them."""
@@ -379,8 +399,9 @@ class Store(abc.ABC, Generic[S]):
 
     @abc.abstractmethod
     def _push(
-        self, child: int, slots: Sequence[S], parts: Sequence[Part], round_: int, want_value: bool
-    ) -> List[Reply]:
+        self, child: int, slots: Sequence[S], parts: Sequence[Part],
+        round_: int, want_value: bool, version: Optional[int],
+    ) -> List[Reply]:  # fmt: skip
         """Take a contribution to a run of slices, part by part, all of it or none."""
 
     @abc.abstractmethod
@@ -460,6 +481,15 @@ class Store(abc.ABC, Generic[S]):
             if not slot.initialised and self._is_for_first(slot):
                 name = slot.slice.key.name
                 raise UsageError(f"worker 0 has ended without initialising key {name!r}")
+
+    def _check_version(self, child: int, version: Optional[int]) -> None:
+        """Raise ProtocolError unless a child may name a version of the optimizer's attributes."""
+        if version is None or (child == self.first and 0 <= version <= self._version):
+            return
+        raise ProtocolError(
+            f"{self._names[child]} named version {version} of the optimizer's attributes, of which "
+            f"there are {self._version}; only rank 0's counts"
+        )
 
     def _slots_of(self, key: Key) -> List[S]:
         """All slots of a key, of which this server has all slices."""

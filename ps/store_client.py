@@ -4,7 +4,8 @@ Every method returns at once, unless its name says that it waits, and may be cal
 what is to be done it posts to the `Client`.
 """
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Tuple, Type, Union
+import threading
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -74,7 +75,8 @@ class StoreClient:
         done: Callable[[], None] = lambda: None,
     ) -> None:
         """Have all servers update by an optimizer; ``done()`` when they have accepted it."""
-        self._configure(wire.SetOptimizer, (pickled, lr_mult, wd_mult, has_code), done)
+        fields = pickled, lr_mult, wd_mult, has_code
+        self._configure(lambda serial: wire.SetOptimizer(self.number, serial, *fields), done)
 
     def set_compression(self, compression: Compression) -> None:
         """Compress what travels, as all workers do; call before the first push."""
@@ -84,13 +86,24 @@ class StoreClient:
 
     def set_hyper(
         self,
-        scalars: Dict[str, Union[bool, int, float, None]],
+        version: int,
+        scalars: Dict[str, wire.Scalar],
         lr_mult: wire.Multipliers,
         wd_mult: wire.Multipliers,
         done: Callable[[], None] = lambda: None,
+        oldest: Optional[int] = None,
     ) -> None:
-        """Change the optimizer's attributes; call when every push has been answered."""
-        self._configure(wire.SetHyper, (scalars, lr_mult, wd_mult), done)
+        """Make the next version of the optimizer's attributes, for the pushes that name it.
+
+        ``oldest`` is as in wire.SetHyper; None: as far as this store knows.
+        """
+        store, fields = self._store, (scalars, lr_mult, wd_mult)
+
+        def make(serial: int) -> wire.SetHyper:
+            named = store.oldest_version(version) if oldest is None else oldest
+            return wire.SetHyper(store.number, serial, version, named, *fields)
+
+        self._configure(make, done)
 
     def join(self, done: Callable[[], None] = lambda: None) -> None:
         """As `wait_for_others`, for the reactor's thread: ``done()`` when all have joined."""
@@ -116,11 +129,17 @@ class StoreClient:
             store.is_flush_posted = True
             self._client.will_flush(store)
 
+    def wait(self, done: threading.Event, what: str) -> None:
+        """As `Client.wait`."""
+        self._client.wait(done, what)
+
     def fail(self, error: BaryonError) -> None:
         """As `Client.fail`."""
         self._client.fail(error)
 
     def _configure(
-        self, kind: Type[Any], fields: Tuple[Any, ...], done: Callable[[], None]
+        self,
+        make: Callable[[int], Union[wire.SetOptimizer, wire.SetHyper]],
+        done: Callable[[], None],
     ) -> None:
-        self._client.will_configure(self, self._store, kind, fields, done)
+        self._client.will_configure(self, self._store, make, done)

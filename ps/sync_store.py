@@ -32,7 +32,9 @@ class SyncSlot(Slot):
     """A slice whose contributions are merged; ``accumulator`` is memory for their sum, if some is
     to be kept between rounds."""
 
-    __slots__ = ("above", "accumulator", "asked_init", "askers", "held", "round", "sum", "turn")
+    __slots__ = (
+        "above", "accumulator", "asked_init", "askers", "held", "round", "sum", "turn", "version",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class SyncSlot(Slot):
         super().__init__(slice_, value)
         self.round = 0  # rounds completed
         self.turn = turn  # the child to be added next; None: all are
+        self.version: Optional[int] = None  # that worker 0 has named, if it has contributed
         self.sum: Optional[Part] = None  # of the ranks before ``turn``
         self.accumulator = accumulator
         self.held: Dict[int, Part] = {}  # contributions that wait for their turn
@@ -117,7 +120,7 @@ class SyncStore(Store[SyncSlot]):
 
     def _push(
         self, child: int, slots: Sequence[SyncSlot], parts: Sequence[Part],
-        round_: int, want_value: bool,
+        round_: int, want_value: bool, version: Optional[int],
     ) -> List[Reply]:  # fmt: skip
         """Take a contribution; answers everyone for the slices whose round it completes."""
         for slot in slots:  # all of it is refused, or none
@@ -139,6 +142,8 @@ class SyncStore(Store[SyncSlot]):
             self._waited.setdefault(slot)
             if not is_repeat:
                 slot.held[child] = part
+                if child == self.first:
+                    slot.version = version
                 if self._merge(slot):
                     completed.append(slot)
         return replies + self._complete(completed)
@@ -196,7 +201,8 @@ class SyncStore(Store[SyncSlot]):
         for slot in self._all_slots():
             slot.round = 0
             slot.turn = self._after[_START]
-            slot.sum, slot.held, slot.askers = None, {}, {}  # a part of a key, of who has left
+            # What there may be is a part of a key, of who has left.
+            slot.sum, slot.version, slot.held, slot.askers = None, None, {}, {}
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -231,7 +237,8 @@ class SyncStore(Store[SyncSlot]):
             for slot in slots:
                 assert slot.sum is not None
                 if self.update is not None:
-                    self.update(slot.slice, slot.sum, self._exact(slot.slice, slot.value))
+                    value = self._exact(slot.slice, slot.value)
+                    self.update(slot.slice, slot.sum, value, slot.version)
                 elif slot.sum is not slot.value:
                     put(slot.sum, slot.value)
         if self.answers is not None:
@@ -251,7 +258,7 @@ class SyncStore(Store[SyncSlot]):
             whole = self._slots_of(key)
             merged = [one.sum for one in whole if one.sum is not None]  # all of them
             value = self._exact(key.slices[0], self._memory.key(key).reshape(-1))
-            update(key.slices[0], join(merged, key.slices), value)
+            update(key.slices[0], join(merged, key.slices), value, whole[0].version)
             updated += whole
         return updated
 
@@ -261,6 +268,7 @@ class SyncStore(Store[SyncSlot]):
         for slot in slots:
             slot.initialised = has_value
             slot.sum = None
+            slot.version = None
             slot.turn = self._after[_START]
             slot.round += 1
         for bucket, first, count, askers in _alike(slots):

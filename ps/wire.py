@@ -45,6 +45,7 @@ __all__ = [
     "Push",
     "PushRows",
     "PutState",
+    "Scalar",
     "SetCompression",
     "SetHyper",
     "SetOptimizer",
@@ -54,7 +55,7 @@ __all__ = [
     "DATA",
 ]
 
-VERSION = 7
+VERSION = 8
 # An optimizer travels in a header: a big one holds a table of multipliers, not weights.
 MAX_HEADER_NBYTES = 16 << 20
 # A payload is a run of slices of one bucket (about 1 MiB).
@@ -63,6 +64,8 @@ STATE_NBYTES = 4 << 20  # of one array of an optimizer's state, in one message
 
 Multipliers = List[Tuple[Union[int, str], float]]
 """Factors of the learning rate or the weight decay, by key."""
+Scalar = Union[bool, int, float, str, None]
+"""A value that an optimizer's attribute may be given."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -143,7 +146,8 @@ class Push(Message, frozen=True, tag=True):
     """A contribution to round ``round`` of a run of slices. Payload: the values, or of a single
     slice, if ``is_compressed``, what the store's codec has made of them.
 
-    Answered when the round is complete, with the new values as payload if ``want_value``.
+    Answered when the round is complete, with the new values as payload if ``want_value``. Rank 0
+    says by which ``version`` of the optimizer's attributes (`SetHyper`) the round is to be applied.
     """
 
     store: int
@@ -153,6 +157,7 @@ class Push(Message, frozen=True, tag=True):
     round: int
     want_value: bool
     is_compressed: bool = False
+    version: Optional[int] = None
 
 
 class Pull(Message, frozen=True, tag=True):
@@ -173,6 +178,7 @@ class PushRows(Message, frozen=True, tag=True):
     bucket: int
     position: int
     round: int
+    version: Optional[int] = None  # as of a Push
 
 
 class PullRows(Message, frozen=True, tag=True):
@@ -202,15 +208,18 @@ class SetOptimizer(Message, frozen=True, tag=True):
 
 
 class SetHyper(Message, frozen=True, tag=True):
-    """From rank 0: change attributes of the optimizer (``lr``, ``wd``, ``lr_mult``, ...).
+    """From rank 0: change attributes of the optimizer (``lr``, ``wd``, ...) and keys' multipliers.
 
-    Rank 0 sends it when all its pushes have been answered, so it applies to every later round of
-    every key and to none before.
+    That makes version ``version`` of them, the next after the last, where 0 is the optimizer as it
+    was set. A round is applied by the version that rank 0's Push has named, so by this one and by
+    none that is newer. No push that is not answered names one older than ``oldest``.
     """
 
     store: int
     serial: int
-    scalars: Dict[str, Union[bool, int, float, None]]
+    version: int
+    oldest: int
+    scalars: Dict[str, Scalar]
     lr_mult: Multipliers
     wd_mult: Multipliers
 

@@ -15,7 +15,8 @@ from .console import terminal_sizes
 from .credentials import TASK_VARIABLE, AgentConfig, Credentials, read_credentials
 from .job import KVSTORE_TYPES, Group, Host, Job, Task, place
 from .loop import Outcome, run
-from .messages import MAX_VALUE_NBYTES
+from .messages import MAX_VALUE_NBYTES, Position
+from .questions import ask, listen
 
 if TYPE_CHECKING:
     from .data_plane import client_of
@@ -32,11 +33,14 @@ __all__ = [
     "Host",
     "Job",
     "Outcome",
+    "Position",
     "Task",
     "Trouble",
     "agent_argv",
+    "ask",
     "client_of",
     "config_name",
+    "listen",
     "own_address",
     "place",
     "read_credentials",

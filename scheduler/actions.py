@@ -6,7 +6,7 @@ from baryon.ps import Message
 
 from .messages import Output
 
-__all__ = ["Action", "Finish", "Kill", "ReleaseAgent", "Say", "Send", "Show"]
+__all__ = ["Action", "Finish", "Kill", "Pause", "ReleaseAgent", "Say", "Send", "Show"]
 
 
 class Send(NamedTuple):
@@ -40,10 +40,14 @@ class Kill(NamedTuple):
     lost: FrozenSet[int] = frozenset()
 
 
+class Pause(NamedTuple):
+    """Stop this process, as its shell wants; then, when it goes on, tell the core."""
+
+
 class Finish(NamedTuple):
     """The job is over with this exit code."""
 
     exit_code: int
 
 
-Action = Union[Send, Say, Show, ReleaseAgent, Kill, Finish]
+Action = Union[Send, Say, Show, ReleaseAgent, Kill, Pause, Finish]

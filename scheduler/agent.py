@@ -8,6 +8,8 @@ which its cluster keeps. Whatever happens to the scheduler, to this process or t
 (processes.py), no task outlives them. Everything runs in the main thread; signals only enqueue.
 """
 
+import functools
+import math
 import os
 import signal
 import socket
@@ -19,19 +21,10 @@ from typing import Callable, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit
 
 import msgspec
-import psutil
 import zmq
 
 import baryon
-from baryon.ps import (
-    KeyPair,
-    Message,
-    Outbox,
-    ProtocolError,
-    Reactor,
-    connect_to,
-    secure_client,
-)
+from baryon.ps import Message, Reactor
 
 from . import messages
 from .addresses import own_address
@@ -40,13 +33,14 @@ from .lines import LineCutter, Piece
 from .processes import (
     END_SIGNALS,
     count_oom_kills,
-    descendants,
+    ended_child,
     guarded,
     kill_all,
     raise_descriptor_limit,
     spawn,
-    status_of,
 )
+from .task_process import TaskProcess
+from .uplink import Uplink
 
 __all__ = ["agent_argv", "config_name", "main"]
 
@@ -59,61 +53,25 @@ _PIPE_READS = 16  # of 64 KiB: as much as a pipe holds (pipe(7)) unless somebody
 _DRAIN_S = 1.0  # for the last output of a task whose pipe something else still holds
 
 
-class _Task:
-    """A process that this agent has started."""
-
-    def __init__(self, spec: messages.TaskSpec, process: "subprocess.Popen[bytes]") -> None:
-        self.slug = spec.slug
-        self.process = process
-        self.start = time.monotonic()
-        self.oom_kills = count_oom_kills()
-        self.code: Optional[int] = None
-        self.seconds = 0.0
-        self.open_pipes = 2
-        self.finishers: List[Callable[[], None]] = []  # pass on the rest of each pipe
-
-    def signal(self, signum: int) -> None:
-        """Signal the task and what it has started, as a terminal would."""
-        try:
-            os.killpg(self.process.pid, signum)
-        except ProcessLookupError:
-            pass
-
-    def is_stopped(self) -> bool:
-        """Whether a process of the task is stopped (SIGSTOP, Ctrl-Z)."""
-        processes = [*descendants(self.process.pid), self.process.pid]
-        return any(status_of(process) == psutil.STATUS_STOPPED for process in processes)
-
-    def kill(self) -> None:
-        """End the task, and while it runs also its descendants that left its process group."""
-        tree = descendants(self.process.pid) if self.code is None else []
-        self.signal(signal.SIGKILL)
-        for process in tree:
-            try:
-                process.kill()
-            except Exception:
-                pass
+class _NoAddress(Exception):
+    """No interface, or no route, by which others would reach this host."""
 
 
 class Agent:
     """The loop: sockets, pipes, child processes."""
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, has_endless_input: bool = False) -> None:
         self._config = config
+        self._has_endless_input = has_endless_input
+        self._suspended_for = 0.0  # seconds at most; 0: it is not
         self._reactor = Reactor()
-        self._tasks: Dict[str, _Task] = {}
-        self._paused: List[Tuple[_Task, Callable[[], None]]] = []
-        self._last_heard = time.monotonic()
+        self._tasks: Dict[str, TaskProcess] = {}
+        self._paused: List[Tuple[TaskProcess, Callable[[], None]]] = []
         self._was_told = False  # to start its tasks
         self._exit_code = 0
         self._memory = self._keep("memory", b"")  # which tasks make as big as they need
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.linger = 1000
-        secure_client(
-            self._socket, KeyPair(config.public_key, config.secret_key), config.scheduler_key
-        )
-        self._outbox = Outbox(self._reactor, self._socket)
+        self._uplink: Uplink
 
     def run(self) -> int:
         """Serve until the scheduler lets go of this agent or is lost."""
@@ -123,12 +81,24 @@ class Agent:
             signal.signal(signum, lambda number, frame: reactor.post(self._on_signal, number))
         signal.signal(signal.SIGCHLD, lambda number, frame: reactor.post(self._reap))
         try:
-            connect_to(self._socket, self._config.endpoint)
-            reactor.receive(self._socket, self._on_message)
+            hello = self._hello()
+            self._uplink = Uplink(
+                reactor,
+                self._context,
+                self._config,
+                on_message=self._on_message,
+                on_heard=self._resume,
+                on_unreadable=lambda error: self._complain(
+                    f"the scheduler sent something unreadable: {error}"
+                ),
+            )
             reactor.watch(sys.stdin.fileno(), self._on_input)
             reactor.call_every(silence_s / 5, self._look_after_scheduler)
-            self._send(self._hello())
+            self._uplink.send(hello)
             reactor.run()
+        except _NoAddress as error:
+            self._complain(f"{error}; --interface names the network of the job")
+            self._exit_code = 1
         finally:
             survivors = kill_all(os.getpid())
             if survivors:
@@ -142,7 +112,10 @@ class Agent:
     def _hello(self) -> messages.AgentHello:
         config = self._config
         scheduler = urlsplit(config.endpoint).hostname
-        address = config.address or own_address(scheduler or "", config.interfaces)
+        try:
+            address = config.address or own_address(scheduler or "", config.interfaces)
+        except OSError as error:
+            raise _NoAddress(str(error)) from error
         return messages.AgentHello(
             baryon.__version__,
             socket.gethostname(),
@@ -152,17 +125,7 @@ class Agent:
             tuple(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","))),
         )
 
-    def _send(self, message: Message) -> None:
-        self._outbox.put([messages.CONTROL.encode(message)])
-        self._outbox.flush()
-
-    def _on_message(self, frames: List[zmq.Frame]) -> None:
-        self._last_heard = time.monotonic()
-        try:
-            message = messages.CONTROL.decode(frames[0].buffer)
-        except ProtocolError as error:
-            self._complain(f"the scheduler sent something unreadable: {error}")
-            return
+    def _on_message(self, message: Message) -> None:
         if isinstance(message, messages.StartTasks):
             self._was_told = True
             num_workers = sum(_role(spec.slug) == "worker" for spec in message.tasks)
@@ -170,6 +133,13 @@ class Agent:
                 self._start(spec, num_workers)
         elif isinstance(message, messages.StopTasks):
             self._stop(message)
+        elif isinstance(message, messages.EndProcess):
+            self._end_process(message)
+        elif isinstance(message, messages.Suspend):
+            self._suspend(message)
+        elif isinstance(message, messages.Resume):
+            self._suspended_for = 0.0
+            self._signal_all(signal.SIGCONT)
         elif isinstance(message, messages.Release):
             self._reactor.stop()
 
@@ -182,12 +152,14 @@ class Agent:
         self._lose(f"{signal.Signals(signum).name} received")
 
     def _look_after_scheduler(self) -> None:
-        silent_s = time.monotonic() - self._last_heard
-        if silent_s > self._config.silence_s:
+        silent_s = time.monotonic() - self._uplink.last_heard
+        if silent_s > (self._suspended_for or self._config.silence_s):
             where = "" if self._was_told else f" at {self._config.endpoint}, once"
             self._lose(f"the scheduler has not been heard{where} for {silent_s:.0f} s")
+        if self._suspended_for:
+            return  # nobody would hear it
         stopped = tuple(slug for slug, task in self._tasks.items() if task.is_stopped())
-        self._send(messages.Alive(stopped))
+        self._uplink.send_now(messages.Alive(stopped))
 
     def _lose(self, why: str) -> None:
         running = [task.slug for task in self._tasks.values() if task.code is None]
@@ -222,9 +194,9 @@ class Agent:
         try:
             process = spawn(_argv(spec), cwd, env, self._descriptor_limit)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
-            self._send(messages.Exited(spec.slug, 127, 0.0, str(error)))
+            self._uplink.send(messages.Exited(spec.slug, 127, 0.0, str(error)))
             return
-        task = self._tasks[spec.slug] = _Task(spec, process)
+        task = self._tasks[spec.slug] = TaskProcess(spec, process, self._reactor)
         for pipe, is_error in ((process.stdout, False), (process.stderr, True)):
             assert pipe is not None
             self._follow(task, pipe.fileno(), is_error)
@@ -240,14 +212,16 @@ class Agent:
         os.write(descriptor, content)
         return f"/proc/{os.getpid()}/fd/{descriptor}"
 
-    def _follow(self, task: _Task, pipe: int, is_error: bool) -> None:
+    def _follow(self, task: TaskProcess, pipe: int, is_error: bool) -> None:
         """Pass on what the task writes to a pipe until it is closed."""
         cutter = LineCutter()
         os.set_blocking(pipe, False)
 
         def send(pieces: List[Piece]) -> None:
             for piece in pieces:
-                self._send(messages.Output(task.slug, is_error, piece.is_transient, piece.data))
+                self._uplink.send(
+                    messages.Output(task.slug, is_error, piece.is_transient, piece.data)
+                )
 
         def read() -> Optional[bytes]:
             """What is there; None if that is nothing, b"" at the end."""
@@ -257,10 +231,9 @@ class Agent:
                 return None
 
         def on_readable() -> None:
-            if self._outbox:  # the scheduler is behind: let the task wait in its write
+            if self._uplink.is_full:  # the scheduler is behind: let the task wait in its write
                 self._reactor.unwatch(pipe)
                 self._paused.append((task, lambda: self._reactor.watch(pipe, on_readable)))
-                self._reactor.call_later(0.05, self._resume)
                 return
             data = read()
             if data:
@@ -280,8 +253,7 @@ class Agent:
         self._reactor.watch(pipe, on_readable)
 
     def _resume(self) -> None:
-        if self._outbox:
-            self._reactor.call_later(0.05, self._resume)
+        if self._uplink.is_full:
             return
         paused, self._paused = self._paused, []
         for task, watch in paused:
@@ -296,33 +268,44 @@ class Agent:
             task.signal(message.signal)
             # A stopped process acts on a signal only when it goes on.
             task.signal(signal.SIGCONT)
-            self._reactor.call_later(message.grace_s, task.kill)
+            task.kill_later(message.grace_s)
+
+    def _end_process(self, message: messages.EndProcess) -> None:
+        task = self._tasks.get(message.task)
+        if task is not None:  # of which alone it may be a process, whatever it says
+            task.kill_process_later(message.pid, message.limit_s)
+
+    def _suspend(self, message: messages.Suspend) -> None:
+        # The end of standard input tells when the scheduler has gone, however long it is silent.
+        self._suspended_for = message.patience_s if self._has_endless_input else math.inf
+        self._signal_all(signal.SIGSTOP)
+        self._uplink.send(messages.Suspended())
+
+    def _signal_all(self, signum: int) -> None:
+        for task in self._tasks.values():
+            task.signal_all(signum)
 
     def _reap(self) -> None:
         by_pid = {task.process.pid: task for task in self._tasks.values()}
         while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
+            pid = ended_child()
+            if not pid:
                 return
             task = by_pid.get(pid)
+            if task is not None:
+                task.end()
+            _, status = os.waitpid(pid, 0)
             if task is None:
                 continue  # an orphan that came back to us
-            signalled = os.WIFSIGNALED(status)
-            task.code = -os.WTERMSIG(status) if signalled else os.WEXITSTATUS(status)
-            task.process.returncode = task.code  # or Popen would warn that it still runs
-            task.seconds = time.monotonic() - task.start
-            task.kill()  # what it left in the background
+            task.reaped(status)
             self._report_if_over(task)
-            self._reactor.call_later(_DRAIN_S, lambda t=task: self._report(t))  # type: ignore[misc]
+            self._reactor.call_later(_DRAIN_S, functools.partial(self._report, task))
 
-    def _report_if_over(self, task: _Task) -> None:
+    def _report_if_over(self, task: TaskProcess) -> None:
         if task.code is not None and not task.open_pipes:
             self._report(task)
 
-    def _report(self, task: _Task) -> None:
+    def _report(self, task: TaskProcess) -> None:
         """Say once that a task has ended, after its last output."""
         if self._tasks.pop(task.slug, None) is None:
             return
@@ -333,7 +316,8 @@ class Agent:
             finish()
             pipe.close()
         oom_kills = count_oom_kills() - task.oom_kills
-        self._send(messages.Exited(task.slug, task.code, task.seconds, "", oom_kills))
+        how = (task.slug, task.code, task.seconds, "", oom_kills, task.was_late)
+        self._uplink.send(messages.Exited(*how))
 
 
 def _role(slug: str) -> str:
@@ -419,4 +403,4 @@ def main() -> int:
     if not line:
         return 1  # the scheduler went before it had said anything
     config = msgspec.json.decode(line, type=AgentConfig)
-    return guarded(lambda: Agent(config).run())
+    return guarded(lambda: Agent(config, has_endless_input=bool(sys.argv[1:])).run())

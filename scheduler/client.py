@@ -8,29 +8,27 @@ whose tasks wait too long, and names whom they waited for.
 import os
 import threading
 import time
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 import zmq
 
 from baryon.ps import (
     BaryonError,
-    KeyPair,
     Message,
-    Outbox,
     PeerError,
-    ProtocolError,
     Reactor,
     UsageError,
     WaitTimeout,
-    connect_to,
-    secure_client,
+    wait_awake,
 )
 
 from . import messages
 from .credentials import Credentials
+from .uplink import Uplink
 
 __all__ = ["ControlClient"]
 
+_MAX_TEXT = 64 << 10
 _BACKSTOP_S = 60.0  # more than the scheduler's own limit
 
 
@@ -50,6 +48,8 @@ class ControlClient:
     ``on_roster(roster)`` is called once, when every task has joined.
 
     ``on_abort(error)``, for workers, is called when the job is stopping and no round will end.
+
+    ``positions()``, for workers, are those that the scheduler compares (positions.py).
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class ControlClient:
         on_left: Callable[[int], object] = lambda rank: None,
         on_abort: Callable[[BaryonError], object] = lambda error: None,
         on_roster: Callable[[messages.Roster], object] = lambda roster: None,
+        positions: Callable[[], Tuple[messages.Position, ...]] = tuple,
     ) -> None:
         self._reactor = reactor
         self._context = context
@@ -67,11 +68,13 @@ class ControlClient:
         self._on_left = on_left
         self._on_roster = on_roster
         self._on_abort = on_abort
+        self._positions = positions
         self._error: Optional[BaryonError] = None
         self._gatherings: Dict[str, _Gathering] = {}
         self._roster: Optional[messages.Roster] = None
         self._has_roster = threading.Event()
-        self._socket: Optional[zmq.Socket] = None
+        self._uplink: Optional[Uplink] = None
+        self._settled: Optional[threading.Event] = None
         reactor.post(self._connect)
 
     # -- from any thread ----------------------------------------------------------------------
@@ -80,15 +83,22 @@ class ControlClient:
         """Take part in the job; a server says where it listens."""
         self._reactor.post(self._send, messages.Join(os.getpid(), endpoint))
 
-    def gone(self) -> None:
-        """Say that this task needs nothing more; it will not be missed if it is silent."""
-        self._reactor.post(self._send, messages.Gone())
+    def gone(self, code: int) -> None:
+        """Say that this task needs nothing more, and ends with this exit code; it will not be
+        missed if it is silent."""
+        self._reactor.post(self._send, messages.Gone(code))
 
     def failed(self, text: str) -> None:
         """Tell the scheduler that this task cannot go on; it will end the job."""
-        self._reactor.post(self._send, messages.Failed(text))
+        self._reactor.post(self._send, messages.Failed(text[:_MAX_TEXT]))
 
     # -- from any thread but the reactor's ----------------------------------------------------
+
+    def settle(self, limit_s: float) -> bool:
+        """Wait until the scheduler has all that was sent; whether it has."""
+        settled = threading.Event()
+        self._reactor.post(self._settle, settled)
+        return settled.wait(limit_s)
 
     def wait_for_roster(self) -> messages.Roster:
         """The servers, once every task has joined."""
@@ -118,7 +128,7 @@ class ControlClient:
 
     def _wait(self, event: threading.Event, what: str) -> None:
         limit_s = self._credentials.timeout_s + _BACKSTOP_S
-        if self._error is None and not event.wait(limit_s):
+        if self._error is None and not wait_awake(event, limit_s):
             raise WaitTimeout(f"waited {limit_s:.0f} s for {what}")
         if self._error is not None:
             raise self._error
@@ -126,48 +136,51 @@ class ControlClient:
     # -- in the reactor's thread --------------------------------------------------------------
 
     def close(self) -> None:
-        if self._socket is not None:  # or the task was told to end before it came to that
-            self._reactor.unwatch(self._socket)
-            self._socket.close()
+        if self._uplink is not None:  # or the task was told to end before it came to that
+            self._uplink.close()
 
     def _connect(self) -> None:
-        credentials = self._credentials
-        socket = self._socket = self._context.socket(zmq.DEALER)
-        socket.linger = 1000
-        keys = KeyPair(credentials.public_key, credentials.secret_key)
-        secure_client(socket, keys, credentials.scheduler_key)
-        connect_to(socket, credentials.endpoint)
-        self._outbox = Outbox(self._reactor, socket)
-        self._reactor.receive(socket, self._on_message)
-        self._last_heard = self._last_look = time.monotonic()
-        self._reactor.call_every(credentials.silence_s / 5, self._keep_in_touch)
+        self._uplink = Uplink(
+            self._reactor,
+            self._context,
+            self._credentials,
+            on_message=self._on_message,
+            on_heard=self._look_whether_settled,
+        )
+        self._last_look = time.monotonic()
+        self._reactor.call_every(self._credentials.silence_s / 5, self._keep_in_touch)
 
     def _send(self, message: Message) -> None:
-        self._outbox.put([messages.CONTROL.encode(message)])
-        self._outbox.flush()
+        assert self._uplink is not None
+        self._uplink.send(message)
+
+    def _settle(self, settled: threading.Event) -> None:
+        self._settled = settled
+        self._look_whether_settled()
+
+    def _look_whether_settled(self) -> None:
+        if self._settled is not None and (self._uplink is None or self._uplink.is_done):
+            self._settled.set()
 
     def _keep_in_touch(self) -> None:
         """Say that this task is alive, and end it if the scheduler no longer is.
 
         Its agent does the same and does it first, unless it was killed together with its guard.
         """
-        self._send(messages.Alive())
+        uplink = self._uplink
+        assert uplink is not None
+        uplink.send_now(messages.Alive(positions=self._positions()))
         now, silence_s = time.monotonic(), self._credentials.silence_s
         if now - self._last_look > silence_s / 2:
-            self._last_heard = now  # this process was stopped: nobody could be heard
+            uplink.last_heard = now  # this process was stopped: nobody could be heard
         self._last_look = now
-        if now - self._last_heard > 2 * silence_s:
+        if now - uplink.last_heard > 2 * silence_s:
             try:
                 os.write(2, b"baryon: the scheduler has not been heard for too long; ending\n")
             finally:  # whoever read our output has gone as well
                 os._exit(1)
 
-    def _on_message(self, frames: List[zmq.Frame]) -> None:
-        self._last_heard = time.monotonic()
-        try:
-            message = messages.CONTROL.decode(frames[0].buffer)
-        except ProtocolError:
-            return  # the scheduler's key is proven: a newer version's message, not an attack
+    def _on_message(self, message: Message) -> None:
         if isinstance(message, messages.Roster):
             self._roster = message
             self._has_roster.set()

@@ -18,18 +18,32 @@ soon as it in turn has not heard from the scheduler for as long.
 import signal
 from typing import Callable, Dict, List, Optional, Set
 
+from baryon import __version__
 from baryon.ps import Message
 
 from . import messages
-from .actions import Action, Finish, Kill, ReleaseAgent, Say, Send, Show
+from .actions import Action, Finish, Kill, Pause, ReleaseAgent, Say, Send, Show
+from .checks import impossible
 from .cluster import Trouble
 from .job import Job
 from .meetings import Meetings, Wait
-from .tasks import TaskState, describe_exit, exit_code_of
+from .positions import Positions
+from .tasks import (
+    TAIL_LINE_LENGTH,
+    TAIL_LINES,
+    TaskState,
+    describe_exit,
+    exit_code_of,
+    has_hung,
+    own_code_of,
+)
 
 __all__ = ["SchedulerCore"]
 
 STALL_WARNING_S = 60.0
+_GOODBYE_S = 5.0  # a task's goodbye and the news of its end come by different ways
+_TEARDOWN_S = 60.0  # for what a script that has ended well has registered with atexit
+SUSPEND_S = 2.0  # for agents to stop their tasks before launch.py itself is stopped
 
 STARTING, RUNNING, STOPPING, OVER = "starting", "running", "stopping", "over"
 
@@ -62,8 +76,11 @@ class SchedulerCore:
         self._agents: Dict[int, Optional[float]] = dict.fromkeys(hosts)  # when last heard
         self._agents_ended: Set[int] = set()
         self._lost: Set[int] = set()  # hosts whose agents are silent
+        self._suspending: Optional[Set[int]] = None  # hosts whose tasks still run, from Ctrl-Z on
+        self._suspend_deadline = 0.0
         self._joining: Optional[Wait] = None  # workers, from the first one on
         self._meetings = Meetings()
+        self._positions = Positions()
         self._exit_code = 0
         self._stopping_role = ""
         self._stop_signal = int(signal.SIGTERM)
@@ -74,34 +91,61 @@ class SchedulerCore:
 
     def on_message(self, peer: str, message: Message, now: float) -> List[Action]:
         """A message from ``peer`` (``agent-0``, ``worker-1``, ...), authenticated as such."""
+        wrong = impossible(message)
+        kind = type(message).__name__
         if peer.startswith("agent-"):
             host = int(peer.split("-")[1])
             self._agents[host] = now
-            if isinstance(message, messages.AgentHello):
-                return self._on_agent_hello(host, message)
-            if isinstance(message, (messages.Output, messages.Exited)):
-                state = self._tasks.get(message.task)
-                if state is None or state.task.host != host:
-                    return [Say(f"{peer} speaks of {message.task}, which is not its task")]
-                if isinstance(message, messages.Exited):
-                    return self._on_exited(state, message, now)
-                return self._on_output(state, message)
-            if isinstance(message, messages.Alive):
-                for state in self._of_host(host):
-                    state.is_stopped = state.task.slug in message.stopped
-            return []
+            if wrong:
+                text = (
+                    f"the agent on {self._names[host]} has sent {kind} with an impossible {wrong}"
+                )
+                return self._fail(text, 1, now)
+            return self._on_agent_message(host, message, now)
         state = self._tasks[peer]
         state.last_heard = now
         state.was_warned = False
+        if wrong:
+            text = f"{state.where} has sent {kind} with an impossible {wrong}"
+            return self._fail(text, 1, now)
+        return self._on_task_message(state, message, now)
+
+    def _on_agent_message(self, host: int, message: Message, now: float) -> List[Action]:
+        if isinstance(message, messages.AgentHello):
+            return self._on_agent_hello(host, message, now)
+        if isinstance(message, (messages.Output, messages.Exited)):
+            state = self._tasks.get(message.task)
+            if state is None or state.task.host != host or host not in self._greeted:
+                return [Say(f"agent-{host} speaks of {message.task}, which is not its task")]
+            if isinstance(message, messages.Output):
+                return self._on_output(state, message)
+            # One that has ended, or whose host was lost, has nothing more to end.
+            return [] if state.ended else self._on_exited(state, message, now)
+        if isinstance(message, messages.Suspended):
+            if self._suspending:
+                self._suspending.discard(host)
+                return self._pause_if_ready(now)
+            return []
+        if isinstance(message, messages.Alive):
+            for state in self._of_host(host):
+                state.is_stopped = state.task.slug in message.stopped
+            return []
+        return [Say(f"agent-{host} has sent {type(message).__name__}, which no agent may")]
+
+    def _on_task_message(self, state: TaskState, message: Message, now: float) -> List[Action]:
+        is_worker = state.task.role == "worker"
         if isinstance(message, messages.Gone):
-            state.is_gone = True
+            return self._on_gone(state, message, now)
         if isinstance(message, messages.Join):
             return self._on_join(state, message, now)
-        if isinstance(message, messages.Gather) and state.task.role == "worker":
+        if isinstance(message, messages.Gather) and is_worker:
             return self._on_gather(state, message, now)
+        if isinstance(message, messages.Alive):
+            wrong = self._positions.take(state.task.rank, message.positions) if is_worker else ""
+            return self._fail(wrong, 1, now) if wrong else []
         if isinstance(message, messages.Failed):
             return self._fail(f"{state.where}: {message.text}{self._also_silent(now)}", 1, now)
-        return []
+        return [Say(f"{state.where} has sent {type(message).__name__}, which it may not")]
 
     def on_agent_ended(self, host: int, how: str, now: float) -> List[Action]:
         """The cluster says that the agent of ``host`` has ended."""
@@ -145,11 +189,38 @@ class SchedulerCore:
             return [Say(f"{name} while stopping: killing all tasks"), Kill(frozenset(self._lost))]
         return []
 
+    def on_suspend(self, now: float) -> List[Action]:
+        """The shell stops this process (Ctrl-Z): all tasks stop first, so that none is missed.
+
+        Time stands still from `Pause` to `on_resume`.
+        """
+        if self._suspending is not None or self.phase == OVER:
+            return []
+        gone = self._agents_ended | self._lost
+        self._suspending = {h for h, heard in self._agents.items() if heard and h not in gone}
+        self._suspend_deadline = now + SUSPEND_S
+        suspend = messages.Suspend(self.job.timeout_s)
+        send: List[Action] = [Send(f"agent-{host}", suspend) for host in self._suspending]
+        return send + self._pause_if_ready(now)
+
+    def on_resume(self) -> List[Action]:
+        """The shell lets this process go on (fg, bg), or has thought better of stopping it."""
+        if self._suspending is None:
+            return []
+        self._suspending = None
+        agents = [f"agent-{host}" for host, heard in self._agents.items() if heard]
+        return [Send(agent, messages.Resume()) for agent in agents]
+
+    def _pause_if_ready(self, now: float) -> List[Action]:
+        is_ready = not self._suspending or now >= self._suspend_deadline
+        return [Pause()] if self._suspending is not None and is_ready else []
+
     def on_tick(self, now: float) -> List[Action]:
         """Time passes: look for who is late, and who is silent."""
         alive = self._forgive_own_absence(now)
         if self.phase == OVER:
             return []
+        alive += self._pause_if_ready(now)
         alive += self._keep_in_touch(now)
         if self.phase == STOPPING:
             alive += self._lose_hosts(self._silent_hosts(now), now)
@@ -158,6 +229,7 @@ class SchedulerCore:
             self._look_for_silence,
             self._look_for_late_starters,
             self._look_for_late_arrivals,
+            self._look_for_goodbyes,
         ):
             if self.phase in (STARTING, RUNNING):  # or the one before has ended the job
                 alive += look(now)
@@ -187,9 +259,16 @@ class SchedulerCore:
 
     # -- starting -----------------------------------------------------------------------------
 
-    def _on_agent_hello(self, host: int, hello: messages.AgentHello) -> List[Action]:
+    def _on_agent_hello(self, host: int, hello: messages.AgentHello, now: float) -> List[Action]:
         if self.phase != STARTING:
             return [ReleaseAgent(host)]
+        where = f"the agent on {self._names[host]}"
+        if hello.version != __version__:
+            text = f"{where} is of Baryon {hello.version}, launch.py of {__version__}"
+            return self._fail(f"{text}; install the same there", 1, now)
+        if host in self._greeted and host not in self._hellos:
+            text = f"{where} was started again, as process {hello.pid}, after its tasks"
+            return self._fail(text, 1, now)
         if self.job.hosts[host].is_allotted:
             self._names[host] = hello.hostname
             for state in self._of_host(host):
@@ -212,6 +291,9 @@ class SchedulerCore:
                 f"process {message.pid} wanted to be {state.task.name}, which process {state.pid} "
                 "already is; only one process of a worker's command may create a dist kvstore"
             )
+            return self._fail(text, 1, now)
+        if (state.task.role == "server") != bool(message.endpoint):
+            text = f"{state.where} has sent Join with an impossible endpoint {message.endpoint!r}"
             return self._fail(text, 1, now)
         state.joined = now
         state.pid = message.pid
@@ -247,17 +329,34 @@ class SchedulerCore:
     def _on_output(state: TaskState, message: messages.Output) -> List[Action]:
         if not message.is_transient:
             lines = message.data.decode(errors="replace").splitlines()
-            state.tail.extend(lines)
+            state.tail.extend(line[:TAIL_LINE_LENGTH] for line in lines[-TAIL_LINES:])
         return [Show(message)]
 
+    def _on_gone(self, state: TaskState, message: messages.Gone, now: float) -> List[Action]:
+        if state.is_gone or state.task.role != "worker":
+            return []
+        state.is_gone = True
+        state.own_code = message.code
+        if state.exited is not None:
+            return self._on_exited(state, state.exited, now)
+        limit_s = self.job.grace_s if message.code else min(self.job.timeout_s, _TEARDOWN_S)
+        state.due = now + limit_s
+        end = messages.EndProcess(state.task.slug, state.pid, limit_s)
+        return [Send(f"agent-{state.task.host}", end)]
+
     def _on_exited(self, state: TaskState, message: messages.Exited, now: float) -> List[Action]:
+        is_running = self.phase in (STARTING, RUNNING)
+        if is_running and message.code == 0 and state.owes_goodbye and state.exited is None:
+            state.exited, state.due = message, now + _GOODBYE_S
+            return []
         state.ended = True
-        if self.phase in (STOPPING, OVER):
+        if not is_running:
             return self._release_workers(state.task.name) + self._continue_stopping(now)
-        if message.code == 0 and state.task.role == "worker":
-            return self._on_worker_done(state, now)
-        text, code = describe_exit(state, message), exit_code_of(message.code)
-        return self._fail(text, code, now) + self._release_workers(state.task.name)
+        text, code = describe_exit(state, message), own_code_of(state, message)
+        if code == 0 and state.task.role == "worker" and not state.owes_goodbye:
+            say: List[Action] = [Say(text)] if has_hung(state, message) else []
+            return say + self._on_worker_done(state, now)
+        return self._fail(text, exit_code_of(code), now) + self._release_workers(state.task.name)
 
     def _on_worker_done(self, state: TaskState, now: float) -> List[Action]:
         if all(s.ended for s in self._of_role("worker")):
@@ -314,6 +413,7 @@ class SchedulerCore:
             return []
         for state in self._tasks.values():
             state.last_heard = min(now, state.last_heard + absence)
+            state.due += absence
         for host, heard in self._agents.items():
             if heard is not None:
                 self._agents[host] = min(now, heard + absence)
@@ -383,6 +483,18 @@ class SchedulerCore:
             return []
         return self._fail(f"{', '.join(late)} did not come up in {limit_s:.0f} s", 1, now)
 
+    def _look_for_goodbyes(self, now: float) -> List[Action]:
+        """Those that workers have left without, and those after which a command still runs."""
+        for state in self._of_role("worker"):
+            if state.ended or now <= state.due:
+                continue
+            if state.exited is not None:
+                return self._on_exited(state, state.exited, now)
+            if state.own_code and now > state.due + _GOODBYE_S:  # its agent was to end it
+                text = f"{state.where} failed with code {state.own_code}; its command still runs"
+                return self._fail(text, state.own_code, now)
+        return []
+
     def _look_for_late_enders(self, now: float) -> List[Action]:
         if now < self._deadline:
             return []
@@ -436,6 +548,8 @@ class SchedulerCore:
         for host in self._hellos:  # of which nothing was started
             for state in self._of_host(host):
                 state.ended = True
+        for state in self._tasks.values():
+            state.ended |= state.exited is not None
         self._stop_signal = signum
         self._grace_s = self.job.grace_s if grace_s is None else grace_s
         self._deadline = now + self._grace_s + self.job.grace_s + 5.0

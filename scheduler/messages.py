@@ -1,7 +1,8 @@
 """The control plane's messages: agents and tasks to the scheduler, and back.
 
-One frame each, encoded as the data plane's headers are (ps/wire.py). Who sent one is known from
-its CURVE key, so no message says so. docs/protocol.md has the same for readers.
+One frame each, encoded as the data plane's headers are (ps/wire.py), behind an envelope
+(delivery.py). Who sent one is known from its CURVE key, so no message says so.
+docs/protocol.md has the same for readers.
 """
 
 from typing import Dict, Tuple
@@ -13,6 +14,7 @@ __all__ = [
     "Abort",
     "AgentHello",
     "Alive",
+    "EndProcess",
     "Exited",
     "Failed",
     "Gather",
@@ -23,10 +25,14 @@ __all__ = [
     "MAX_VALUE_NBYTES",
     "Output",
     "Peer",
+    "Position",
     "Release",
+    "Resume",
     "Roster",
     "StartTasks",
     "StopTasks",
+    "Suspend",
+    "Suspended",
     "TaskSpec",
 ]
 
@@ -95,7 +101,8 @@ class Exited(Message, frozen=True, tag=True):
 
     ``code`` is its exit code, or minus the signal that ended it; ``error`` says why it could not
     be started, and is empty otherwise. ``oom_kills`` counts the processes that the host's kernel
-    has ended for want of memory while the task ran.
+    has ended for want of memory while the task ran. ``was_late``: a process of it had to be killed,
+    since it was not gone in the time that `EndProcess` gave it.
     """
 
     task: str
@@ -103,18 +110,40 @@ class Exited(Message, frozen=True, tag=True):
     seconds: float
     error: str
     oom_kills: int = 0
+    was_late: bool = False
+
+
+class Suspended(Message, frozen=True, tag=True):
+    """The tasks of this host are stopped, as `Suspend` has asked for."""
 
 
 # Agent or task to scheduler, and back
 
 
+class Position(Message, frozen=True):
+    """How far a worker's script is in store number ``store``.
+
+    ``events`` counts what all workers have to do at the same place of the script (initialise a
+    key), ``last`` names the last of them, and ``at`` is where that was. ``now`` is where the worker
+    is. A place is (joins, calls since the last one): pushes to a synchronous store, and meetings.
+    """
+
+    store: int
+    events: int
+    last: str
+    at: Tuple[int, int]
+    now: Tuple[int, int]
+
+
 class Alive(Message, frozen=True, tag=True):
     """Sent regularly; silence means trouble.
 
-    From an agent: ``stopped`` are its tasks of which a process is stopped (SIGSTOP).
+    From an agent: ``stopped`` are its tasks of which a process is stopped (SIGSTOP). From a worker:
+    ``positions`` are those in its stores.
     """
 
     stopped: Tuple[str, ...] = ()
+    positions: Tuple[Position, ...] = ()
 
 
 # Task to scheduler
@@ -139,7 +168,12 @@ class Gather(Message, frozen=True, tag=True):
 
 
 class Gone(Message, frozen=True, tag=True):
-    """The task has nothing more to do with the job, though its process may still run."""
+    """The task has nothing more to do with the job, though its process may still run.
+
+    ``code`` is the exit code that this process will have; 128 + N if signal N will end it.
+    """
+
+    code: int = 0
 
 
 class Failed(Message, frozen=True, tag=True):
@@ -163,8 +197,30 @@ class StopTasks(Message, frozen=True, tag=True):
     grace_s: float
 
 
+class EndProcess(Message, frozen=True, tag=True):
+    """Process ``pid`` of ``task`` has nothing more to do: SIGKILL if it is not gone ``limit_s``
+    from now, alone, since the task's command may go on."""
+
+    task: str
+    pid: int
+    limit_s: float
+
+
 class Release(Message, frozen=True, tag=True):
     """Nothing is left to do: end whatever still runs, and then yourself."""
+
+
+class Suspend(Message, frozen=True, tag=True):
+    """Stop all tasks (SIGSTOP), until Resume: launch.py is going to be stopped as well (Ctrl-Z).
+
+    Meanwhile it is not heard. An agent that would not notice its end waits for ``patience_s``.
+    """
+
+    patience_s: float
+
+
+class Resume(Message, frozen=True, tag=True):
+    """Let all tasks go on."""
 
 
 # Scheduler to task
@@ -208,7 +264,11 @@ CONTROL = Codec(
         Gone,
         StartTasks,
         StopTasks,
+        EndProcess,
         Release,
+        Suspend,
+        Suspended,
+        Resume,
         Roster,
         Gathered,
         Left,

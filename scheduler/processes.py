@@ -23,9 +23,12 @@ __all__ = [
     "count_oom_kills",
     "descendants",
     "die_with_parent",
+    "ended_child",
     "guarded",
+    "is_any_stopped",
     "kill_all",
     "raise_descriptor_limit",
+    "signal_process",
     "spawn",
     "status_of",
 ]
@@ -37,6 +40,7 @@ CHILD_LIMIT_S = 3  # for a guarded process to end when it is told to
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_OWN_CHILDREN = "/proc/thread-self/children"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -112,6 +116,74 @@ def descendants(pid: int) -> List[psutil.Process]:
         return []
 
 
+def is_any_stopped(pid: int) -> bool:
+    """Whether a process is stopped (SIGSTOP, Ctrl-Z), or one below it.
+
+    Looks at no others, unless the kernel was built without CONFIG_PROC_CHILDREN.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state = file.read().rpartition(b")")[2].split()[0]
+        return state == b"T" or any(is_any_stopped(child) for child in _children(pid))
+    except (FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
+        return False  # it has gone
+
+
+def _children(pid: int) -> List[int]:
+    """Some may be missing that start or end just now."""
+    if not os.path.exists(_OWN_CHILDREN):
+        return [process.pid for process in psutil.Process(pid).children()]
+    children: List[int] = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                children += map(int, file.read().split())
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # the thread has gone
+    return children
+
+
+def signal_process(process: psutil.Process, signum: int) -> None:
+    """Signal a process if it has not gone; never another one that has its pid now."""
+    if not hasattr(signal, "pidfd_send_signal"):  # before Python 3.9
+        _signal_by_pid(process, signum)
+        return
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    except OSError:  # the kernel is older than 5.3
+        _signal_by_pid(process, signum)
+        return
+    try:
+        # From here on the descriptor stands for one process: for this one if it still runs.
+        if process.is_running():
+            signal.pidfd_send_signal(descriptor, signum)
+    except OSError:
+        pass  # it has just gone, or is another user's
+    finally:
+        os.close(descriptor)
+
+
+def _signal_by_pid(process: psutil.Process, signum: int) -> None:
+    try:
+        process.send_signal(signum)
+    except psutil.Error:
+        pass
+
+
+def ended_child() -> int:
+    """The pid of a child that has ended and is not reaped, 0 if there is none.
+
+    Until it is, its pid, and the number of the process group that it led, are nobody else's.
+    """
+    try:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return 0
+    return ended.si_pid if ended is not None else 0
+
+
 def kill_all(pid: int, limit_s: float = 5.0) -> List[int]:
     """SIGKILL everything under ``pid`` until nothing is left; returns the pids that would not go.
 
@@ -125,10 +197,7 @@ def kill_all(pid: int, limit_s: float = 5.0) -> List[int]:
         if not alive or time.monotonic() > deadline:
             return [p.pid for p in alive]
         for process in alive:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                pass
+            signal_process(process, signal.SIGKILL)
         psutil.wait_procs(alive, timeout=0.2)
 
 
@@ -166,13 +235,16 @@ def guarded(main: Callable[[], int]) -> int:
 
     for signum in (*END_SIGNALS, signal.SIGALRM):
         signal.signal(signum, pass_on)
-    status = _wait_for(child, lambda: signal.alarm(CHILD_LIMIT_S))
+    _wait_for(child, lambda: signal.alarm(CHILD_LIMIT_S))
+    for signum in (*END_SIGNALS, signal.SIGALRM):
+        signal.signal(signum, _ignore)  # from here on its pid may be another's
+    status = os.waitpid(child, 0)[1]
     kill_all(os.getpid())
     return _exit_code(status)
 
 
-def _wait_for(child: int, on_hang_up: Callable[[], object]) -> int:
-    """Reap until ``child`` has ended; returns its status. Call in the main thread.
+def _wait_for(child: int, on_hang_up: Callable[[], object]) -> None:
+    """Wait until ``child`` has ended, and reap all others. Call in the main thread.
 
     ``on_hang_up()`` is called once, when nobody holds the other end of standard input any more.
     """
@@ -180,15 +252,16 @@ def _wait_for(child: int, on_hang_up: Callable[[], object]) -> int:
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda signum, frame: None)  # so that it wakes the poll
+    signal.signal(signal.SIGCHLD, _ignore)  # so that it wakes the poll
     poll = select.poll()
     poll.register(wake_read, select.POLLIN)
     poll.register(0, select.POLLHUP | select.POLLRDHUP)
     while True:
-        pid, status = os.waitpid(-1, os.WNOHANG)
+        pid = ended_child()
         if pid == child:
-            return status
+            return
         if pid:
+            os.waitpid(pid, 0)
             continue
         for descriptor, _ in poll.poll():
             if descriptor == wake_read:
@@ -196,6 +269,10 @@ def _wait_for(child: int, on_hang_up: Callable[[], object]) -> int:
             else:
                 poll.unregister(0)
                 on_hang_up()
+
+
+def _ignore(signum: int, frame: object) -> None:
+    pass
 
 
 def _exit_code(status: int) -> int:

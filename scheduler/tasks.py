@@ -1,5 +1,6 @@
 """What the scheduler knows of each task, and how it puts a task's end into words. Pure."""
 
+import math
 import signal
 from collections import deque
 from typing import Deque, Optional
@@ -7,17 +8,26 @@ from typing import Deque, Optional
 from .job import Task
 from .messages import Exited
 
-__all__ = ["TaskState", "describe_exit", "exit_code_of"]
+__all__ = [
+    "TAIL_LINES",
+    "TAIL_LINE_LENGTH",
+    "TaskState",
+    "describe_exit",
+    "exit_code_of",
+    "has_hung",
+    "own_code_of",
+]
 
 TAIL_LINES = 20  # of a failed task's output, in the summary
+TAIL_LINE_LENGTH = 2000  # of each, at most
 
 
 class TaskState:
     """``where`` is how people find it: ``worker 1 (node07)``; times are the loop's clock."""
 
     __slots__ = (
-        "ended", "endpoint", "is_gone", "is_stopped", "joined", "last_heard", "pid", "tail",
-        "task", "was_warned", "where",
+        "due", "ended", "endpoint", "exited", "is_gone", "is_stopped", "joined", "last_heard",
+        "own_code", "pid", "tail", "task", "was_warned", "where",
     )  # fmt: skip
 
     def __init__(self, task: Task, host: str) -> None:
@@ -29,16 +39,42 @@ class TaskState:
         self.last_heard = 0.0
         self.is_stopped = False  # says its agent
         self.is_gone = False  # it has said that it needs nothing more
+        self.own_code = 0  # and that this will be its exit code
+        self.exited: Optional[Exited] = None  # with 0, while its goodbye is to come
+        self.due = math.inf  # until when a process must be gone after its goodbye, or that come
         self.was_warned = False  # the user, of its silence
         self.ended = False
         self.tail: Deque[str] = deque(maxlen=TAIL_LINES)
+
+    @property
+    def owes_goodbye(self) -> bool:
+        """Whether it is a worker that takes part and has not said that it needs nothing more."""
+        return self.task.role == "worker" and self.joined is not None and not self.is_gone
+
+
+def has_hung(state: TaskState, message: Exited) -> bool:
+    """Whether the task ended because its process was not gone in time after its goodbye."""
+    return (
+        state.is_gone
+        and message.was_late
+        and message.code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    )
 
 
 def describe_exit(state: TaskState, message: Exited) -> str:
     """A line that says how a task ended, and under it the last that it wrote."""
     if message.error:
         return f"{state.where} could not be started: {message.error}"
-    if message.code < 0:
+    if has_hung(state, message):
+        how = f"ended with code {state.own_code}, but its process {state.pid} hung, was killed,"
+    elif message.code == 0 and state.own_code:
+        how = f"failed with code {state.own_code}, though its command exited with 0"
+    elif message.code == 0 and state.owes_goodbye:
+        how = (
+            "exited with code 0, but without leaving its job, as after os._exit, so that what it "
+            "has pushed may be lost (let the script return, or call sys.exit),"
+        )
+    elif message.code < 0:
         name = signal_name(-message.code)
         how = f"was killed by signal {-message.code} ({name})"
         if name == "SIGKILL" and message.oom_kills:
@@ -62,10 +98,16 @@ def signal_name(signum: int) -> str:
         return f"real-time signal {signum}"
 
 
+def own_code_of(state: TaskState, message: Exited) -> int:
+    """A task's own exit code: what it has said at its end counts, and SIGKILL after that does not;
+    but if it has said that it has done well, what its command did next does."""
+    return state.own_code if has_hung(state, message) else message.code or state.own_code
+
+
 def exit_code_of(code: int) -> int:
     """A job's exit code from a failed task's, as shells do it.
 
-    A server that ends while it is needed has failed even if its code is 0.
+    A task that ends while it is needed has failed even if its code is 0.
     """
     if code < 0:
         return 128 - code

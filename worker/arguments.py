@@ -46,12 +46,13 @@ def first_values(key: Any, value: Any) -> Iterator[Tuple[KeyName, Any]]:
         yield name, arrays[0] if is_sparse(arrays[0]) else _dense(name, arrays)[0]
 
 
-def fitting(key: Key, arrays: List[Any]) -> List[Any]:
+def fitting(key: Key, arrays: List[Any], is_cast: bool = False) -> List[Any]:
     """``arrays``, which are to be dense, as plain NDArrays; raises UsageError unless they are of
-    the key's shape and dtype."""
+    the key's shape and, if its value is not cast to them, dtype."""
     arrays = _dense(key.name, arrays)
     for array in arrays:
-        if array.shape != key.shape or np.dtype(array.dtype) != key.dtype:
+        is_alike = is_cast or np.dtype(array.dtype) == key.dtype
+        if array.shape != key.shape or not is_alike:
             raise UsageError(
                 f"key {key.name!r} is {key.dtype.name}{key.shape}, "
                 f"but the array given is {np.dtype(array.dtype).name}{array.shape}"

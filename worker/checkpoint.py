@@ -91,6 +91,7 @@ def restore(path: str, trainer: Any) -> Checkpoint:
     check_states(states, optimizer, {key: (w.shape, w.dtype.name) for key, w in found})
     if trainer._kv_initialized:
         trainer._reset_kvstore()
+    trainer._left_kvstore = None  # the states are those of the file
     for name, array in weights.items():
         # As MXNet's load_parameters does, which also ends a deferred initialisation.
         parameters[name]._load_init(mx.nd.array(array, dtype=array.dtype), None)

@@ -5,7 +5,7 @@ named by the store and the number of the call. So all workers make the same call
 order, from one thread; whoever makes another one ends the job, with both calls named.
 """
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import mxnet as mx
 
@@ -24,14 +24,23 @@ _MAX_ALL_NBYTES = 64 << 20  # of a call's values together: the scheduler sends t
 class Collectives:
     """The calls of store number ``store`` by worker ``rank``.
 
-    A call that raises UsageError has not taken place. Values are what values.py says.
+    ``on_call()`` is called before each takes place, which none does that raises UsageError. Values
+    are what values.py says.
     """
 
-    def __init__(self, control: ControlClient, rank: int, num_workers: int, store: int) -> None:
+    def __init__(
+        self,
+        control: ControlClient,
+        rank: int,
+        num_workers: int,
+        store: int,
+        on_call: Callable[[], object],
+    ) -> None:
         self._control = control
         self._rank = rank
         self._num_workers = num_workers
         self._store = store
+        self._on_call = on_call
         self._calls = 0
 
     def barrier(self, name: Optional[str]) -> None:
@@ -60,6 +69,10 @@ class Collectives:
             return value
         return reduce(self._exchange(f"allreduce({op!r})", value), op, self._rank)
 
+    def digests(self, own: Any) -> Dict[int, Any]:
+        """Of all workers' weights, by rank."""
+        return self._exchange("a comparison of all workers' weights", own)
+
     def _exchange(self, call: str, value: Any) -> Dict[int, Any]:
         """The values of all workers by rank; its own is the very same object."""
         given = self._gather(call, encode(value))
@@ -77,6 +90,7 @@ class Collectives:
                 "kv.init a key and kv.pushpull it"
             )
         number = self._calls + 1
+        self._on_call()
         given = self._control.gather(f"call {number} of store {self._store}", call, value)
         self._calls = number
         return dict(given)

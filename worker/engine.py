@@ -12,10 +12,17 @@ which there may be one only: it must not wait for anything, least of all for ano
 import ctypes
 import functools
 import itertools
+import os
 import struct
-from typing import Any, Dict, List, Optional, Protocol, Sequence
+import sys
+import threading
+import time
+import traceback
+from typing import Any, Dict, List, Optional, Protocol, Sequence, Set
 
 from mxnet.base import _LIB, check_call
+
+from baryon.ps import UsageError
 
 __all__ = [
     "Step",
@@ -26,12 +33,18 @@ __all__ = [
     "copy",
     "overlap",
     "push_async",
+    "settle",
+    "shut",
+    "wait_for_own",
 ]
 
 # The same library, called without giving up Python's lock: these calls return at once, and the
 # other threads of a worker would otherwise take the lock at every one of them, and this one wait
 # for it as often. (The engine holds no lock of its own while it calls us, so nobody waits for two.)
 _QUICK = ctypes.PyDLL(_LIB._name)
+# This engine, for debugging, runs an operation in the push and waits there until it is completed:
+# by another thread, which needs that lock.
+_PUSHING = _LIB if os.environ.get("MXNET_ENGINE_TYPE") == "NaiveEngine" else _QUICK
 
 _COMPLETION = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _DELETER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -63,35 +76,51 @@ class Step(Protocol):
     def start(self, completion: bytes) -> None:
         """The arrays are its own, until ``complete(completion)``. Must return soon."""
 
-    def skipped(self) -> None:
-        """Called instead of `start` if one of the arrays could not be computed: the engine
-        completes such an operation without running it."""
+    def failed(self, error: Optional[str]) -> None:
+        """Called instead of `start`, with None, if one of the arrays could not be computed: the
+        engine completes such an operation without running it. Called after `start` if that has
+        raised ``error``, with which the operation is completed."""
 
 
 _pending: Dict[int, Step] = {}
+_alive: Set[int] = set()  # tokens of operations that the engine has, or is being given
+_is_shut = False
 _tokens = itertools.count(1)
 _completions: Dict[int, Any] = {}  # address -> function; of one engine there is one
 _errors: List[Any] = []  # the memory of what `_error` has made
 
 
-@_OPERATION
-def _run(_context: int, on_complete: int, token: int) -> None:
+def _on_run(_context: int, on_complete: int, token: int) -> None:
     """The one callback of all operations; called by an engine thread, once per operation."""
     # The engine's own copy of these words does not outlive the call.
     completion = ctypes.string_at(on_complete, _WORDS.size)
+    step = _pending.pop(token)
     try:
-        _pending.pop(token).start(completion)
+        step.start(completion)
     except BaseException as error:
         # ctypes would print and drop it, and whoever waits for the arrays would wait for ever.
-        complete(completion, f"{type(error).__name__}: {error}")
+        text = f"{type(error).__name__}: {error}"
+        complete(completion, text)
+        _fail(step, text)
 
 
-@_DELETER
-def _delete(token: int) -> None:
+def _on_delete(token: int) -> None:
     """Called when the engine has done with an operation, also with one that it has skipped."""
     step = _pending.pop(token, None)
     if step is not None:
-        step.skipped()
+        _fail(step, None)
+    _alive.discard(token)
+
+
+_run, _delete = _OPERATION(_on_run), _DELETER(_on_delete)
+_CALLBACKS = (_on_run.__code__, _on_delete.__code__)
+
+
+def _fail(step: Step, error: Optional[str]) -> None:
+    try:
+        step.failed(error)
+    except Exception:
+        traceback.print_exc()
 
 
 @functools.lru_cache(maxsize=None)  # the engine copies the object; few texts, kept for good
@@ -110,9 +139,13 @@ def push_async(step: Step, writes: Any, priority: int = 0) -> None:
     ``writes`` are arrays made by `as_handles`.
     """
     token = next(_tokens)
+    _alive.add(token)  # before looking, or `settle` might look between the two
+    if _is_shut:
+        _alive.discard(token)
+        raise UsageError("this worker has left its job, and its kvstores are of no use any more")
     _pending[token] = step
     check_call(
-        _QUICK.MXEnginePushAsyncND(
+        _PUSHING.MXEnginePushAsyncND(
             _run,
             ctypes.c_void_p(token),
             _delete,
@@ -140,6 +173,49 @@ def complete(completion: bytes, error: Optional[str] = None) -> None:
     if function is None:
         function = _completions[address] = _COMPLETION(address)
     function(engine, param, None if error is None else _error(error))
+
+
+def shut() -> None:
+    """Have `push_async` raise UsageError from now on."""
+    global _is_shut
+    _is_shut = True
+
+
+def settle(limit_s: float) -> bool:
+    """Wait until the engine has nothing to do and its threads have left Python; whether they have.
+
+    Python must not end before: MXNet would wait at its own end for operations that nobody completes
+    any more, and a thread that comes back to a Python that ends brings the process down (134).
+    """
+    deadline = time.monotonic() + limit_s
+    # What computations have failed is of no interest. MXNet itself knows no limit.
+    waiter = threading.Thread(target=_LIB.MXNDArrayWaitAll, name="baryon-settle", daemon=True)
+    waiter.start()
+    waiter.join(limit_s)
+    return not waiter.is_alive() and wait_for_own(deadline - time.monotonic())
+
+
+def wait_for_own(limit_s: float) -> bool:
+    """As `settle`, for our own operations only."""
+    deadline = time.monotonic() + limit_s
+    while _alive or _is_in_callback():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)  # without Python's lock, which they may need
+    return True
+
+
+def _is_in_callback() -> bool:
+    """Whether a thread of the engine's runs one of our callbacks.
+
+    It lets go of Python's lock only when it is out of Python, once it has left the callback's code.
+    """
+    for frame in sys._current_frames().values():
+        while frame.f_back is not None:
+            frame = frame.f_back
+        if frame.f_code in _CALLBACKS:
+            return True
+    return False
 
 
 def as_handles(arrays: Sequence[Any]) -> Any:

@@ -44,11 +44,17 @@ class Place:
         if incoming.ctypes.data != outgoing.ctypes.data:
             self.incoming = array_over(incoming)
 
+    def fail(self, error: Optional[str]) -> None:
+        """Fail the store, one of whose steps has: by ``error``, or because of the value given."""
+        why = f": {error}" if error else " failed to compute"
+        self.store.fail(UsageError(f"the value given for key {self.key.name!r}{why}"))
+
 
 class Exchange:
     """Sends ``arrays``, receives into ``outs``, or both, either None if not; one array a device.
 
-    ``kind`` is an Operation's. The arrays must be dense, and of the key's shape and dtype.
+    ``kind`` is an Operation's. The arrays must be dense, and of the key's shape; ``arrays`` also of
+    its dtype, where ``outs`` get the value cast to their own.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Exchange:
         self._seen = [array.handle for array in (*self._arrays, *self._outs)]
         takes = len(self._arrays) == 1 and can_address(self._arrays)
         gives = outs is not None and can_address(self._outs)
+        gives = gives and all(np.dtype(out.dtype) == place.key.dtype for out in self._outs)
         if takes and gives:  # slices arrive while others are still to be sent
             gives = not any(overlap(self._arrays[0], out) for out in self._outs)
         # None: by the key's place in the staging memory.
@@ -82,16 +89,18 @@ class Exchange:
         # An array's handle is its own, and nobody else's.
         return all(array.handle is handle for array, handle in zip(given, self._seen))
 
-    def enqueue(self, priority: int) -> None:
-        """Queue it; the steps of a key must be queued one after the other."""
+    def enqueue(self, priority: int, version: Optional[int] = None) -> None:
+        """Queue it; the steps of a key must be queued one after the other. ``version`` is that of
+        the optimizer's attributes."""
         step = _Step(self, priority)
+        step.version = version
         if self._arrays and self.source is None:
             _sum(self._arrays, self.place.outgoing)
         self.place.store.announce(step)
         push_async(step, self._held, priority)
         if self.targets is None:
             for out in self._outs:
-                copy(self.place.incoming, out)
+                copy(_cast(self.place.incoming, out.dtype), out)
 
 
 class _Bytes:
@@ -134,12 +143,15 @@ class _Step(Operation):
     def done(self, error: Optional[str]) -> None:
         complete(self._completion, error)
 
-    def skipped(self) -> None:
-        # The gradient could not be computed, which the script learns where it reads what depends
-        # on it. The others' round cannot be completed without it.
-        place = self._exchange.place
-        error = UsageError(f"the value given for key {place.key.name!r} failed to compute")
-        place.store.fail(error)
+    def failed(self, error: Optional[str]) -> None:
+        # The script learns of it where it reads what depends on it. The others' round cannot be
+        # completed without it.
+        self._exchange.place.fail(error)
+
+
+def _cast(array: Any, dtype: Any) -> Any:
+    """Before it is copied: between a CPU and a GPU, MXNet casts nothing."""
+    return array if array.dtype == dtype else array.astype(dtype)
 
 
 def _sum(arrays: List[Any], out: Any) -> None:

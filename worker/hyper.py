@@ -1,59 +1,144 @@
-"""Hyper-parameters that a script changes in an optimizer of which the servers have a copy. Pure."""
+"""The script's optimizer, of which the servers have a copy: what it counts, what changes in it.
 
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+On one machine an optimizer counts the updates of each key as they come, and its schedule says from
+that what rate they get. So it does here, in each worker, push by push: the script reads in it what
+is in force, and whoever gets it later (another store, a file) goes on from there. Rank 0 looks
+before each push of a key whether the servers have what that push is to be applied with. The rate
+that a schedule gives is one such value, so a schedule may be any function, may keep state, and may
+be changed or replaced at any time.
+"""
+
+import warnings
+from typing import Any, Dict, NamedTuple, Optional, Set, Tuple, Union
 
 import numpy as np
 
-from baryon.ps import Multipliers
+from baryon.ps import Multipliers, Scalar, UsageError, is_scalar
 
-__all__ = ["Hyper", "LiveHyper"]
+__all__ = ["Change", "LiveHyper"]
+
+_Name = Union[int, str]
+# Attributes that have other ways to the servers, or stay here.
+_ELSEWHERE = {
+    *("lr", "lr_scheduler", "lr_mult", "wd_mult", "param_dict", "idx2name", "sym_info"),
+    *("num_update", "begin_num_update", "_index_update_count", "_all_index_update_counts"),
+}
+_UNKNOWN = object()
 
 
-class Hyper(NamedTuple):
-    """What may change between steps: scalars, and the multipliers of each key."""
+class Change(NamedTuple):
+    """What the servers are to be told, and the version that it makes (wire.SetHyper)."""
 
-    scalars: Dict[str, Any]
+    version: int
+    scalars: Dict[str, Scalar]
     lr_mult: Multipliers
     wd_mult: Multipliers
 
 
 class LiveHyper:
-    """Those of the script's optimizer, and as the servers have been told of them."""
+    """An optimizer as it is in the script, and as the servers have been told."""
 
     def __init__(self, optimizer: Any) -> None:
+        self.version = 0  # the last that there is
         self._optimizer = optimizer
-        self._told = _hyper_of(optimizer)  # with the optimizer itself
+        self._seen = dict(vars(optimizer))
+        self._rate = _UNKNOWN if optimizer.lr_scheduler is not None else optimizer.lr
+        self._num_update = optimizer.num_update
+        tables = optimizer.param_dict, optimizer.lr_mult, optimizer.wd_mult, optimizer.idx2name
+        self._factors = {name: self._factors_of(name) for table in tables for name in table}
+        self._warned: Set[str] = set()
 
     @property
     def multipliers(self) -> Tuple[Multipliers, Multipliers]:
-        return self._told.lr_mult, self._told.wd_mult
+        """Of all keys that may have some: MXNet leaves Gluon's out when it pickles an optimizer."""
+        told = self._factors.items()
+        return [(name, lr) for name, (lr, _) in told], [(name, wd) for name, (_, wd) in told]
 
-    def take_change(self) -> Optional[Hyper]:
-        """What the servers are to be told now: of the scalars those that the script has changed,
-        and no others, since some are changed by the optimizer itself, on the servers."""
-        now, before = _hyper_of(self._optimizer), self._told
-        if now == before:
+    def count(self, name: _Name) -> None:
+        """A key is pushed: it will be updated once more."""
+        self._optimizer._update_count(name)
+
+    @property
+    def counts(self) -> Dict[_Name, int]:
+        """How often each key has been pushed."""
+        return dict(self._optimizer._index_update_count)
+
+    def count_up_to(self, counts: Dict[_Name, int]) -> None:
+        """Keys have been updated as often as this, or more often."""
+        own = self._optimizer._index_update_count
+        for name, count in counts.items():
+            own[name] = max(count, own.get(name, 0))
+        self._optimizer.num_update = max([self._optimizer.num_update, *counts.values()])
+
+    def take_change(self, name: _Name) -> Optional[Change]:
+        """What the servers must be told before they apply a push of key ``name``, which has been
+        counted; None if they know all of it. Raises UsageError for a rate that is no number."""
+        optimizer = self._optimizer
+        num_update = self._seen["num_update"] = optimizer.num_update
+        scalars = self._changed_scalars() if self._has_changed() else {}
+        schedule = optimizer.lr_scheduler
+        rate = optimizer.lr if schedule is None else schedule(num_update)
+        if rate != self._rate:
+            scalars["lr"] = self._rate = _number(rate)
+        if num_update not in (optimizer._index_update_count[name], self._num_update):
+            scalars["num_update"] = self._num_update = num_update
+        factors = self._factors_of(name)
+        is_other = factors != self._factors.get(name, (1.0, 1.0))
+        if not scalars and not is_other:
             return None
-        self._told = now
-        changed = {
-            name: value
-            for name, value in now.scalars.items()
-            if name not in before.scalars or before.scalars[name] != value
-        }
-        return now._replace(scalars=changed)
+        self.version += 1
+        if not is_other:
+            return Change(self.version, scalars, [], [])
+        self._factors[name] = factors
+        return Change(self.version, scalars, [(name, factors[0])], [(name, factors[1])])
+
+    def _has_changed(self) -> bool:
+        try:  # which looks no further at what is the same object
+            return bool(vars(self._optimizer) != self._seen)
+        except ValueError:  # of arrays, which are not simply equal
+            return True
+
+    def _changed_scalars(self) -> Dict[str, Scalar]:
+        """Those that the script has changed, and no others: the optimizer itself changes some, on
+        the servers."""
+        before, self._seen = self._seen, dict(vars(self._optimizer))
+        changed: Dict[str, Scalar] = {}
+        for name, value in self._seen.items():
+            old = before.get(name, _UNKNOWN)
+            if name in _ELSEWHERE or value is old:
+                continue
+            if is_scalar(value):
+                if not is_scalar(old) or value != old:
+                    changed[name] = _plain(value)
+            elif name not in self._warned:
+                self._warned.add(name)
+                warnings.warn(
+                    f"the optimizer's attribute {name!r} was set to a {type(value).__name__}; the "
+                    "servers, which update the weights, are told of changed numbers and strings "
+                    "only, and keep the old one: call kv.set_optimizer(optimizer) again on all "
+                    "workers, which starts with new states",
+                    stacklevel=2,
+                )
+        return changed
+
+    def _factors_of(self, name: _Name) -> Tuple[float, float]:
+        """A key's multipliers of the rate and of the decay, found as MXNet finds them."""
+        optimizer = self._optimizer
+        parameter = optimizer.param_dict.get(name)
+        if parameter is not None:
+            return parameter.lr_mult, parameter.wd_mult
+        alias = optimizer.idx2name.get(name, name)
+        lr_mult, wd_mult = optimizer.lr_mult, optimizer.wd_mult
+        return lr_mult.get(name, lr_mult.get(alias, 1.0)), wd_mult.get(
+            name, wd_mult.get(alias, 1.0)
+        )
 
 
-def _hyper_of(optimizer: Any) -> Hyper:
-    """Multipliers also of Gluon's parameters, which MXNet leaves out when it pickles an optimizer.
-    Counts of updates are the servers' own."""
-    scalars = {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in vars(optimizer).items()
-        if (value is None or isinstance(value, (bool, int, float, np.number)))
-        and not name.startswith("_")
-        and name not in ("num_update", "begin_num_update", "lr_scheduler")
-    }
-    lr_mult, wd_mult = dict(optimizer.lr_mult), dict(optimizer.wd_mult)
-    for index, parameter in optimizer.param_dict.items():
-        lr_mult[index], wd_mult[index] = parameter.lr_mult, parameter.wd_mult
-    return Hyper(scalars, list(lr_mult.items()), list(wd_mult.items()))
+def _plain(value: Any) -> Scalar:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _number(rate: Any) -> Scalar:
+    if not is_scalar(rate):
+        raise UsageError(f"the optimizer's learning rate is {rate!r}, which is no number")
+    return _plain(rate)

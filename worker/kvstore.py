@@ -6,7 +6,7 @@ MXNet's engine runs when the arrays are ready. Nothing blocks, and gradients are
 
 import pickle
 import threading
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import mxnet as mx
 import numpy as np
@@ -17,16 +17,21 @@ from baryon.ps import (
     compression_of,
     dump_optimizer,
     needs_whole_keys,
+    rows_in,
 )
 from baryon.scheduler import KVSTORE_TYPES
 
+from .advice import advice, reader
 from .arguments import KeyName, first_values, fitting, pairs
 from .collectives import Collectives
+from .drift import Drift
 from .exchange import Exchange, Place
 from .hyper import LiveHyper
+from .module import adapt_modules
 from .session import session
 from .sparse import RowPull, is_sparse, push_rows, rows_of_all, with_row_ids
 from .states import States, check_states, read_states, write_atomically
+from .statistics import average
 from .trainer import adapt
 
 __all__ = ["KVStore", "create"]
@@ -38,6 +43,7 @@ def create(name: str) -> "KVStore":
         known = ", ".join(KVSTORE_TYPES)
         raise UsageError(f"the kvstore type {name!r} is not served; there are {known}")
     adapt(KVStore)
+    adapt_modules(KVStore)
     return KVStore(name)
 
 
@@ -58,19 +64,27 @@ class KVStore(mx.kvstore.KVStore):
         self._session = session()
         self._compression: Optional[Compression] = None
         self._open(has_whole_keys=False)
+        self._track = self._session.track(self._store.number, self._is_async)
         self._collectives = Collectives(
-            self._session.control, self.rank, self.num_workers, self._store.number
+            self._session.control,
+            self.rank,
+            self.num_workers,
+            self._store.number,
+            on_call=self._track.meet,
         )
+        self._drift = Drift(self._collectives.digests)
+        self._means: Optional[KVStore] = None  # a store for `sync_aux`
         self._places: Dict[KeyName, Place] = {}
         # The last of each key, likely to be the next. A place does not refer to it: both would then
         # wait for the garbage collector, and the store with them, which is closed when they end.
         self._exchanges: Dict[KeyName, Exchange] = {}
         self._lock = threading.Lock()  # held while a key's steps are queued, which belong together
         self._optimizer: Any = None
-        self._hyper: Optional[LiveHyper] = None  # on rank 0
-        self._first_pushed: Optional[KeyName] = None
+        self._hyper: Optional[LiveHyper] = None
+        self._has_pushed = False
         self._updater = None
         self._is_p3 = False
+        self._is_advised = False
 
     def _open(self, has_whole_keys: bool) -> None:
         kind = "sync" if not self._is_async else "async"
@@ -97,6 +111,7 @@ class KVStore(mx.kvstore.KVStore):
 
     @property
     def rank(self) -> int:
+        reader()
         return self._session.credentials.rank
 
     @property
@@ -128,6 +143,7 @@ class KVStore(mx.kvstore.KVStore):
         for name, array in first_values(key, value):
             declared = self._store.declare(name, array.shape, np.dtype(array.dtype).name)
             self._places[name] = Place(self._store, declared)
+            self._track.event(f"initialised key {name!r}")
             if self.rank == 0:
                 dense = array.tostype("default") if is_sparse(array) else array
                 self._exchange("init", name, [dense], None, 0)
@@ -151,7 +167,7 @@ class KVStore(mx.kvstore.KVStore):
     def pull(
         self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True
     ) -> None:
-        """Copy each key's value, as of this worker's last push, to ``out``.
+        """Copy each key's value, as of this worker's last push, to ``out``, cast to its dtype.
 
         To row_sparse arrays all rows are pulled as by `row_sparse_pull`, unless ``ignore_sparse``:
         then these are left as they are.
@@ -191,8 +207,8 @@ class KVStore(mx.kvstore.KVStore):
 
         ``out`` is a row_sparse array or a list of them, ``row_ids`` an array of any shape and
         numeric dtype for all of them or a list with one for each; lists of keys go with lists of
-        such. A row may be named more than once, in any order. Waits until the rows are there.
-        Raises UsageError for rows that a key has not.
+        such. A row may be named more than once, in any order. Waits until the rows are there, cast
+        to the dtype of ``out``. Raises UsageError for rows that a key has not.
         """
         self._client.raise_if_failed()
         if out is None or row_ids is None:
@@ -221,12 +237,21 @@ class KVStore(mx.kvstore.KVStore):
                 "without update_on_kvstore=False, or set_optimizer"
             )
         self._client.raise_if_failed()
+        self._track.join()
         self._store.wait_for_others()
+        self._count_others_rounds()
         for name, place in self._places.items():
             if place.outs:
                 self._exchange("pull", name, None, place.outs, 0)
         if self._is_async:  # or some would have what others push in the next epoch already
             self._settle("the values of the epoch")
+
+    def _count_others_rounds(self) -> None:
+        """Count the rounds of the epoch that were complete without this worker."""
+        if self._hyper is None or self._is_async:  # in which nobody's rounds are another's
+            return
+        for counts in self.allgather(self._hyper.counts):
+            self._hyper.count_up_to(counts)
 
     def set_optimizer(self, optimizer: Any) -> None:
         """Have the servers update the values with ``optimizer``; rank 0's counts.
@@ -234,7 +259,8 @@ class KVStore(mx.kvstore.KVStore):
         It applies to every push after this call, and to none before: in an asynchronous store that
         has one already, all workers wait for each other. Its hyper-parameters stay live: what the
         script changes in ``optimizer`` later (or through Trainer) on rank 0, also a parameter's
-        ``lr_mult``, takes effect with the next step.
+        ``lr_mult`` or the schedule, applies to every push of rank 0 that comes after, and so to the
+        rounds of all. On each worker the optimizer counts the pushes as it would count updates.
         """
         self._client.raise_if_failed()
         if not isinstance(optimizer, mx.optimizer.Optimizer):
@@ -245,12 +271,13 @@ class KVStore(mx.kvstore.KVStore):
             self._settle("the last push by the old optimizer")
         if needs_whole_keys(optimizer) and not self._store.has_whole_keys:
             self._keep_keys_whole()
-        self._optimizer = optimizer
         if self.rank == 0:
             self._client.drain()
-            self._hyper = LiveHyper(optimizer)
-            pickled, has_code = dump_optimizer(optimizer)
-            self._store.set_optimizer(pickled, *self._hyper.multipliers, has_code)
+        with self._lock:
+            self._optimizer, self._hyper = optimizer, LiveHyper(optimizer)
+            if self.rank == 0:
+                pickled, has_code = dump_optimizer(optimizer)
+                self._store.set_optimizer(pickled, *self._hyper.multipliers, has_code)
         if is_change:
             self._settle("the new optimizer is there")
 
@@ -267,7 +294,7 @@ class KVStore(mx.kvstore.KVStore):
         compression = compression_of(compression_params, self._is_async)
         if self._compression is not None and str(self._compression) == str(compression):
             return
-        if self._compression is not None or self._first_pushed is not None:
+        if self._compression is not None or self._has_pushed:
             before = self._compression or "none, and something has been pushed"
             raise UsageError(
                 f"gradient compression of this kvstore is {before}; set it once, before the first "
@@ -306,6 +333,13 @@ class KVStore(mx.kvstore.KVStore):
         self.barrier("the optimizer's states are there")
         self._updater = mx.optimizer.get_updater(optimizer)  # as Trainer expects it
 
+    def _take_over(self, other: "KVStore") -> None:
+        """Have the servers go on from the states of the same keys in another store, of the same
+        optimizer. All workers call it, when the keys are initialised and nothing is pushed."""
+        if self.rank == 0:
+            self._states().load(*other._states().collect(self._optimizer))
+        self.barrier("the optimizer's states are there")
+
     def _settle(self, what: str) -> None:
         """Wait until the servers have done what all workers have asked for; ``what`` names it.
 
@@ -341,20 +375,24 @@ class KVStore(mx.kvstore.KVStore):
         for (name, _), value in zip(places, values):
             self.init(name, value)
 
-    def _update_hyper(self, name: KeyName) -> None:
-        """Tell the servers, once a step, what the script has changed in its optimizer.
-
-        When all that was pushed is answered, so that it applies to every later round of every key
-        on every server, and to none before.
+    def _count(self, name: KeyName) -> Optional[int]:
+        """Count a push that comes now; returns the version of the optimizer's attributes by which
+        it is to be applied, if that is this worker's to say: the servers have been told of it.
         """
-        if self._first_pushed is None:
-            self._first_pushed = name
-        if self._hyper is None or name != self._first_pushed:
-            return
-        change = self._hyper.take_change()
+        self._has_pushed = True
+        if self._hyper is None:
+            return None
+        self._hyper.count(name)
+        if self.rank != 0:
+            return None
+        change = self._hyper.take_change(name)
         if change is not None:
-            self._client.drain()
             self._store.set_hyper(*change)
+        return self._hyper.version
+
+    def replaced(self) -> None:
+        """Take note that a Trainer, whose parameters have been set, goes on with a new store."""
+        self._track.event("set or loaded a Trainer's parameters")
 
     # -- the other workers --------------------------------------------------------------------
     # These wait until all workers that have not ended make the same call. A value is None, a bool,
@@ -390,6 +428,34 @@ class KVStore(mx.kvstore.KVStore):
         """
         return self._others().allreduce(value, op)
 
+    def sync_aux(self, net: Any) -> None:
+        """Make ``net``'s running statistics (batch normalisation's) the mean over all workers.
+
+        All workers call it, with a Gluon block or a Module, say before a checkpoint or an
+        evaluation: each has statistics of its own data, and no step brings these together.
+        """
+        self._client.raise_if_failed()
+        average(net, self._mean)
+
+    def _mean(self, vector: np.ndarray) -> np.ndarray:
+        """Over all workers that have not ended, by a store without an optimizer."""
+        if self._means is None:
+            self._means = KVStore("dist_sync")
+        total = mx.nd.array(np.append(vector, 1.0), dtype="float64")
+        if vector.size not in self._means._places:
+            self._means.init(vector.size, total)
+        self._means.pushpull(vector.size, total, out=total)
+        sums = total.asnumpy()
+        return sums[:-1] / sums[-1]
+
+    def look_for_drift(self, weights: Callable[[], Dict[str, Any]]) -> None:
+        """Now and then compare ``weights()`` with the other workers', which update their own, too.
+
+        All workers call it, once a step. Raises UsageError if they differ; see drift.py.
+        """
+        if not self._is_async and self.num_workers > 1:
+            self._drift.step(weights)
+
     def _others(self) -> Collectives:
         self._client.raise_if_failed()
         return self._collectives
@@ -409,26 +475,37 @@ class KVStore(mx.kvstore.KVStore):
         exchange = self._exchanges.get(name)
         if exchange is None or not exchange.is_for(kind, arrays, outs):
             arrays = None if arrays is None else fitting(place.key, arrays)
-            outs = None if outs is None else fitting(place.key, outs)
+            outs = None if outs is None else fitting(place.key, outs, is_cast=True)
             exchange = self._exchanges[name] = Exchange(kind, place, arrays, outs)
         if outs is not None:
             place.outs = outs
-        if kind == "push":
-            self._update_hyper(name)
         with self._lock:
-            exchange.enqueue(priority)
+            if kind == "push":
+                self._count_push()
+            exchange.enqueue(priority, self._count(name) if kind == "push" else None)
 
     def _push_rows(self, name: KeyName, arrays: List[Any], priority: int) -> None:
         place = self._place(name)
-        rows = rows_of_all(place.key, arrays)
-        self._update_hyper(name)
+        rows = rows_in(place.key, rows_of_all(place.key, arrays))
         with self._lock:
-            push_rows(place, rows, priority)
+            self._count_push()
+            push_rows(place, rows, priority, self._count(name))
+
+    def _count_push(self) -> None:
+        self._track.push()
+        if not self._is_advised:
+            self._is_advised = True
+            self._session.say_once(
+                *advice(self._session.credentials, self._compression, self._store.keys)
+            )
 
     def _place(self, name: KeyName) -> Place:
         place = self._places.get(name)
         if place is None:
-            raise UsageError(f"key {name!r} has not been initialised; call init or broadcast first")
+            raise UsageError(
+                f"key {name!r} has not been initialised; call init or broadcast first, on all "
+                "workers"
+            )
         return place
 
     # -- what it does not do yet --------------------------------------------------------------

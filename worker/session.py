@@ -5,22 +5,38 @@ process; the script and MXNet's engine only post to it.
 """
 
 import atexit
+import multiprocessing
 import os
+import signal
 import sys
 import threading
-import time
 import traceback
-from typing import Any, List, Optional, Tuple
+from collections import deque
+from multiprocessing.util import Finalize
+from typing import Callable, Deque, List, Optional, Set, Tuple
 
 import zmq
 
-from baryon.ps import BaryonError, Client, Open, Reactor, StoreClient, UsageError
-from baryon.scheduler import ControlClient, Credentials, client_of, read_credentials
+from baryon.ps import (
+    BaryonError,
+    Client,
+    Open,
+    PeerError,
+    Reactor,
+    StoreClient,
+    UsageError,
+)
+from baryon.scheduler import ControlClient, Credentials, Position, client_of, read_credentials
+
+from . import engine
+from .script_end import ScriptEnd
+from .track import Track
 
 __all__ = ["Session", "session"]
 
 _MAX_SOCKETS = 16_384  # three for each server; ZeroMQ's own limit would be at 340 of them
-_RETURN_S = 0.01
+_MAX_TRACKS = 16  # of the last stores
+_SETTLE_S = 1.0  # for MXNet's engine, or our thread, when nothing is left that they must do
 _lock = threading.Lock()
 _session: Optional["Session"] = None
 
@@ -49,24 +65,32 @@ class Session:
     def __init__(self, credentials: Credentials) -> None:
         self.credentials = credentials
         self.pid = os.getpid()
-        self.has_failed = False
+        self._has_left = False
         self._context = zmq.Context()
         self._context.max_sockets = _MAX_SOCKETS
         self._reactor = Reactor()
         self._thread = threading.Thread(target=self._serve, name="baryon-comm", daemon=True)
         self.client: Client
+        self._tracks: Deque[Track] = deque(maxlen=_MAX_TRACKS)
+        self._direct: Optional[Client] = None
         self.control = ControlClient(
-            self._reactor, self._context, credentials, on_abort=self._fail_client
+            self._reactor,
+            self._context,
+            credentials,
+            on_abort=self._fail_client,
+            positions=self._positions,
         )
         self.control.join()
         self._thread.start()
-        self._watch_exceptions()
+        self._script = ScriptEnd(self._on_failure)
+        atexit.register(self._leave)
+        if multiprocessing.parent_process() is not None:  # then atexit may never be asked
+            Finalize(None, self._leave, exitpriority=0)
         self._roster = self.control.wait_for_roster()
         self._num_stores = 0
-        self._direct: Optional[Client] = None
+        self._said: Set[str] = set()
         self.client = self._new_client()
         self._prepare_forks()
-        atexit.register(self._leave)
 
     def open(
         self, kind: str, has_whole_keys: bool, staleness: Optional[int]
@@ -77,6 +101,22 @@ class Session:
             self._num_stores += 1
         client = self.client if kind == "sync" else self.direct_client()
         return client, client.open(Open(number, kind, has_whole_keys, staleness))
+
+    def track(self, store: int, is_async: bool) -> Track:
+        """A new one, which the scheduler is told of from now on."""
+        track = Track(store, is_async)
+        self._tracks.append(track)
+        return track
+
+    def _positions(self) -> Tuple[Position, ...]:
+        return tuple(track.position() for track in self._tracks.copy())
+
+    def say_once(self, *texts: str) -> None:
+        """For the user, in the worker's output; rank 0's alone, and each text once."""
+        for text in texts:
+            if self.credentials.rank == 0 and text not in self._said:
+                self._said.add(text)
+                sys.stderr.write(f"baryon: {text}\n")
 
     def direct_client(self) -> Client:
         """The client that speaks to the owners, whatever servers are between."""
@@ -94,6 +134,8 @@ class Session:
             client.drain()
 
     def _clients(self) -> List[Client]:
+        if not hasattr(self, "client"):  # not all have joined yet
+            return []
         return [self.client] if self._direct is None else [self.client, self._direct]
 
     def _new_client(self, is_direct: bool = False) -> Client:
@@ -118,9 +160,8 @@ class Session:
                 os._exit(1)
 
     def _fail_client(self, error: BaryonError) -> None:
-        if hasattr(self, "client"):
-            for client in self._clients():
-                client.fail(error)
+        for client in self._clients():
+            client.fail(error)
 
     def _prepare_forks(self) -> None:
         """Wait for the store before a fork.
@@ -142,36 +183,60 @@ class Session:
             except BaryonError:
                 pass  # the script's next call of the store raises it
             # An engine thread that has told us of its last operation may still need Python's lock,
-            # to return to MXNet, which waits for it. This lets go of the lock.
-            time.sleep(_RETURN_S)
+            # to return to MXNet, which waits for it.
+            engine.wait_for_own(_SETTLE_S)
 
-    def _watch_exceptions(self) -> None:
-        """An exception that ends the script is no reason to wait for answers to come."""
-        original = sys.excepthook
-
-        def excepthook(kind: Any, error: Any, trace: Any) -> None:
-            self.has_failed = True
-            original(kind, error, trace)
-
-        sys.excepthook = excepthook
+    def _on_failure(self, code: int, error: BaseException) -> None:
+        """The script has failed: nothing that it may still wait for in some thread will come."""
+        if os.getpid() == self.pid:
+            if isinstance(error, SystemExit):  # it may have caught ours, which says more
+                any(self._say_error(client.raise_if_failed) for client in self._clients())
+            self._fail_client(PeerError(f"the script of {self.credentials.slug} has failed"))
+            self.control.gone(code)
 
     def _leave(self) -> None:
-        """At the end of Python: everything pushed has arrived, or the exit code is 1."""
-        if os.getpid() != self.pid:
+        """At the end of Python: everything pushed has arrived, or the exit code is not 0."""
+        if os.getpid() != self.pid or self._has_left:
             return
-        if not self.has_failed:
-            try:
-                self.drain()
-            except BaryonError as error:
-                # The script has not called the store since, and would end as if all were well.
-                print(f"baryon: worker {self.credentials.rank}: {error}", file=sys.stderr)  # noqa: T201
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(1)
-        self.control.gone()
+        self._has_left = True
+        code = self._script.code()
+        is_forced = False
+        if not code:
+            code = self._finish()
+            is_forced = code != 0  # of which Python knows nothing
+        # From here on the engine has nothing to do with us, also if threads of the script go on.
+        engine.shut()
+        self._fail_client(UsageError("this worker has left its job"))
+        is_forced |= not engine.settle(_SETTLE_S if code else self.credentials.timeout_s)
+        self.control.gone(code)
+        self.control.settle(_SETTLE_S if code else self.credentials.silence_s)
         for client in self._clients():
             self._reactor.post(client.close)
         self._reactor.post(self.control.close)
         self._reactor.post(self._reactor.stop)
-        self._thread.join()
-        self._context.destroy(linger=1000)
+        self._thread.join(_SETTLE_S)
+        if self._thread.is_alive():
+            is_forced = True
+        else:
+            self._context.destroy(linger=1000)
+        if is_forced:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _finish(self) -> int:
+        """Wait for what a script that ends well has left to do; returns its exit code."""
+        try:
+            # On an error, the script has not called the store since, and would seem to do well.
+            return 1 if self._say_error(self.drain) else 0
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
+
+    def _say_error(self, call: Callable[[], object]) -> bool:
+        """Say what error of ours ``call()`` raises; whether there is one."""
+        try:
+            call()
+        except BaryonError as error:
+            print(f"baryon: worker {self.credentials.rank}: {error}", file=sys.stderr)  # noqa: T201
+            return True
+        return False

@@ -17,9 +17,9 @@ from baryon.ps import (
     PeerError,
     RowOperation,
     Rows,
+    Slice,
     UsageError,
     ids_in,
-    rows_in,
     summed,
     union,
 )  # fmt: skip
@@ -59,12 +59,26 @@ def rows_of_all(key: Key, arrays: Sequence[Any]) -> Rows:
 def _as_ids(key: Key, row_ids: Any) -> np.ndarray:
     """``row_ids``, an array of any shape and numeric dtype, as int64, ascending, each there once.
 
-    Raises UsageError unless they are rows of the key.
+    Raises UsageError unless they are rows of the key, and for numbers that stand for several in a
+    dtype as narrow as theirs.
     """
     given = row_ids.asnumpy() if isinstance(row_ids, mx.nd.NDArray) else np.asarray(row_ids)
+    if given.dtype.kind not in "iuf":
+        raise UsageError(
+            f"row_ids for key {key.name!r} are {given.dtype.name}; they are the numbers of rows, "
+            "best as int64 (np.flatnonzero makes them of a mask)"
+        )
+    if given.dtype.kind == "f":
+        if (given != np.trunc(given)).any():  # also if not a number
+            raise UsageError(f"row_ids for key {key.name!r} that are no whole numbers")
+        limit = 2 ** (np.finfo(given.dtype).nmant + 1)
+        if (abs(given) >= limit).any():
+            raise UsageError(
+                f"row_ids for key {key.name!r} reach {abs(given).max():.0f} in {given.dtype.name}, "
+                f"which holds whole numbers exactly only below {limit}: some may be other rows "
+                "than were meant; make them as int64, as in mx.nd.array(ids, dtype='int64')"
+            )
     ids = np.unique(given.astype(np.int64))
-    if not np.isin(given, ids).all():
-        raise UsageError(f"row_ids for key {key.name!r} that are no whole numbers")
     _check(key, ids)
     return ids
 
@@ -76,12 +90,14 @@ def _check(key: Key, ids: np.ndarray) -> None:
         )
 
 
-def push_rows(place: Place, rows: Rows, priority: int) -> None:
-    """Queue the contribution of some rows; the steps of a key must be queued one after the other.
-
-    Raises UsageError if the key's rows cannot travel by themselves.
-    """
-    _Step(place, "push_rows", rows_in(place.key, rows), priority, _nothing).enqueue()
+def push_rows(
+    place: Place, payloads: Dict[Slice, np.ndarray], priority: int, version: Optional[int]
+) -> None:
+    """Queue the contribution of some rows (`rows_in`); the steps of a key must be queued one after
+    the other. ``version`` is that of the optimizer's attributes."""
+    step = _Step(place, "push_rows", payloads, priority, _nothing)
+    step.version = version
+    step.enqueue()
 
 
 class RowPull:
@@ -92,11 +108,13 @@ class RowPull:
 
     def __init__(self, place: Place, outs: List[Any], row_ids: List[Any], priority: int) -> None:
         key = self._key = place.key
+        self._store = place.store
         for out in outs:
-            if not is_sparse(out) or out.shape != key.shape or out.dtype != key.dtype:
+            if not is_sparse(out) or out.shape != key.shape:
                 raise UsageError(
-                    f"rows of key {key.name!r} are pulled to row_sparse arrays of "
-                    f"{key.dtype.name}{key.shape}, not to {out!r}"
+                    f"rows of key {key.name!r} are pulled to row_sparse arrays of the shape "
+                    f"{key.shape}, not to a {getattr(out, 'stype', type(out).__name__)} one of "
+                    f"{getattr(out, 'shape', 'no shape')}"
                 )
         self._outs = outs
         self._wanted = [_as_ids(key, given) for given in row_ids]
@@ -115,8 +133,11 @@ class RowPull:
         self._done.set()
 
     def wait(self) -> None:
-        """Wait for the rows and put them into the outs; raises PeerError if they never come."""
-        self._done.wait()  # servers see to it that this ends, and so does a link that is lost
+        """Wait for the rows and put them into the outs.
+
+        Raises PeerError if they never come, and WaitTimeout.
+        """
+        self._store.wait(self._done, f"rows of key {self._key.name!r}")
         if self._error is not None:
             raise PeerError(self._error)
         parts = [self._step.values[slice_] for slice_ in self._step.slices if self._ids.size]
@@ -126,7 +147,7 @@ class RowPull:
             self._put(ids, pulled[np.searchsorted(self._ids, ids)], out)
 
     def _put(self, ids: np.ndarray, values: np.ndarray, out: Any) -> None:
-        shape, dtype = self._key.shape, self._key.dtype
+        shape, dtype = self._key.shape, out.dtype
         if ids.size:
             rows = mx.nd.sparse.row_sparse_array((values, ids), shape=shape, dtype=dtype)
         else:
@@ -165,9 +186,11 @@ class _Step(RowOperation):
         complete(self._completion, error)
         self._on_done(error)
 
-    def skipped(self) -> None:
-        # What was queued before for the key has failed, of which the store has been told.
-        self._on_done(f"an earlier operation of key {self.key.name!r} has failed")
+    def failed(self, error: Optional[str]) -> None:
+        if error is not None:
+            self._place.fail(error)
+        # Else what was queued before for the key has failed, of which the store has been told.
+        self._on_done(error or f"an earlier operation of key {self.key.name!r} has failed")
 
 
 def _nothing(error: Optional[str]) -> None:

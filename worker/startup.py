@@ -9,7 +9,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, NoReturn, Optional
 
 __all__ = ["install"]
 
@@ -20,7 +20,17 @@ def install() -> None:
     """Prepare this interpreter for `import mxnet`; calling it again does nothing."""
     if "mxnet" in sys.modules or any(isinstance(f, _MXNetFinder) for f in sys.meta_path):
         return
+    if sys.version_info < (3, 12):
+        sys.exit = _exit  # see script_end.py
     sys.meta_path.insert(0, _MXNetFinder())
+
+
+def _exit(status: Any = None, /) -> NoReturn:
+    """Exit the interpreter by raising SystemExit(status)."""
+    raise SystemExit(status)
+
+
+_exit.__name__ = _exit.__qualname__ = "exit"
 
 
 class _MXNetFinder(importlib.abc.MetaPathFinder):
@@ -33,7 +43,12 @@ class _MXNetFinder(importlib.abc.MetaPathFinder):
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec("mxnet")
-        if spec is not None and spec.loader is not None:
+        if spec is None:
+            sys.stderr.write(
+                f"baryon: {sys.executable} has no mxnet; leave the interpreter out of the command "
+                "(launch.py -n 2 train.py), or name one that has it\n"
+            )
+        elif spec.loader is not None:
             spec.loader = _Around(spec.loader)
         return spec
 

@@ -48,6 +48,11 @@ class States:
 
     def dump(self, optimizer: Any, with_optimizer: bool) -> bytes:
         """All states, as the bytes of a file."""
+        found = self.collect(optimizer)
+        return pickle.dumps(found if with_optimizer else found[0])
+
+    def collect(self, optimizer: Any) -> Tuple[Dict[Any, Any], Any]:
+        """All states, and a copy of the optimizer with counts and what it has itself changed."""
         states: Dict[Any, Any] = {}
         counts: Dict[Any, int] = {}
         scalars: Dict[Any, List[Dict[str, Any]]] = {}
@@ -60,14 +65,12 @@ class States:
             counts[key.name] = found[0].spec.count
             if any(part.spec.scalars for part in found):
                 scalars[key.name] = [part.spec.scalars for part in found]
-        if not with_optimizer:
-            return pickle.dumps(states)
         optimizer = copy.copy(optimizer)
         optimizer._all_index_update_counts = {0: counts}
         optimizer._index_update_count = counts
         optimizer.num_update = max([optimizer.num_update, *counts.values()])
         setattr(optimizer, SCALARS, scalars)
-        return pickle.dumps((states, optimizer))
+        return states, optimizer
 
     def load(self, states: Dict[Any, Any], optimizer: Any) -> None:
         """Have the servers, whose states are new, go on from these; see `check_states`."""

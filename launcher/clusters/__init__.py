@@ -13,7 +13,7 @@ from baryon.scheduler import Cluster, Job
 
 from ..flags import MANAGERS, Options
 
-__all__ = ["allocated_hosts", "prepare", "preview"]
+__all__ = ["allocated_hosts", "finish", "prepare", "preview"]
 
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, Cluster]:
@@ -23,6 +23,11 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
     """
     prepared: Tuple[Job, Cluster] = _module(job.launcher).prepare(job, options, say)
     return prepared
+
+
+def finish(job: Job, options: Options, cluster: Cluster, say: Callable[[str], None]) -> bool:
+    """Do what is left when the job is over; whether that went well, and if not, it is said."""
+    return job.launcher != "ssh" or bool(_module("ssh").finish(job, options, cluster, say))
 
 
 def preview(job: Job, options: Options) -> str:

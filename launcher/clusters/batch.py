@@ -2,8 +2,9 @@
 
 `BatchCluster` is the Cluster; a `Manager` knows one manager's commands. These may take seconds, so
 a thread of its own ("batch-NAME") submits, asks how the job is, and cancels it. It leaves what it
-finds in two attributes and a deque; everything else runs in the scheduler's thread. What the
-answers mean for the job is decided in watch.py.
+finds in two attributes and a deque; everything else runs in the scheduler's thread, which calls the
+manager only to cancel while that thread hangs. What the answers mean for the job is decided in
+watch.py.
 
 Each agent's configuration, with its keys, lies in a file of mode 0600, in a directory of mode 0700
 on a file system that the hosts share, until the agent has read it. No command line, environment or
@@ -48,7 +49,8 @@ _ASK_AGAIN = 2  # times, until an answer is of later than now: the next may be u
 
 
 class Manager(Protocol):
-    """One job of a cluster manager; all methods are called by one thread, and may block.
+    """One job of a cluster manager. One thread calls all methods, and they may block for a while;
+    `cancel` may be called by another thread while one of them blocks, but never twice at a time.
 
     ``name`` is what people call the manager; ``outputs`` are the paths of the files into which the
     job writes what it and its agents have to say outside the control plane.
@@ -202,10 +204,10 @@ class BatchCluster(Cluster):
             return
         job, status = self._job, self._job.status  # first: the output is complete up to it
         while job.lines:
-            line = job.lines.popleft()
+            line, ended_agents = job.lines.popleft()
             if not job.is_cancelled:
                 self._say(line)
-                self._note(self._manager.ended_agents(line))
+                self._note(ended_agents)
         says, trouble = self._watch.on_status(job.name, status, job.silence)
         for text in says:
             self._say(text)
@@ -238,7 +240,8 @@ class _BatchJob:
     """Submits a job, and follows it to its end, in a thread of its own.
 
     ``status`` is the manager's last answer, ``silence`` why there is none since then, ``num_asked``
-    how often it has been asked, and ``lines`` what the job has written.
+    how often it has been asked, and ``lines`` what the job has written, each with what it tells of
+    agents that have ended.
     """
 
     def __init__(self, manager: Manager) -> None:
@@ -247,12 +250,13 @@ class _BatchJob:
         self.status = Status(QUEUED)
         self.num_asked = 0
         self.silence = ""
-        self.lines: Deque[str] = deque()
+        self.lines: Deque[Tuple[str, List[Tuple[int, str]]]] = deque()
         self._manager = manager
         self._wake = threading.Event()
         self._is_hurried = False
         self.is_cancelled = False
         self._is_told = False
+        self._cancelling = threading.Lock()
         self._outputs = [_Output(path) for path in manager.outputs]
         self._thread = threading.Thread(target=self._run, name=f"batch-{manager.name}", daemon=True)
         self._thread.start()
@@ -276,11 +280,16 @@ class _BatchJob:
         if not self.is_taken:
             return f"{self.name} has not said yet whether it takes the job: look whether it has"
         try:
-            if not self._is_told:
-                self._manager.cancel()
+            self._cancel_once()
         except PeerError as error:
             return f"{self.name} has not ended yet; its manager could not be told to: {error}"
         return f"{self.name} has not ended yet; its manager has been told to"
+
+    def _cancel_once(self) -> None:
+        with self._cancelling:  # for as long as a command takes at most
+            if not self._is_told:
+                self._manager.cancel()
+                self._is_told = True
 
     def _run(self) -> None:
         try:
@@ -288,7 +297,7 @@ class _BatchJob:
         except Exception as error:  # of ours, or an answer that nobody has thought of
             words = f"cannot be followed any more, by {error!r}"
             try:
-                self._manager.cancel()
+                self._cancel_once()
             except Exception as second:
                 words += f", nor be cancelled, by {second!r}"
             self.status = Status(OVER, words)
@@ -302,12 +311,12 @@ class _BatchJob:
         interval_s = _FIRST_S
         while self.status.phase != OVER:
             try:
-                if self.is_cancelled and not self._is_told:
-                    self._manager.cancel()
-                    self._is_told = True
+                if self.is_cancelled:
+                    self._cancel_once()
                 status = self._manager.status()
                 for output in self._outputs:  # before the last status, which nothing follows
-                    self.lines.extend(output.new_lines())
+                    for line in output.new_lines():
+                        self.lines.append((line, self._manager.ended_agents(line)))
                 self.status, self.silence = status, ""
             except PeerError as error:
                 self.silence = str(error)

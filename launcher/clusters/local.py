@@ -5,6 +5,8 @@ import subprocess
 import time
 from typing import AbstractSet, Callable, Dict, List, Tuple
 
+import msgspec
+
 from baryon.scheduler import AgentConfig, Cluster, Job, agent_argv
 
 from ..flags import Options
@@ -12,21 +14,12 @@ from ..flags import Options
 __all__ = ["LocalCluster", "prepare"]
 
 _KILL_LIMIT_S = 10.0
+_REAP_LIMIT_S = 5.0
 
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, "LocalCluster"]:
-    """There is nothing to prepare."""
-    given = {
-        "--sync-dst-dir": options.sync_dst_dir,
-        "--python": options.python,
-        "--setup": options.setup,
-        "--interface": options.interface,
-        "--ssh-config": options.ssh_config,
-        "--tunnel": options.tunnel,
-    }
-    for flag in (flag for flag, value in given.items() if value):
-        say(f"{flag} has no effect with --launcher local: tasks run here; did you mean -H HOSTS?")
-    return job, LocalCluster()
+    """All is here. Tasks meet at the loopback address, whatever interfaces are named."""
+    return msgspec.structs.replace(job, interfaces=()), LocalCluster()
 
 
 class LocalCluster(Cluster):
@@ -73,7 +66,11 @@ class LocalCluster(Cluster):
                 agent.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 agent.kill()
-                agent.wait()
+        for agent in self._agents.values():
+            try:
+                agent.wait(_REAP_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                pass  # it hangs in the kernel; it ends when that lets it
 
     def _forget(self, host: int) -> None:
         self._close_input(self._agents.pop(host))

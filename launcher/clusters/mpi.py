@@ -24,23 +24,16 @@ from . import slurm
 from .batch import BatchCluster, call
 from .submission import (
     CANCELLED_CODE,
-    SSH_OPTIONS,
     Files,
     Step,
     job_files,
     launch_address,
-    say_ignored,
     split_extra,
 )
 from .watch import OVER, RUNNING, Status, Watch
 
 __all__ = ["allocated_hosts", "prepare", "preview"]
 
-_IGNORED = (
-    *SSH_OPTIONS,
-    *("queue", "account", "time", "mem", "cpus_per_worker", "job_name", "mail", "constraint"),
-    *("pe", "template", "queue_timeout"),
-)
 _COMMANDS = ("mpirun", "mpiexec")
 _HOST_FILES = ("PBS_NODEFILE", "PE_HOSTFILE", "LSB_DJOB_HOSTFILE")
 """Variables of PBS, Grid Engine and LSF: a file with a host at the start of each line."""
@@ -85,7 +78,6 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
 
     Raises UsageError if there is no mpirun or a host cannot be told to it.
     """
-    say_ignored(options, _IGNORED, say)
     files = job_files(job, options, "mpirun")
     argv = _argv(job, options, files)
     hosts = [line.name for line in options.lines] or _allocation(os.environ)

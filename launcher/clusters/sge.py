@@ -25,14 +25,12 @@ from ..flags import Options
 from .batch import SUBMIT_LIMIT_S, BatchCluster, call
 from .submission import (
     CANCELLED_CODE,
-    SSH_OPTIONS,
     Files,
     description,
     job_files,
     launch_address,
     render,
     require_commands,
-    say_ignored,
     split_extra,
     write_script,
 )
@@ -53,7 +51,6 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
     Raises UsageError if Grid Engine's commands are not here or an option is wrong, PeerError if
     its qmaster does not answer.
     """
-    say_ignored(options, SSH_OPTIONS, say)
     require_commands(
         ("qsub", "qstat", "qdel", "qconf"),
         "run launch.py where you submit jobs to Grid Engine, with its settings.sh sourced",

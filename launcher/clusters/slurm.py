@@ -21,7 +21,6 @@ from ..flags import Options
 from .batch import SUBMIT_LIMIT_S, BatchCluster, call
 from .submission import (
     CANCELLED_CODE,
-    SSH_OPTIONS,
     Files,
     Step,
     description,
@@ -29,7 +28,6 @@ from .submission import (
     launch_address,
     render,
     require_commands,
-    say_ignored,
     split_extra,
     write_script,
 )
@@ -62,7 +60,6 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
     does not answer.
     """
     allocation = os.environ.get("SLURM_JOB_ID", "")
-    say_ignored(options, (*SSH_OPTIONS, "pe", *["resubmit"] * bool(allocation)), say)
     require_commands(
         ("sbatch", "srun", "squeue", "sinfo", "scancel"),
         "run launch.py where you submit jobs to Slurm, on a login node or in an allocation",

@@ -5,9 +5,10 @@ closes, whichever side or the network between closes it. A connection that is si
 seen here: the agent and the scheduler both notice that they do not hear each other.
 """
 
+import os
 import threading
 import time
-from typing import AbstractSet, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import AbstractSet, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,13 +17,14 @@ from baryon.ps import PeerError
 from baryon.scheduler import AgentConfig, Cluster, Job, agent_argv
 
 from ..flags import Options
+from ..hosts.collect import FETCHED, Source, collect_all
 from ..hosts.preflight import judge, lines
 from ..hosts.shipping import ship
 from ..hosts.survey import Survey
 from ..parallel import side_by_side
 from ..ssh import Connection, Interpreter, RemoteProcess, open_tunnel
 
-__all__ = ["SshCluster", "SshHost", "prepare"]
+__all__ = ["SshCluster", "SshHost", "finish", "prepare"]
 
 _KILL_LIMIT_S = 8.0  # an agent that does not end by itself is killed by its guard before that
 
@@ -59,7 +61,21 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
             found["home"],
             host.scheduler_address if is_direct else "",
         )
-    return msgspec.structs.replace(job, hosts=tuple(hosts)), SshCluster(ready)
+    job = msgspec.structs.replace(job, hosts=tuple(hosts))
+    return job, SshCluster(ready, is_fetched_from=bool(options.fetch))
+
+
+def finish(job: Job, options: Options, cluster: Cluster, say: Callable[[str], None]) -> bool:
+    """Bring back what is wanted of the hosts of a job that is over; whether that went well."""
+    if not options.fetch:
+        return True
+    assert isinstance(cluster, SshCluster) and options.sync_dst_dir is not None
+    into = os.path.join(job.log_dir, FETCHED)
+    try:
+        sources = cluster.sources([host.name for host in job.hosts])
+        return collect_all(sources, options.sync_dst_dir, options.fetch, into, say)
+    finally:
+        cluster.close()
 
 
 class SshHost(NamedTuple):
@@ -125,10 +141,14 @@ class _Agent:
 
 
 class SshCluster(Cluster):
-    """The hosts of a job, by their numbers in it; owns their connections."""
+    """The hosts of a job, by their numbers in it; owns their connections.
 
-    def __init__(self, hosts: Dict[int, SshHost]) -> None:
+    They are closed at the job's end, but by `close` if it ``is_fetched_from`` after that.
+    """
+
+    def __init__(self, hosts: Dict[int, SshHost], is_fetched_from: bool = False) -> None:
         self._hosts = hosts
+        self._is_fetched_from = is_fetched_from
         self._agents: Dict[int, _Agent] = {}
         self._ended: List[Tuple[int, str]] = []
 
@@ -165,4 +185,15 @@ class SshCluster(Cluster):
         side_by_side(_Agent.kill, stuck, _KILL_LIMIT_S)
         self._ended += [(host, "had to be killed") for host in self._agents]
         self._agents.clear()
+        if not self._is_fetched_from:
+            self.close()
+
+    def sources(self, names: Sequence[str]) -> List[Source]:
+        """The hosts, to fetch from; ``names`` are those of all hosts of the job."""
+        return [
+            Source(names[number], host.connection, host.interpreter)
+            for number, host in self._hosts.items()
+        ]
+
+    def close(self) -> None:
         side_by_side(Connection.close, [host.connection for host in self._hosts.values()], 2.0)

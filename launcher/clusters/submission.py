@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Callable, List, NamedTuple, Optional, Sequence
+from typing import List, NamedTuple, Optional, Sequence
 
 import psutil
 
@@ -21,7 +21,6 @@ from ..flags import Options
 
 __all__ = [
     "CANCELLED_CODE",
-    "SSH_OPTIONS",
     "Files",
     "Step",
     "description",
@@ -29,7 +28,6 @@ __all__ = [
     "launch_address",
     "render",
     "require_commands",
-    "say_ignored",
     "split_extra",
     "time_limit",
     "write_script",
@@ -37,9 +35,6 @@ __all__ = [
 
 CANCELLED_CODE = 143
 """A job's exit code if somebody else has ended it: as if SIGTERM had ended launch.py."""
-
-SSH_OPTIONS = ("sync_dst_dir", "setup", "ssh_config", "tunnel")
-"""Options that mean nothing to a manager."""
 
 _END_LIMIT_S = 5.0
 _UNITS_S = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
@@ -61,14 +56,6 @@ def job_files(job: Job, options: Options, name: str) -> Files:
     directory = os.path.abspath(options.job_dir or job.log_dir)
     script, output = (os.path.join(directory, f"{name}-{job.id}.{kind}") for kind in ("sh", "out"))
     return Files(directory, script, output, os.path.join(directory, f".agents-{job.id}"))
-
-
-def say_ignored(options: Options, names: Sequence[str], say: Callable[[str], None]) -> None:
-    """Tell the user which of the options ``names`` have been given in vain."""
-    for name in names:
-        if getattr(options, name):
-            flag = "--" + name.replace("_", "-")
-            say(f"{flag} has no effect with --launcher {options.launcher}")
 
 
 def require_commands(commands: Sequence[str], remedy: str) -> None:

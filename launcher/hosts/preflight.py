@@ -33,6 +33,8 @@ _LOW_TMP = 100 * _MIB
 _FEW_FILES = 1024
 _SKEW_S = 2.0
 _NAMED_AT_MOST = 5
+_COPY = "use a file system that all hosts share, or copy it there: --sync-dst-dir DIR"
+_PYTHONS = ((3, 8), (3, 12))  # as in docs/guide.md
 _LOWEST = {"zmq": "25", "msgspec": "0.18", "psutil": "5.9", "cloudpickle": "2"}  # as in setup.cfg
 
 DISTRIBUTIONS = {
@@ -60,7 +62,8 @@ class Expectations(NamedTuple):
     """What this machine has and the job needs: ``gpus`` and ``workers`` are per host.
 
     ``is_script``: the program is a Python file; ``is_here``: this machine has it where it is
-    looked for there; ``is_synced``: the working directory is going to be copied.
+    looked for there; ``is_synced``: the working directory is going to be copied; ``program`` is
+    then what it has not got.
     """
 
     python_version: str
@@ -113,6 +116,8 @@ def _software(
             f"{python} is Python {found['python_version']}, here it is {expected.python_version}",
             "use the same on all machines: --python PATH or --setup LINE",
         )
+    elif not _PYTHONS[0] <= tuple(_numbers(found["python_version"])) <= _PYTHONS[1]:
+        yield True, f"{python} is Python {found['python_version']}", "Baryon needs 3.8 to 3.12"
     mxnet, numpy = found["mxnet"], found["numpy"]
     if not mxnet:
         version = usual["mxnet"] or "1.9.1"
@@ -174,25 +179,38 @@ def _files(
     index: int, reports: Sequence[HostReport], expected: Expectations, usual: Dict[str, str]
 ) -> Iterator[Problem]:
     found = reports[index].found
-    if expected.is_synced:
-        return
-    remedy = "use a file system that all hosts share, or copy it there: --sync-dst-dir DIR"
-    program = expected.program
-    if found["cwd"] == "missing":
-        yield True, f"there is no directory {expected.cwd}", remedy
-        return
-    if found["cwd"] == "read-only":
-        yield False, f"{expected.cwd} cannot be written to", "the script may want to"
-    if found["program"] == "missing":
+    if not expected.is_synced:
+        if found["cwd"] == "missing":
+            yield True, f"there is no directory {expected.cwd}", _COPY
+            return
+        if found["cwd"] == "read-only":
+            yield False, f"{expected.cwd} cannot be written to", "the script may want to"
+    yield from _program(found, expected)
+    if found["other_python"]:
+        yield (
+            True,
+            f"{found['other_python']}, which is to run the script, has no mxnet",
+            f"leave the interpreter out ({found['python']} has it: train.py), or name another",
+        )
+
+
+def _program(found: Dict[str, Any], expected: Expectations) -> Iterator[Problem]:
+    program, state = expected.program, found["program"]
+    if state == "missing":
         if "/" not in program and not expected.is_script:
             remedy = "set PATH by --setup; to run a script, leave its interpreter out: train.py"
             yield True, f"{program} is not on PATH in a login there", remedy
+        elif expected.is_synced:
+            yield True, f"there is no {program}", "only what is below this directory is copied"
         elif expected.is_here:
-            yield True, f"{program} is not in {expected.cwd}", remedy
+            yield True, f"{program} is not in {expected.cwd}", _COPY
         else:
             yield True, f"{program} is not in {expected.cwd}, nor is it here", "check its name"
-    elif found["program"] == "not executable":
+    elif state == "not executable":
         yield True, f"{program} is not executable", f"chmod +x {program}"
+    elif state.startswith("no "):
+        remedy = "install it there, or change the first line of the program"
+        yield True, f"{program} is to be run by {state[3:]}, which is not there", remedy
 
 
 def _network(
@@ -233,6 +251,12 @@ def _resources(
     index: int, reports: Sequence[HostReport], expected: Expectations, usual: Dict[str, str]
 ) -> Iterator[Problem]:
     found = reports[index].found
+    if found["memory_error"]:
+        yield (
+            True,
+            f"tasks there cannot share memory: {found['memory_error']}",
+            "it takes memfd_create(2) and /proc; a container may lack them",
+        )
     named, needed = expected.gpus[index], expected.workers[index] * expected.devices
     if named > found["gpus"]:
         yield (

@@ -5,7 +5,7 @@ ZeroMQ is used if it is there. `source` gives that text. Messages are JSON, a li
 input and output; its own begin with MARK, as something else there may print, too:
 
 0. asked anything, it answers ``{"time"}``, seconds of its clock;
-1. asked ``{"program", "is_script", "cwd", "toward", "interfaces", "homes", "fingerprint",
+1. asked ``{"program", "is_script", "cwd", "env", "toward", "interfaces", "homes", "fingerprint",
    "import_mxnet"}``, it answers with what `report` returns;
 2. asked ``{"server_secret", "server_public", "client_secret", "client_public"}``, it listens for
    hellos at its address and answers ``{"endpoint"}``; to be reached, one must know the public key,
@@ -33,10 +33,11 @@ import time
 if "own_address" not in globals():  # on a host, its text stands before ours
     from baryon.scheduler import own_address
 
-__all__ = ["MARK", "fingerprint_of", "main", "report", "source"]
+__all__ = ["MARK", "fingerprint_of", "interpreter_of", "main", "report", "source"]
 
 MARK = b"BARYON-PROBE "
 _PACKAGES = ("scheduler", "ps", "worker")  # of baryon: what agents and tasks need
+_OTHER_LIMIT_S = 20.0
 _MODULES = ("zmq", "msgspec", "psutil", "cloudpickle")
 
 
@@ -74,12 +75,14 @@ def report(ask):
         "numpy": _version("numpy"),
         "cwd": _state_of_directory(cwd),
         "program": _state_of_program(ask, cwd),
+        "other_python": _other_python(ask, cwd),
         "cores": len(os.sched_getaffinity(0)),
         "memory_free": _memory_free(),
         "gpus": _count_gpus(),
         "shm": _free("/dev/shm"),
         "tmp": _free("/tmp"),
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        "memory_error": _memory_error(),
     }
     found["mxnet"] = _import_mxnet(found["home"]) if ask["import_mxnet"] else _version("mxnet")
     # The launching machine may know no way here but through others; then, who has let us in?
@@ -185,17 +188,72 @@ def _state_of_directory(path):
 
 
 def _state_of_program(ask, cwd):
+    """A word on it, or ``no INTERPRETER``: its first line names one that is not here."""
     program = ask["program"]
     if not program:
         return "found"
     if ask["is_script"]:
         return "found" if os.path.isfile(os.path.join(cwd, program)) else "missing"
-    if os.sep not in program:
-        return "found" if shutil.which(program) else "missing"
-    path = os.path.join(cwd, program)
-    if not os.path.isfile(path):
+    path = _path_of(ask, cwd)
+    if not path or not os.path.isfile(path):
         return "missing"
-    return "found" if os.access(path, os.X_OK) else "not executable"
+    if not os.access(path, os.X_OK):
+        return "not executable"
+    words = interpreter_of(path)
+    lacking = [word for word in words if not shutil.which(word, path=_search_path(ask))]
+    return "no " + lacking[0] if lacking else "found"
+
+
+def _path_of(ask, cwd):
+    """The file that a program is; empty if it is not on PATH."""
+    program = ask["program"]
+    if os.sep in program:
+        return os.path.join(cwd, program)
+    return shutil.which(program, path=_search_path(ask)) or ""
+
+
+def _search_path(ask):
+    return ask["env"].get("PATH", os.environ.get("PATH", os.defpath))
+
+
+def interpreter_of(path):
+    """What the first line of a file has run it: its interpreter, and what ``env`` is to find."""
+    with open(path, "rb") as file:
+        line = file.readline(256)
+    words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
+    is_env = len(words) > 1 and os.path.basename(words[0]) == "env" and words[1][0] != "-"
+    return words[: 1 + is_env]
+
+
+def _other_python(ask, cwd):
+    """The path of another Python that is to run the job and has no MXNet; empty if all is well."""
+    name = os.path.basename(ask["program"])
+    path = "" if ask["is_script"] or not name.startswith("python") else _path_of(ask, cwd)
+    if not path or name.strip("python.0123456789") or not os.access(path, os.X_OK):
+        return ""
+    code = "import importlib.util as u; print('mxnet', u.find_spec('mxnet') is not None)"
+    env = {**os.environ, **ask["env"]}
+    try:
+        ended = subprocess.run(
+            [path, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, env=env, timeout=_OTHER_LIMIT_S,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""  # whatever it is
+    return path if b"mxnet False" in ended.stdout else ""
+
+
+def _memory_error():
+    """Why the tasks of a host cannot share memory; empty if they can."""
+    try:
+        descriptor = os.memfd_create("probe")
+        try:
+            with open(f"/proc/{os.getpid()}/fd/{descriptor}", "r+b"):
+                return ""
+        finally:
+            os.close(descriptor)
+    except (OSError, AttributeError) as error:  # Python 3.6 has no such call, and is too old
+        return str(error)
 
 
 def _memory_free():

@@ -37,7 +37,7 @@ from ..ssh import (
 from . import probe
 from .preflight import Expectations, HostReport, skew_s, some
 
-__all__ = ["HOME", "FoundHost", "Survey", "each"]
+__all__ = ["HOME", "FoundHost", "Survey", "each", "expectations", "program_of"]
 
 HOME = str(Path(baryon.__file__).resolve().parent.parent)
 """The folder that holds the package baryon on this machine."""
@@ -100,19 +100,7 @@ class Survey:
 
     def expectations(self) -> Expectations:
         """What the reports are to be judged by."""
-        job, workers = self._job, [task for task in self._job.tasks if task.role == "worker"]
-        return Expectations(
-            python_version=".".join(map(str, sys.version_info[:2])),
-            platform=[str(sys.implementation.cache_tag), platform.machine(), *platform.libc_ver()],
-            workers=[sum(task.host == host.index for task in workers) for host in self.hosts],
-            gpus=[len(job.hosts[host.index].gpus) for host in self.hosts],
-            devices=job.devices,
-            program=_program(job),
-            cwd=job.cwd,
-            is_script=job.is_script,
-            is_here=os.path.exists(_program(job)),
-            is_synced=self._options.sync_dst_dir is not None,
-        )
+        return expectations(self._job, self._options, [host.index for host in self.hosts])
 
     def close(self) -> None:
         connections = [host.connection for host in self.hosts if host.connection is not None]
@@ -183,9 +171,10 @@ class Survey:
         host.report.found = _ask(
             process,
             {
-                "program": _program(job),
+                "program": program_of(job, self._options),
                 "is_script": job.is_script,
                 "cwd": job.cwd,
+                "env": {**job.env, **job.env_worker},
                 "toward": host.scheduler_address,
                 "interfaces": job.interfaces,
                 "homes": [HOME],
@@ -245,6 +234,36 @@ class Survey:
         each([host for host in wanted if not host.report.error], what)
 
 
+def expectations(job: Job, options: Options, hosts: Sequence[int]) -> Expectations:
+    """What reports of these hosts of a job, by number, are to be judged by."""
+    workers, program = job.of_role("worker"), program_of(job, options)
+    return Expectations(
+        python_version=".".join(map(str, sys.version_info[:2])),
+        platform=[str(sys.implementation.cache_tag), platform.machine(), *platform.libc_ver()],
+        workers=[sum(task.host == host for task in workers) for host in hosts],
+        gpus=[len(job.hosts[host].gpus) for host in hosts],
+        devices=job.devices,
+        program=program,
+        cwd=job.cwd,
+        is_script=job.is_script,
+        is_here=os.path.exists(program),
+        is_synced=options.sync_dst_dir is not None,
+    )
+
+
+def program_of(job: Job, options: Options) -> str:
+    """What hosts must have to run the command; empty if that is brought along, or a module.
+
+    Of a program that is copied, it is the interpreter that its first line names.
+    """
+    program = job.command[0] if job.command and job.command[0] != "-m" else ""
+    is_outside = os.path.isabs(program) or os.path.normpath(program).startswith("../")
+    is_file = job.is_script or "/" in program
+    if options.sync_dst_dir is None or is_outside or not is_file:
+        return program
+    return "" if job.is_script else (probe.interpreter_of(program) or [""])[-1]
+
+
 def each(hosts: Sequence[FoundHost], what: Callable[[FoundHost], None]) -> None:
     """Do something with all of ``hosts`` at once; what it raises becomes the error of its host."""
 
@@ -270,11 +289,6 @@ def _ask(process: RemoteProcess, question: Dict[str, Any]) -> Dict[str, Any]:
     except (OSError, ValueError) as error:
         raise PeerError(f"the program that looks at it gives no answer: {error}") from error
     return answer
-
-
-def _program(job: Job) -> str:
-    """What hosts must have; empty if it is a module, which Python looks for in more places."""
-    return job.command[0] if job.command and job.command[0] != "-m" else ""
 
 
 def _has_zmq(host: FoundHost) -> bool:
@@ -330,4 +344,4 @@ class _Greeter:
             what()
         finally:
             is_over.set()
-            thread.join()
+            thread.join(_CLOSE_LIMIT_S)

@@ -8,6 +8,7 @@ import errno
 import os
 import random
 import socket
+import subprocess
 import threading
 import time
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
@@ -25,6 +26,9 @@ __all__ = ["Access", "ConnectError", "Connection", "connect_all"]
 _TRIES = 3  # a server that is starting, or has too many connections at once, refuses
 _PAUSE_S = 0.5
 _KEEPALIVE_S = 5
+_REAP_LIMIT_S = 5.0
+_SSH_PORT = 22
+_MOST_SLOTS = 256  # that a host is likely to have
 
 
 class Access(NamedTuple):
@@ -185,6 +189,7 @@ def _log_in(
     except (socket.timeout, TimeoutError) as error:
         raise ConnectError(
             f"{target.where} did not answer in {limit_s:g} s; is it on, and is the port open?"
+            f"{_slots_hint(target)}"
         ) from error
     except socket.gaierror as error:
         raise ConnectError(
@@ -192,7 +197,8 @@ def _log_in(
             f"/etc/hosts, and HostName in your ssh configuration: {target.ssh}"
         ) from error
     except (ConnectionError, EOFError) as error:
-        raise _Retry(f"{target.where} broke the connection off: {error}") from error
+        text = f"{target.where} broke the connection off: {error}{_slots_hint(target)}"
+        raise _Retry(text) from error
     except OSError as error:
         raise ConnectError(f"{target.where}: {error.strerror or error}") from error
     except paramiko.ssh_exception.IncompatiblePeer as error:
@@ -205,7 +211,8 @@ def _log_in(
         if transport is not None and transport.is_active():  # they talk, so it is about keys
             refused = paramiko.AuthenticationException(str(error))
             raise _explain(target, refused, limit_s) from error
-        raise _Retry(f"{target.where}: {error}; is that an SSH server?") from error
+        text = f"{target.where}: {error}; is that an SSH server?{_slots_hint(target)}"
+        raise _Retry(text) from error
     except ValueError as error:  # a key file that cannot be read
         raise ConnectError(f"{target.where}: {error}") from error
 
@@ -224,8 +231,18 @@ def _explain(target: Target, error: Exception, limit_s: float) -> Exception:
     reasons = sorted({os.strerror(e.errno) if e.errno else str(e) for e in errors.values()})
     text = f"{target.where}: {', '.join(reasons)}"
     if any(e.errno == errno.ECONNREFUSED for e in errors.values()):
-        return _Retry(f"{text}; is sshd running there?")
-    return ConnectError(f"{text}; is it on, and is there a route to it?")
+        return _Retry(f"{text}; is sshd running there?{_slots_hint(target)}")
+    return ConnectError(f"{text}; is it on, and is there a route to it?{_slots_hint(target)}")
+
+
+def _slots_hint(target: Target) -> str:
+    """For who has written ``node1:2`` and meant two workers, as in other launchers."""
+    if target.port == _SSH_PORT or target.port > _MOST_SLOTS:
+        return ""
+    return (
+        f"; in {target.name}:{target.port} that is a port: for {target.port} workers, write "
+        f"'{target.name} slots={target.port}' into a host file"
+    )
 
 
 def _way_to(
@@ -255,7 +272,10 @@ class _Proxy(paramiko.ProxyCommand):
     def close(self) -> None:
         process = self.process
         process.kill()
-        process.wait()
+        try:
+            process.wait(_REAP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            pass  # it hangs in the kernel; it ends when that lets it
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()

@@ -97,9 +97,9 @@ class Interpreter(NamedTuple):
 class RemoteProcess:
     """A Python process on a host, over a channel of its connection.
 
-    Its standard input and output are a byte stream: `write` and `readline` raise OSError if the
-    stream is broken or nothing comes for too long, and `readline` returns b"" at its end. What the
-    process writes to standard error is kept. Raises PeerError if it cannot be started.
+    Its standard input and output are a byte stream: `write`, `readline` and `read` raise OSError if
+    the stream is broken or nothing comes for too long, and the latter two return b"" at its end.
+    What the process writes to standard error is kept. Raises PeerError if it cannot be started.
     """
 
     def __init__(
@@ -151,17 +151,35 @@ class RemoteProcess:
         """One line; empty at the end. Raises TimeoutError after ``limit_s``."""
         deadline = time.monotonic() + limit_s
         while b"\n" not in self._rest:
-            self._channel.settimeout(max(0.01, deadline - time.monotonic()))
-            try:
-                data = self._channel.recv(1 << 16)
-            except socket.timeout:
-                raise TimeoutError(f"nothing was said for {limit_s:.0f} s") from None
+            data = self._receive(deadline - time.monotonic(), limit_s)
             if not data:
                 line, self._rest = self._rest, b""
                 return line
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         return line + b"\n"
+
+    def read(self, size: int) -> bytes:
+        """``size`` bytes; fewer at the end. Raises TimeoutError if nothing comes for too long."""
+        parts = [self._rest]
+        missing = size - len(self._rest)
+        while missing > 0:
+            data = self._receive(_STREAM_LIMIT_S, _STREAM_LIMIT_S)
+            if not data:
+                break
+            parts.append(data)
+            missing -= len(data)
+        data = b"".join(parts)
+        self._rest = data[size:]
+        return data[:size]
+
+    def _receive(self, wait_s: float, limit_s: float) -> bytes:
+        """What comes next; empty at the end. Raises TimeoutError that names ``limit_s``."""
+        self._channel.settimeout(max(0.01, wait_s))
+        try:
+            return self._channel.recv(1 << 16)
+        except socket.timeout:
+            raise TimeoutError(f"nothing was said for {limit_s:.0f} s") from None
 
     def close_input(self) -> None:
         try:

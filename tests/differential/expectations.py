@@ -21,6 +21,8 @@ _ONE_STORE = "a process that makes a second store waits for ever"
 _UNPICKLES = "the server cannot import the class, is silent, and replaces weights by gradients"
 _PARTS = "each server takes the norm of its part"
 _FIRST_ROWS = "the rows pushed are written to the first rows of the value, whatever their numbers"
+_NO_ROWS = "accepted, and zeros come back"
+_OTHER_ROW = "another row comes back"
 _COMPRESSED = "compression is refused with pushpull"
 
 # Ours is right and MXNet's own store never is.
@@ -46,7 +48,8 @@ NATIVE_WRONG: Dict[str, str] = {
     "pull_without_init": _ENDS_SERVER,
     "push_too_small": _WAITS,
     "pull_into_other_shape": "the worker aborts",
-    "pull_into_other_dtype": "the worker aborts",
+    "pull_into_other_dtype": "the worker aborts, unless it has pushed the key",
+    "pushpull_into_other_dtype": "refused, where `push` and `pull` are not",
     "no_arrays": "accepted, and nothing is pushed",
     "optimizer_group_adagrad": f"it needs rows, and servers have none; {_SWALLOWED}",
     "split_lars": _PARTS,
@@ -60,7 +63,12 @@ NATIVE_WRONG: Dict[str, str] = {
     "optimizer_of_the_script": _UNPICKLES,
     "scheduler_of_the_script": _UNPICKLES,
     "optimizer_that_raises": _SWALLOWED,
-    "row_ids_out_of_range": "accepted, and zeros come back",
+    "row_ids_out_of_range": _NO_ROWS,
+    "row_ids_out_of_range_later": _NO_ROWS,
+    "row_ids_float16_inexact": _OTHER_ROW,
+    "row_ids_float32_inexact": _OTHER_ROW,
+    "row_ids_mask": "accepted, and the rows 0 and 1 come back",
+    "rows_into_other_dtype": "who has not pushed the key gets other numbers (bytes of float16)",
     "row_sparse_push": _FIRST_ROWS,
     "row_sparse_push_other_rows": _FIRST_ROWS,
     "row_sparse_push_no_rows": _FIRST_ROWS,

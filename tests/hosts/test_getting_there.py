@@ -169,6 +169,60 @@ def test_script_that_is_not_there(cluster: SshCluster, hide: object) -> None:
     assert "ran" not in run.out
 
 
+def test_commands_that_hosts_cannot_run_are_not_begun(cluster: SshCluster) -> None:
+    """Neither what is copied, nor a Python that could not import mxnet."""
+    cluster.script("print('ran')", "train.py")
+    cluster.script("#!/no/such/zsh\n", "zsh").chmod(0o755)
+    cluster.script(f'#!/bin/sh\nexec {sys.executable} -IS "$@"\n', "python3").chmod(0o755)
+    for flags, words in (
+        (["--sync-dst-dir", "~/x", "python3.99", "train.py"], "python3.99 is not on PATH in a"),
+        (["--sync-dst-dir", "~/x", "./zsh"], "there is no /no/such/zsh; only what is below"),
+        (["./zsh"], "./zsh is to be run by /no/such/zsh, which is not there"),
+        (["./python3", "train.py"], "./python3, which is to run the script, has no mxnet; leave"),
+    ):
+        run = cluster.run("-n", 2, *flags, code=1)
+        assert f"node1, node2: {words}" in run.err.replace(f"{cluster.cwd}/", ""), run.err
+        assert "ran" not in run.out
+
+
+RESULTS = """
+import os, sys
+rank = os.environ["DMLC_WORKER_ID"]
+os.makedirs("out", exist_ok=True)
+open("out/same name", "w").write("of rank " + rank)
+open("out/" + rank + ".log", "w").write("x" * 1000000)
+print("WRITTEN", flush=True)
+if rank == "1":
+    sys.exit(7)
+"""
+
+
+def test_results_are_brought_back_also_of_a_job_that_failed(cluster: SshCluster) -> None:
+    """A directory for each host, since names may be the same; a host that is lost keeps nobody."""
+    cluster.script(RESULTS, "train.py")
+    flags = ["-n", 2, "--sync-dst-dir", "~/job", "--fetch", "out/same*", "--fetch", "out/1.*"]
+    run = cluster.run(*flags, "--log-dir", "logs", "train.py", code=7)
+    fetched = cluster.cwd / "logs" / "fetched"
+    for rank, name in enumerate(["node1", "node2"]):
+        assert (fetched / name / "out" / "same name").read_text() == f"of rank {rank}"
+    assert not (fetched / "node1" / "out" / "1.log").exists()
+    assert (fetched / "node2" / "out" / "1.log").stat().st_size == 1000000
+    assert "note: fetched 3 files, 1.0 MB, from 2 hosts into logs/fetched" in run.err
+    waits = RESULTS.replace("sys.exit(7)", "pass") + "import signal; signal.pause()\n"
+    cluster.script(waits, "train.py")
+    run = cluster.start(*flags, "--heartbeat-timeout", 3, "train.py")
+    run.wait_for_output("WRITTEN", 2)
+    cluster.bed.crash(cluster.bed.hosts[1])
+    assert run.end() == 1
+    assert "error: --fetch: node2: " in run.err
+    assert "note: fetched 1 file, 0.0 kB, from 1 host into baryon-logs" in run.err
+
+
+def test_a_port_that_was_meant_as_slots(cluster: SshCluster) -> None:
+    run = cluster.run("-n", 1, "-H", "node1:2,", cluster.script(""), code=1)
+    assert "in node1:2 that is a port: for 2 workers, write 'node1 slots=2' into a h" in run.err
+
+
 def test_nothing_secret_is_seen_on_a_host(cluster: SshCluster) -> None:
     """Neither in command lines nor in environments, by whoever may list processes there."""
     script = cluster.script(STORE + "print('READY', flush=True)\nimport signal; signal.pause()\n")

@@ -85,6 +85,30 @@ def test_workers_that_disagree_end_the_job(cluster: Cluster, lines: str, text: s
     assert text in run.err and "worker 0" in run.err and "worker 1" in run.err
 
 
+@pytest.mark.parametrize(
+    ("flags", "size", "why"),
+    [
+        ([], 5000, "the job is on one host, whose tasks share memory"),
+        ([APART], 4095, "none of the 1 keys has 4096 elements or more (min_size)"),
+        ([APART], 5000, ""),
+    ],
+)
+def test_compression_without_effect_is_said_once(
+    cluster: Cluster, flags: List[str], size: int, why: str
+) -> None:
+    script = cluster.script(
+        "import mxnet as mx\n"
+        "for store in range(2):\n"
+        "    kv = mx.kv.create('dist_sync')\n"
+        "    kv.set_gradient_compression({'type': '2bit'})\n"
+        f"    kv.init('w', mx.nd.zeros({size}))\n"
+        f"    for step in range(3): kv.push('w', mx.nd.ones({size}))\n"
+    )
+    err = cluster.run("-n", 2, *flags, script).err
+    assert err.count("has no effect") == bool(why)
+    assert f"worker 0 | baryon: gradient compression (2bit) has no effect: {why}" in err or not why
+
+
 def test_what_cannot_be_is_said_at_the_call(cluster: Cluster) -> None:
     script = cluster.script(
         "import mxnet as mx\n"

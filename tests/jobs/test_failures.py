@@ -185,7 +185,7 @@ def test_gradient_that_could_not_be_computed_is_not_sent(cluster: Cluster) -> No
         "    print('CAUGHT', error)\n"
         "    sys.exit(3)\n"
     )
-    run = cluster.run("-n", 2, script, code=1)
+    run = cluster.run("-n", 2, script, code=3)
     assert "worker 1: the value given for key 'w' failed to compute" in run.err
     assert "GOT" not in run.out
     assert "worker 1 | CAUGHT" in run.out
@@ -360,3 +360,34 @@ def test_log_directory_that_cannot_be_made(cluster: Cluster) -> None:
     run = cluster.run("-n", 1, "--log-dir", "file/logs", cluster.script("print('hello')"), code=2)
     assert "file/logs cannot be made (Not a directory)" in run.err
     assert run.err.count("\n") == 1
+
+
+ALONE = """
+import mxnet as mx
+kv = mx.kv.create("dist_sync")
+net = mx.gluon.nn.Dense(2, in_units=3, prefix="net_")
+net.initialize()
+trainer = mx.gluon.Trainer(net.collect_params(), "sgd", kvstore=kv)
+for step in range(100):
+    if step == 3 and kv.rank == 1:
+        {alone}
+    with mx.autograd.record():
+        loss = net(mx.nd.ones((4, 3))).sum()
+    loss.backward()
+    trainer.step(4)
+    loss.wait_to_read()
+"""
+
+
+@pytest.mark.parametrize(
+    ("alone", "what"),
+    [
+        ("kv.init('x', loss); kv.pull('x', loss); loss.wait_to_read()", "initialised key 'x'"),
+        ("net.weight.set_data(mx.nd.ones((2, 3)))", "set or loaded a Trainer's parameters"),
+    ],
+)
+def test_what_one_worker_does_alone_is_named_soon(cluster: Cluster, alone: str, what: str) -> None:
+    """All would wait for each other, for --timeout: half an hour."""
+    script = cluster.script(ALONE.format(alone=alone))
+    run = cluster.run("-n", 2, "--heartbeat-timeout", 5, script, code=1)
+    assert f"baryon: worker 1 has {what} in store 0, which worker 0 has gone on without" in run.err

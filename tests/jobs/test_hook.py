@@ -104,6 +104,22 @@ def test_kvstore_flag_makes_a_local_script_distributed(cluster: Cluster) -> None
     trained = [line for line in lines if line.startswith("dist_sync")]
     assert len(trained) == 2 and trained[0] == trained[1]
     assert lines.count("baryon.worker.kvstore") == 2
+    assert run.err.count("each of the 2 workers seems to read all data") == 1
+
+
+@pytest.mark.parametrize(
+    "ask", ["kv.rank", "ShardSampler(8, batch_size=2)", "ShardSampler(8, 2, rank=0, num_workers=2)"]
+)
+def test_who_asks_for_its_part_of_the_data_is_told_nothing(cluster: Cluster, ask: str) -> None:
+    script = cluster.script(
+        "import mxnet as mx\n"
+        "from baryon.worker.data import ShardSampler\n"
+        "kv = mx.kv.create('local')\n"
+        f"{ask}\n"
+        "kv.init('w', mx.nd.zeros(2))\n"
+        "kv.push('w', mx.nd.zeros(2))\n"
+    )
+    assert "read all data" not in cluster.run("-n", 2, "--kvstore", "dist_sync", script).err
 
 
 def test_data_loader_processes_and_forks(cluster: Cluster) -> None:

@@ -34,6 +34,30 @@ def test_code_of_the_scripts_own_is_not_taken_from_who_has_proven_nothing(
     assert "leave out --no-encryption" in run.err
 
 
+def test_an_optimizer_may_use_other_modules_of_the_scripts(cluster: Cluster) -> None:
+    """Which the servers cannot import by themselves."""
+    run = cluster.run("-n", 2, "-s", 2, SCRIPTS / "own_modules.py")
+    assert run.out.count("WEIGHT [-0.75, -0.75, -0.75]") == 2
+
+
+def test_a_schedule_says_once_that_the_rate_has_changed(cluster: Cluster) -> None:
+    script = cluster.script(
+        "import logging\n"
+        "logging.basicConfig(level=logging.INFO)\n"
+        "import mxnet as mx\n"
+        "kv = mx.kv.create('dist_sync')\n"
+        "factor = mx.lr_scheduler.FactorScheduler(step=1, factor=0.5, base_lr=1)\n"
+        "kv.set_optimizer(mx.optimizer.SGD(lr_scheduler=factor))\n"
+        "outs = [mx.nd.zeros(600000), mx.nd.zeros(3)]\n"
+        "kv.init(['w', 'b'], outs)\n"
+        "for _ in range(2):\n"
+        "    kv.pushpull(['w', 'b'], [mx.nd.ones(600000), mx.nd.ones(3)], out=outs)\n"
+        "mx.nd.waitall()\n"
+    )
+    run = cluster.run("-n", 2, "-s", 2, script)
+    assert (run.out + run.err).count("Change learning rate to") == 1
+
+
 def test_asynchronous_pushes_are_applied_one_by_one(cluster: Cluster) -> None:
     """Through owners and level-1 servers' workers alike; workers need not push as often."""
     script = cluster.script(

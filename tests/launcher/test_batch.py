@@ -23,11 +23,14 @@ class FakeManager:
         self.outputs = [output]
         self.answer, self.submission = answer, submission
         self.cancels = 0
+        self.threads = set()  # that have called anything but `cancel`
 
     def submit(self):
+        self.threads.add(threading.current_thread())
         return told(self.submission)
 
     def status(self):
+        self.threads.add(threading.current_thread())
         return told(self.answer)
 
     def cancel(self):
@@ -35,6 +38,7 @@ class FakeManager:
         self.answer = Status(OVER, "was cancelled")
 
     def ended_agents(self, line):
+        self.threads.add(threading.current_thread())
         return [(int(line[-1]), "ended")] if line.startswith("end of ") else []
 
 
@@ -135,6 +139,7 @@ def test_what_agents_write_is_said_and_tells_of_their_end(begun, said, tmp_path)
     assert said[-2:] == ["hello", "end of 1"]
     found = []
     wait_until(lambda: found.extend(cluster.ended()) or found, "the end of an agent")
+    assert cluster._manager.threads == {cluster._job._thread}
     assert found == [(1, "ended")]
 
 
@@ -189,11 +194,15 @@ def test_a_command_that_hangs_does_not_keep_a_job_from_being_cancelled(begun, sa
     hang = manager.answer = Hang()
     assert hang.begun.wait(10)
     cluster.kill()
-    assert manager.cancels == 1
+    thread = cluster._job._thread
+    assert thread.is_alive() and manager.cancels == 1
     assert said[-1] == "Fake job 1 has not ended yet; its manager has been told to"
     cluster.kill()
-    assert manager.cancels == 1 and sum("not ended yet" in text for text in said) == 1
+    assert sum("not ended yet" in text for text in said) == 1
     hang.over.set()
+    thread.join(10)
+    assert manager.cancels == 1, "also not when the thread goes on"
+    assert manager.threads == {thread}
 
 
 def test_a_submission_that_hangs_is_told_of(begun, said):

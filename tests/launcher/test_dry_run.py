@@ -11,13 +11,17 @@ from baryon.scheduler import Job
 
 @pytest.fixture
 def dry_run(folder, capfdbinary, monkeypatch):
-    """(the job in the JSON on standard output, the table on standard error) of a command line."""
+    """(the job in the JSON with --json, the table without) of a command line."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def dry_run(*argv):
         assert main(["--dry-run", *argv]) == 0
+        table, err = capfdbinary.readouterr()
+        assert err == b""
+        assert main(["--dry-run", "--json", *argv]) == 0
         out, err = capfdbinary.readouterr()
-        return msgspec.json.decode(out, type=Job), err.decode()
+        assert err == b""
+        return msgspec.json.decode(out, type=Job), table.decode()
 
     return dry_run
 
@@ -54,7 +58,7 @@ def test_brackets_are_no_markup(dry_run):
 
 def test_no_secret_is_in_it(folder, capfdbinary):
     """Keys do not exist before the job does; --dry-run output may be shown to anybody."""
-    assert main(["--dry-run", "-n", "2", "train.py"]) == 0
+    assert main(["--dry-run", "--json", "-n", "2", "train.py"]) == 0
     out, err = capfdbinary.readouterr()
     assert set(msgspec.json.decode(out)) == set(Job.__struct_fields__)
     assert b"key" not in out.replace(b"kvstore", b"") + err

@@ -80,6 +80,19 @@ def test_ssh_without_hosts(faults, folder):
     ]
 
 
+def test_results_are_fetched_from_where_files_were_copied_to(faults):
+    assert faults("-n", 1, "-H", "a,", "--fetch", "out/*", "train.py") == [
+        "--fetch is for files below --sync-dst-dir, which is not given"
+    ]
+    told = faults(
+        "-n", 1, "-H", "a,", "--sync-dst-dir", "x", "--fetch", "/etc/*", "--fetch", "a/../..",
+        "--fetch", "", "train.py",
+    )  # fmt: skip
+    assert [fault.partition(":")[0] for fault in told] == [
+        "--fetch '/etc/*'", "--fetch 'a/../..'", "--fetch ''"
+    ]  # fmt: skip
+
+
 def test_a_host_file_that_may_have_been_meant_as_a_name(faults, folder):
     (fault,) = faults("-n", 1, "-H", "node1", "train.py")
     assert fault == ("host file node1: No such file or directory; a list needs a comma: -H node1,")

@@ -31,6 +31,8 @@ WELL = {
     "numpy": "1.23.5",
     "cwd": "writable",
     "program": "found",
+    "other_python": "",
+    "memory_error": "",
     "cores": 8,
     "memory_free": 64 * GIB,
     "gpus": 0,
@@ -80,6 +82,13 @@ def test_hosts_that_are_well():
         ({"cwd": "read-only"}, False, "b: /job cannot be written to"),
         ({"program": "missing"}, True, "b: train.py is not in /job; use a file system"),
         ({"program": "not executable"}, True, "b: train.py is not executable; chmod +x train.py"),
+        ({"program": "no zsh"}, True, "b: train.py is to be run by zsh, which is not there; "),
+        (
+            {"other_python": "/usr/bin/python3"},
+            True,
+            "b: /usr/bin/python3, which is to run the",
+        ),
+        ({"memory_error": "no /proc"}, True, "b: tasks there cannot share memory: no /proc; "),
         ({"address_error": "no interface x", "address": ""}, True, "b: no interface x; "),
         ({"address": "127.0.1.1"}, True, "b: its address 127.0.1.1 leads other hosts to themselv"),
         ({"memory_free": 100 << 20}, False, "b: only 100 MiB of memory free; "),
@@ -128,8 +137,22 @@ def test_programs_that_are_not_found():
     assert line == "b: train.py is not in /job, nor is it here; check its name"
 
 
-def test_what_is_going_to_be_copied_need_not_be_there():
-    assert judge(hosts({"cwd": "missing", "program": "missing"}), expected(is_synced=True)) == []
+def test_of_what_is_copied_the_rest_must_be_there():
+    copied = expected(is_synced=True, program="", is_script=False)
+    assert judge(hosts({"cwd": "missing"}), copied) == []
+    reports = hosts({"cwd": "missing", "program": "missing"})
+    (line,) = lines(judge(reports, copied._replace(program="python3.99")))
+    assert line.startswith("b: python3.99 is not on PATH in a login there; ")
+    (line,) = lines(judge(reports, copied._replace(program="/opt/train")))
+    assert line == "b: there is no /opt/train; only what is below this directory is copied"
+
+
+def test_a_python_that_mxnet_is_not_made_for():
+    reports = hosts()
+    for report in reports:
+        report.found["python_version"] = "3.13"
+    (line,) = lines(judge(reports, expected(python_version="3.13")))
+    assert line == "a, b, c: /venv/bin/python is Python 3.13; Baryon needs 3.8 to 3.12"
 
 
 def test_libraries_that_fit_are_brought_along():

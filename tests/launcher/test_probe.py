@@ -18,8 +18,8 @@ from baryon.ps import new_key_pair
 
 LIMIT_S = 30
 ASK = {
-    "program": "", "is_script": False, "cwd": "/", "toward": "127.0.0.1", "interfaces": [],
-    "homes": [], "fingerprint": "", "import_mxnet": False,
+    "program": "", "is_script": False, "cwd": "/", "env": {}, "toward": "127.0.0.1",
+    "interfaces": [], "homes": [], "fingerprint": "", "import_mxnet": False,
 }  # fmt: skip
 
 
@@ -112,6 +112,43 @@ def test_it_looks_for_the_program(host, tmp_path, program, is_script, state):
     (tmp_path / "train.py").touch()
     ask = {**ASK, "cwd": str(tmp_path), "program": program, "is_script": is_script}
     assert host().ask(ask)["program"] == state
+
+
+@pytest.mark.parametrize(
+    ("line", "state"),
+    [
+        ("#!/bin/sh", "found"),
+        ("#! /usr/bin/env sh", "found"),
+        ("#!/usr/bin/env -S sh -e", "found"),
+        ("no script", "found"),
+        ("", "found"),
+        ("#!/no/such/zsh -f", "no /no/such/zsh"),
+        ("#!/usr/bin/env python3.99", "no python3.99"),
+    ],
+)
+def test_what_runs_a_program_must_be_there(host, tmp_path, line, state):
+    (tmp_path / "train").write_text(f"{line}\n")
+    (tmp_path / "train").chmod(0o755)
+    ask = {**ASK, "cwd": str(tmp_path), "program": "./train"}
+    assert host().ask(ask)["program"] == state
+
+
+def test_another_python_that_lacks_mxnet(host, tmp_path):
+    """It is found by the PATH, and is run with the variables, that workers are going to have."""
+    bare = tmp_path / "python3.11"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    bare.chmod(0o755)
+    env = {"PATH": str(tmp_path)}
+    for ask, path in [
+        ({"program": str(bare)}, str(bare)),
+        ({"program": "python3.11", "env": env}, str(bare)),
+        ({"program": "python3.99", "env": env}, ""),
+        ({"program": "python3.11", "is_script": True, "env": env}, ""),
+        ({"program": sys.executable}, ""),
+        ({"program": "sh"}, ""),
+        ({"program": "pythonic"}, ""),
+    ]:
+        assert host().ask({**ASK, **ask})["other_python"] == path, ask
 
 
 def test_a_directory_that_is_not_there(host, tmp_path):

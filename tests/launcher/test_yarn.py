@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from baryon.launcher.clusters import prepare, preview
+from baryon.launcher.clusters import preview
 from baryon.launcher.clusters.watch import OVER, QUEUED, RUNNING, Status
 from baryon.launcher.clusters.yarn import Yarn, parse_status
 from baryon.launcher.clusters.yarn.distributed_shell import java_utf, make_start
@@ -202,16 +202,6 @@ def test_wrong_options_are_named(plan, argv, fault):
     with pytest.raises(UsageError) as caught:
         plan("-n", "1", *argv, "train.py")
     assert str(caught.value).startswith(fault)
-
-
-def test_flags_without_effect_are_said(folder, monkeypatch):
-    site = write_site(folder, resourcemanager__hostname="127.0.0.1")
-    monkeypatch.setenv("HADOOP_CONF_DIR", site["HADOOP_CONF_DIR"])
-    argv = ["-n", "1", "--account", "a", "--mail", "m", "--setup", "x", "--tunnel", "train.py"]
-    said = []
-    prepare(*parse(["--launcher", "yarn", *argv]), said.append)
-    flags = [line.split(" ")[0] for line in said if line.endswith("effect with --launcher yarn")]
-    assert flags == ["--setup", "--tunnel", "--account", "--mail"]
 
 
 # -- where the ResourceManager is -------------------------------------------------------------

@@ -13,7 +13,6 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, Un
 import numpy as np
 import pytest
 import zmq
-from hypothesis import settings
 from zmq.auth.thread import ThreadAuthenticator  # noqa: F401 - imported before threads are counted
 
 from baryon.ps import (
@@ -37,9 +36,6 @@ from baryon.ps import (
 from baryon.ps.store import Wait
 
 LIMIT_S = 30.0  # a machine under load is slow; a test that waits this long has failed
-
-settings.register_profile("ps", deadline=None)
-settings.load_profile("ps")
 
 
 class LoopThread:
@@ -146,6 +142,7 @@ class Worker:
         self.loop.start()
         self.store = self.client.open(wire.Open(0, "sync"))
         self.places: Dict[Union[int, str], np.ndarray] = {}
+        self.version: Optional[int] = None  # that pushes name
 
     def key(
         self, name: Union[int, str], shape: Tuple[int, ...], dtype: str = "float32"
@@ -161,7 +158,14 @@ class Worker:
             self.places[name][...] = value
         return self._begin(Outcome(kind, self.store.key(name), want_value))
 
+    def set_hyper(self, scalars: Dict[str, Any], *multipliers: wire.Multipliers) -> None:
+        """Make the next version of the optimizer's attributes, and name it from now on."""
+        self.version = (self.version or 0) + 1
+        self.store.set_hyper(self.version, scalars, *(multipliers or ([], [])))
+
     def _begin(self, outcome: Outcome) -> Outcome:
+        if outcome.kind in ("push", "push_rows"):
+            outcome.version = self.version
         self.store.announce(outcome)
         self.store.ready(outcome)
         return outcome

@@ -52,6 +52,7 @@ class Conversation:
             address="127.0.0.1", timeout_s=30.0, on_fault=self.faults.append, encrypts=False,
             memory=self.memory if any(members) else None,
         )  # fmt: skip
+        self.server.serve()  # its reactor does not run
         self.server._send_to = self._tell  # type: ignore[method-assign]
         self._routes: Dict[bytes, int] = {}  # whose they are
         self._members = members

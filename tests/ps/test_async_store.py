@@ -17,7 +17,7 @@ from baryon.ps.wire import KeySpec
 WORKERS = 3
 
 
-def add(slice_, merged, value):
+def add(slice_, merged, value, version):
     np.add(value, merged, out=value)
 
 
@@ -115,7 +115,7 @@ def test_a_repeat_is_counted_once_and_answered_again():
 def test_a_whole_key_is_updated_when_all_of_it_is_there(order):
     calls = []
 
-    def update(slice_, merged, value):
+    def update(slice_, merged, value, version):
         calls.append((slice_.index, merged.tolist()))
         value += merged
 

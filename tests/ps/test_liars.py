@@ -163,7 +163,7 @@ def test_a_store_that_cannot_be_is_neither_opened_nor_used(converse, members, nu
         wire.Pull(number, 0, 0, 1),
         wire.Join(number, 1, 1),
         wire.SetCompression(number, {"type": "fp16"}),
-        wire.SetHyper(number, 1, {}, [], []),
+        wire.SetHyper(number, 1, 1, 1, {}, [], []),
     ):
         assert is_refused(talk.send(1, message), 1), message
     assert is_refused(talk.send(1, wire.Push(number, 0, 0, 1, 1, True), *payload), 1)
@@ -385,3 +385,37 @@ def test_a_state_nested_without_end_is_refused(converse, mx):
         put = wire.PutState(0, depth, 0, 0, 0, 0, wire.StateSpec(nested(depth), ARRAYS, 1, {}))
         assert is_refused(talk.send(0, put, values(7.0)), 0)
     assert_round(talk)
+
+
+def test_versions_of_attributes_are_rank_0s_to_make_and_to_name(converse, mx):
+    talk = converse()
+    optimizer, _ = dump_optimizer(mx.optimizer.SGD(learning_rate=-1.0))
+
+    def set_hyper(child, serial, version, oldest=0, **scalars):
+        return talk.send(child, wire.SetHyper(0, serial, version, oldest, scalars, [], []))
+
+    def name(child, version, number=1, position=0):
+        push = wire.Push(0, 0, position, 1, number, True, False, version)
+        return talk.send(child, push, values(10.0**child))
+
+    assert is_refused(set_hyper(0, 1, 1), 0)  # of no optimizer
+    talk.send(0, wire.SetOptimizer(0, 1, optimizer, [], []))
+    for key in range(2):
+        talk.send(0, wire.Init(0, 0, key, 1), values(0))
+    assert is_refused(set_hyper(1, 2, 1, lr=9.0), 1)
+    assert is_refused(set_hyper(0, 2, 1, update=1), 0)
+    assert is_refused(name(1, 0), 1)
+    assert is_refused(name(0, 1), 0)
+    assert is_refused(name(0, -1), 0)
+    assert answers(set_hyper(0, 2, 1, lr=-2.0)) == [(0, wire.Accepted(0, 2))]
+    name(0, 1)
+    name(0, 0, position=1)  # it was made before
+    assert answers(set_hyper(0, 3, 2, lr=-3.0)) == [(0, wire.Accepted(0, 3))]
+    for child in (1, 2):
+        for position in range(2):
+            name(child, None, position=position)
+    assert [talk.value(key=key)[0] for key in range(2)] == [222.0, 111.0]
+    for version, oldest in ((4, 0), (2, 0), (3, 4), (3, -1)):
+        serial = talk.server._stores[0]._settings + 1
+        assert is_refused(set_hyper(0, serial, version, oldest), 0)
+    assert talk.faults == []

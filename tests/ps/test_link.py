@@ -12,8 +12,8 @@ from baryon.ps import PeerError, UsageError, dialer, dump_optimizer, wire
 from baryon.ps.client import _Setting
 from baryon.ps.compression import CODECS, compression_of
 
+from ..proxy import Proxy
 from .conftest import LIMIT_S, Job, answered, ask
-from .proxy import Proxy
 
 ROUNDS = 6
 KEYS = {"w": ((30, 20), "float32"), "b": ((7,), "float32"), "d": ((400,), "float64")}
@@ -68,8 +68,7 @@ def train(mx, workers, keys, codec=""):
     store.set_optimizer(dump_optimizer(optimizer)[0], [("w", 0.5)], [])
     for round_ in range(ROUNDS):
         if round_ == ROUNDS // 2:
-            workers[0].client.drain(LIMIT_S)
-            store.set_hyper({"lr": 0.03}, [("w", 0.5)], [])
+            workers[0].set_hyper({"lr": 0.03}, [("w", 0.25)], [])
         begun = []
         begun += [
             worker.begin_rows("rows", np.sort(data.choice(50, 3, False)), data.standard_normal(3))
@@ -290,11 +289,14 @@ def test_a_repeated_setting_is_accepted_and_changes_nothing(job, mx):
     assert ask(peer, optimizer) == wire.Accepted(0, 1) and updater() is first
 
     def set_rate(serial, rate):
-        return ask(peer, [wire.DATA.encode(wire.SetHyper(0, serial, {"lr": rate}, [], []))])
+        scalars = {"lr": rate}
+        return ask(
+            peer, [wire.DATA.encode(wire.SetHyper(0, serial, serial - 1, 0, scalars, [], []))]
+        )
 
     assert [set_rate(2, 0.1), set_rate(3, 0.2)] == [wire.Accepted(0, 2), wire.Accepted(0, 3)]
     assert set_rate(2, 0.1) == wire.Accepted(0, 2)
-    assert made.in_server(lambda: first._optimizer.lr) == 0.2
+    assert made.in_server(lambda: first._versions.scalars(0, 2)) == {"lr": 0.2}
     assert "setting number 5 came after number 3" in set_rate(5, 0.3).text
 
 

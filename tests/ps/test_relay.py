@@ -42,7 +42,7 @@ class TreeWorker(Worker):
         self.loop.owned.append(self.client)
         self.loop.start()
         self.store = self.client.open(wire.Open(0, "sync"))
-        self.places, self.arrived = {}, {}
+        self.places, self.arrived, self.version = {}, {}, None
 
     def key(self, name, shape, dtype="float32"):
         key = self.store.declare(name, shape, dtype)
@@ -194,8 +194,7 @@ def test_the_optimizer_of_rank_0_reaches_the_owner_and_a_change_does_too(tree, m
     tree.workers[0].client.drain()
     answered(*tree.begin_push("big", 1.0, 2.0, 3.0))
     assert (tree.workers[1].arrived["big"] == 1.0 - 0.5 * 6).all()
-    store.set_hyper({"lr": 1.0}, [], [])
-    tree.workers[0].client.drain()
+    tree.workers[0].set_hyper({"lr": 1.0})
     answered(*tree.begin_push("big", 1.0, 2.0, 3.0))
     assert (tree.workers[2].arrived["big"] == -2.0 - 6).all()
 

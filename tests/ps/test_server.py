@@ -1,6 +1,7 @@
 """A real server and real clients, over TCP loopback with CURVE."""
 
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -180,7 +181,7 @@ def test_hyper_parameters_change_for_rounds_to_come(job, mx):
         for worker in workers:
             assert (worker.places["weight"] == expected).all()
             assert (worker.places["bias"] == (0.0 if expected == 0.0 else -1.5)).all()
-        store.set_hyper({"lr": 0.25}, [("bias", 3.0)], [])
+        workers[0].set_hyper({"lr": 0.25}, [("bias", 3.0)], [])
 
 
 # -- waiting ------------------------------------------------------------------------------------
@@ -209,6 +210,28 @@ def test_drain_gives_up_at_its_limit_and_says_how_many_are_left(job):
     for name in NAMES:
         second.begin("push", name, 1.0)
     first.client.drain(LIMIT_S)
+
+
+def test_a_wait_ends_when_nothing_at_all_is_answered_any_more(job):
+    """Whatever is answered meanwhile may be what it has to wait for."""
+    _, (first, second) = two_workers(job)
+    first.client._timeout_s = 0.01
+    waiting = first.begin("push", "weight", 1.0)
+    with pytest.raises(WaitTimeout, match="waited 0 s for rows of key 'weight'; see --timeout"):
+        first.client.wait(threading.Event(), "rows of key 'weight'")
+
+    class Late(threading.Event):
+        """Is set by and by, while others are answered."""
+
+        count = 0
+
+        def wait(self, timeout=None):
+            self.count += 1
+            answered(second.begin("push", "bias", 1.0), first.begin("push", "bias", 1.0))
+            return self.count == 3
+
+    first.client.wait(Late(), "what is late")
+    answered(second.begin("push", "weight", 1.0), waiting)
 
 
 def test_a_worker_that_has_ended_is_left_out_from_now_on(job):

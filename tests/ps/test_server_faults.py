@@ -203,7 +203,7 @@ def test_only_rank_0_changes_hyper_parameters(job, mx):
     workers[0].store.set_optimizer(dump_optimizer(mx.optimizer.SGD())[0], [], [])
     workers[0].init("weight", 1.0)  # so that the optimizer has arrived
     waiting = workers[1].begin("push", "weight", 1.0)
-    workers[1].store.set_hyper({"lr": 9.0}, [], [])
+    workers[1].store.set_hyper(1, {"lr": 9.0}, [], [])
     assert_fails(workers[1], waiting, PeerError, "worker 1 changed an optimizer that is not its")
 
 
@@ -231,7 +231,7 @@ MALFORMED = {
     "a value not from rank 0": [wire.DATA.encode(wire.Init(0, 0, 0, 1)), WEIGHT],
     "an optimizer not from rank 0": [wire.DATA.encode(wire.SetOptimizer(0, 1, b"", [], []))],
     "hyper-parameters not from rank 0": [
-        wire.DATA.encode(wire.SetHyper(0, 1, {"lr": 1.0}, [], []))
+        wire.DATA.encode(wire.SetHyper(0, 1, 1, 1, {"lr": 1.0}, [], []))
     ],
     "a key out of turn": [wire.DATA.encode(wire.Declare(0, 5, ()))],
     "a header nested without end": [b"\x93\xa5Hello\x01" + b"\x91" * 100_000 + b"\x01"],

@@ -218,8 +218,7 @@ def test_a_state_that_cannot_travel_is_told_to_who_asks(harness, mx):
     store = harness.server._stores[0]
     slice_ = store.plan["w"].slices[0]
     put(harness, 1, np.ones(4, np.float32))
-    optimizer, weight, _ = store.update._slices[slice_]
-    store.update._slices[slice_] = optimizer, weight, {"m": mx.nd.zeros(4)}
+    store.update._slices[slice_].state = {"m": mx.nd.zeros(4)}
     told(harness)
     harness.send(1, wire.GetState(0, 1, 0, 0, 0, 0))
     (answer,) = told(harness)

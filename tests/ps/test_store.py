@@ -76,7 +76,7 @@ def test_a_rounds_sum_replaces_the_one_before():
 def test_an_updater_gets_the_sum_and_changes_the_value():
     store, calls = store_of(2), []
 
-    def update(slice_, merged, value):
+    def update(slice_, merged, value, version):
         calls.append((slice_.key.name, round_, merged.tolist()))
         value -= 0.5 * merged
 
@@ -110,7 +110,7 @@ def test_a_pull_sees_the_old_value_until_the_round_is_complete(order, with_updat
     """Also where the last addition writes the value in place, and from the accumulator's memory."""
     store = store_of(3)
     if with_update:
-        store.update = lambda slice_, merged, value: np.copyto(value, merged)
+        store.update = lambda slice_, merged, value, version: np.copyto(value, merged)
     store.init(0, 0, 0, 1, payload(7.0))
     for round_, old in [(1, 7.0), (2, 111.0), (3, 222.0)]:
         for rank in order:
@@ -137,7 +137,7 @@ def test_a_sum_is_the_same_bits_whatever_the_order_of_arrival(arrival, cuts, wit
 
     store = store_of(num_workers)
     if with_update:
-        store.update = lambda slice_, merged, value: np.copyto(value, merged)
+        store.update = lambda slice_, merged, value, version: np.copyto(value, merged)
     runs = []
     for rank in range(num_workers):
         edges = [0, *sorted(cuts[rank]), 3]
@@ -354,7 +354,7 @@ def test_to_look_for_waits_looks_at_no_slice_where_nobody_waits(kind):
     store = kind(0, Plan(1), range(2))
     for rank in range(2):
         store.declare(rank, 0, [KeySpec(name, (4,), "float32") for name in KEYS])
-    store.set_update(lambda slice_, merged, value: None)
+    store.set_update(lambda slice_, merged, value, version: None)
     looked = []
     store._waits_at = lambda slot: looked.append(slot) or iter(())
     store.init(0, 0, 0, 3, payload(1.0, 1.0, 1.0))

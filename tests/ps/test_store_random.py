@@ -23,7 +23,7 @@ ROW_IDS = st.lists(st.integers(0, 15), max_size=6)
 VALUES = st.integers(-1000, 1000).map(float)  # sums of a few are exact in float32
 
 
-def add(slice_, merged, value):
+def add(slice_, merged, value, version):
     """An optimizer."""
     if isinstance(merged, Rows):
         add_rows(value, merged)

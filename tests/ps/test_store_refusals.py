@@ -242,7 +242,7 @@ def test_who_has_left_cannot_push_but_can_pull():
 
 def test_a_leave_that_ends_a_round_hands_the_sum_to_the_updater():
     store = store_of(2)
-    store.update = lambda slice_, merged, value: np.add(value, merged, out=value)
+    store.update = lambda slice_, merged, value, version: np.add(value, merged, out=value)
     store.init(0, 0, 0, 1, payload(1.0))
     push(store, 0, 5.0)
     assert seen(store, store.leave(1)) == [(0, 0, 6.0)]

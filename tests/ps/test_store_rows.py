@@ -54,7 +54,7 @@ def value(store):
     return store._memory.key(store.plan["w"])[:, 0].tolist()
 
 
-def add(slice_, merged, target):
+def add(slice_, merged, target, version):
     if isinstance(merged, Rows):
         add_rows(target, merged)
     else:
@@ -76,7 +76,9 @@ def test_a_round_of_rows_replaces_the_value_by_their_sum():
 def test_an_updater_gets_rows_of_which_it_may_change_some():
     store, seen = sync_store(), []
     store.init(0, 0, 0, 1, dense(7.0))
-    store.update = lambda slice_, merged, target: seen.append(merged) or add_rows(target, merged)
+    store.update = lambda slice_, merged, target, version: (
+        seen.append(merged) or add_rows(target, merged)
+    )
     store.push_rows(0, 0, 0, 1, rows({3: 1.0}))
     store.push_rows(1, 0, 0, 1, rows({}))
     assert seen[0].ids.tolist() == [3]
@@ -117,7 +119,7 @@ def test_rows_are_summed_in_the_order_of_the_children():
 @pytest.mark.parametrize("is_dense", [(False, False), (True, False), (True, True)])
 def test_a_whole_key_is_updated_by_the_rows_of_all_its_slices(is_dense):
     store, seen = sync_store(1, BUCKET_NBYTES, has_whole_keys=True), []
-    store.update = lambda slice_, merged, target: seen.append((slice_.index, merged))
+    store.update = lambda slice_, merged, target, version: seen.append((slice_.index, merged))
     parts = [rows({1: 1.0}), rows({0: 2.0})]
     for number in (1, 0):
         slice_ = store.plan["w"].slices[number]
@@ -293,7 +295,7 @@ def test_rows_are_applied_as_they_arrive():
 def test_rows_of_a_whole_key_are_applied_when_all_are_there():
     store = opened(AsyncStore(0, Plan(1, BUCKET_NBYTES, True), range(1)), 1)
     seen = []
-    store.set_update(lambda slice_, merged, target: seen.append(merged))
+    store.set_update(lambda slice_, merged, target, version: seen.append(merged))
     first, second = store.plan["w"].slices
     for slice_ in (first, second):
         payload = np.zeros(slice_.nbytes, np.uint8)

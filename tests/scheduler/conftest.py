@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterator, List
 import psutil
 import pytest
 
+from baryon import __version__
 from baryon.ps import Message
 from baryon.scheduler import Host, Job, core, messages, place
 from baryon.scheduler.actions import Action, Finish, Say, Send
@@ -84,11 +85,13 @@ class Scene:
 
     def hello(self, host: int) -> List[Action]:
         return self.message(
-            f"agent-{host}", messages.AgentHello("1", "h", 1, "address", "endpoint")
+            f"agent-{host}",
+            messages.AgentHello(__version__, "h", 1, "10.0.0.1", "tcp://10.0.0.9:1"),
         )
 
     def join(self, slug: str, pid: int = 7) -> List[Action]:
-        endpoint = f"tcp://{slug}" if slug.startswith("server") else ""
+        role, rank = slug.split("-")
+        endpoint = f"tcp://10.0.0.1:{5000 + int(rank)}" if role == "server" else ""
         return self.message(slug, messages.Join(pid, endpoint))
 
     def from_agent_of(self, slug: str, message: Message) -> List[Action]:
@@ -96,7 +99,17 @@ class Scene:
         return self.message(f"agent-{host}", message)
 
     def exits(self, slug: str, code: int = 0, error: str = "") -> List[Action]:
-        return self.from_agent_of(slug, messages.Exited(slug, code, 1.5, error))
+        """After its goodbye, if it is a worker that has joined and ends well."""
+        state = self.core._tasks[slug]
+        if code == 0 and state.owes_goodbye and not state.ended:
+            self.message(slug, messages.Gone())
+        return self.vanishes(slug, code, error)
+
+    def vanishes(
+        self, slug: str, code: int = 0, error: str = "", was_late: bool = False
+    ) -> List[Action]:
+        """Its process ends, whatever it has said."""
+        return self.from_agent_of(slug, messages.Exited(slug, code, 1.5, error, 0, was_late))
 
     def writes(self, slug: str, data: bytes, is_transient: bool = False) -> List[Action]:
         return self.from_agent_of(slug, messages.Output(slug, False, is_transient, data))
@@ -108,6 +121,12 @@ class Scene:
 
     def agent_ends(self, host: int, how: str = "exited with code 0") -> List[Action]:
         return self.note(self.core.on_agent_ended(host, how, self.now))
+
+    def suspend(self) -> List[Action]:
+        return self.note(self.core.on_suspend(self.now))
+
+    def resume(self) -> List[Action]:
+        return self.note(self.core.on_resume())
 
     def signal(self, signum: int) -> List[Action]:
         return self.note(self.core.on_signal(signum, self.now))
@@ -210,6 +229,39 @@ def finished() -> Callable[..., List[int]]:
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[..., Any]:
     return _wait_until
+
+
+_LAST_PID = "/proc/sys/kernel/ns_last_pid"  # proc(5)
+
+
+def _take_pid(pid: int) -> "subprocess.Popen[bytes]":
+    """Start a stranger that has this pid, once nobody else has, and leads a group of its own."""
+    deadline = time.monotonic() + 20.0
+    while time.monotonic() < deadline:
+        with open(_LAST_PID, "w", encoding="ascii") as file:
+            file.write(str(pid - 1))
+        stranger = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        if stranger.pid == pid:
+            return stranger
+        stranger.kill()
+        stranger.wait()
+    raise AssertionError(f"pid {pid} was never free")
+
+
+@pytest.fixture
+def take_pid() -> Iterator[Callable[[int], "subprocess.Popen[bytes]"]]:
+    if not os.access(_LAST_PID, os.W_OK):
+        pytest.skip(f"only root may write {_LAST_PID}")
+    strangers: List[subprocess.Popen[bytes]] = []
+
+    def take(pid: int) -> "subprocess.Popen[bytes]":
+        strangers.append(_take_pid(pid))
+        return strangers[-1]
+
+    yield take
+    for stranger in strangers:
+        stranger.kill()
+        stranger.wait()
 
 
 class Marked:

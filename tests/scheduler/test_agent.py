@@ -4,6 +4,7 @@ import os
 import signal
 import stat
 import sys
+import time
 
 import psutil
 import pytest
@@ -11,6 +12,7 @@ import zmq
 
 from baryon.ps import new_key_pair, secure_server
 from baryon.scheduler import TASK_VARIABLE, AgentConfig, agent_argv, messages
+from baryon.scheduler.delivery import Conversations, decode_envelope
 from baryon.scheduler.messages import CONTROL
 
 LIMIT_MS = 30_000
@@ -20,7 +22,7 @@ CREDENTIALS = "what-only-this-task-may-know"
 class Scheduler:
     """Talks to one agent; the agent's own process is ``process``."""
 
-    def __init__(self, marked, context, silence_s):
+    def __init__(self, marked, context, silence_s, **config):
         keys, agent_keys = new_key_pair(), new_key_pair()
         self.secret_key = agent_keys.secret
         self.socket = context.socket(zmq.ROUTER)
@@ -33,22 +35,34 @@ class Scheduler:
         config = AgentConfig(
             job="job-1", host=0, endpoint=endpoint, scheduler_key=keys.public,
             public_key=agent_keys.public, secret_key=agent_keys.secret, silence_s=silence_s,
+            **config,
         )  # fmt: skip
         self.process = marked.script(agent_argv(sys.executable)[2])
         self.process.stdin.write(config.line())
         self.process.stdin.flush()
-        self.identity, self.hello = self.receive(messages.AgentHello)
+        self.conversations = Conversations(self._post)
+        if not config.interfaces:
+            self.hello = self.receive(messages.AgentHello)
+
+    def _post(self, route, envelope, data):
+        self.socket.send_multipart([route, envelope] if data is None else [route, envelope, data])
 
     def receive(self, kind):
-        """(sender, the next message of this type)."""
+        """The next message of this type."""
         while True:
-            sender, data = self.socket.recv_multipart()
-            message = CONTROL.decode(data)
+            route, envelope, *body = self.socket.recv_multipart()
+            data = body[0] if body else b""
+            is_new = self.conversations.hear("agent", route, decode_envelope(envelope), len(data))
+            self.conversations.acknowledge("agent")
+            message = CONTROL.decode(data) if is_new and data else None
             if isinstance(message, kind):
-                return sender, message
+                return message
 
     def send(self, message):
-        self.socket.send_multipart([self.identity, CONTROL.encode(message)])
+        self.send_bytes(CONTROL.encode(message))
+
+    def send_bytes(self, data):
+        self.conversations.send("agent", data, len(data))
 
     def start(self, *argv, slug="worker-0", env=None, cwd="/", runner="program"):
         spec = messages.TaskSpec(slug, runner, argv, cwd, env or {}, CREDENTIALS.encode())
@@ -58,7 +72,7 @@ class Scheduler:
         """(all the output until a task has ended, how it ended)."""
         output = []
         while True:
-            _, message = self.receive((messages.Output, messages.Exited))
+            message = self.receive((messages.Output, messages.Exited))
             if isinstance(message, messages.Exited):
                 return output, message
             output.append(message)
@@ -72,8 +86,8 @@ class Scheduler:
 def scheduler(marked):
     context, started = zmq.Context(), []
 
-    def start(silence_s=60.0):
-        started.append(Scheduler(marked, context, silence_s))
+    def start(silence_s=60.0, **config):
+        started.append(Scheduler(marked, context, silence_s, **config))
         return started[-1]
 
     yield start
@@ -136,7 +150,7 @@ def test_our_hook_comes_before_the_users_own_path(scheduler):
 def test_it_says_which_of_its_tasks_are_stopped(scheduler):
     agent = scheduler(silence_s=5.0)
     agent.start("sh", "-c", "sh -c 'kill -STOP $$'; exit 0")
-    while agent.receive(messages.Alive)[1].stopped != ("worker-0",):
+    while agent.receive(messages.Alive).stopped != ("worker-0",):
         agent.send(messages.Alive())
 
 
@@ -167,6 +181,34 @@ def test_a_frozen_task_can_be_stopped(scheduler):
     assert agent.until_exited()[1].code == -signal.SIGTERM
 
 
+def test_suspended_all_tasks_are_stopped_for_as_long_as_it_takes(scheduler, marked, wait_until):
+    """Also what has left its process group; and a scheduler that is stopped is not heard."""
+    agent = scheduler(silence_s=1.0)
+    agent.start("sh", "-c", "setsid sleep 0.6 & sleep 0.6; wait; echo on", slug="worker-0")
+    wait_until(lambda: len(marked.alive("sleep")) == 2)
+    agent.send(messages.Suspend(1000.0))
+    agent.receive(messages.Suspended)
+    tasks = [*marked.alive("sleep"), *marked.alive("sh")]
+    wait_until(lambda: all(task.status() == psutil.STATUS_STOPPED for task in tasks))
+    end = time.monotonic() + 3.0
+    wait_until(lambda: time.monotonic() > end)
+    assert len(tasks) == 3
+    assert all(task.status() == psutil.STATUS_STOPPED for task in tasks)
+    agent.send(messages.Resume())
+    output, end = agent.until_exited()
+    assert (text(output), end.code) == ("on\n", 0)
+
+
+def test_suspended_it_ends_all_the_same_when_its_scheduler_has_gone(scheduler, marked):
+    agent = scheduler(silence_s=1.0)
+    agent.start("sleep", "1000")
+    agent.send(messages.Suspend(1000.0))
+    agent.receive(messages.Suspended)
+    agent.process.stdin.close()
+    agent.process.wait(LIMIT_MS / 1000)
+    assert marked.alive("sleep") == []
+
+
 @pytest.mark.parametrize("how", ["input ends", "SIGTERM", "silence"])
 def test_without_its_scheduler_it_ends_its_tasks_and_itself(scheduler, marked, wait_until, how):
     agent = scheduler(silence_s=0.5 if how == "silence" else 60.0)
@@ -191,7 +233,7 @@ def test_let_go_with_nothing_left_to_do_it_says_nothing(scheduler):
 
 def test_a_scheduler_that_speaks_another_language_is_reported_and_survived(scheduler):
     agent = scheduler()
-    agent.socket.send_multipart([agent.identity, b"nonsense"])
+    agent.send_bytes(b"nonsense")
     agent.start("true")
     assert agent.until_exited()[1].code == 0
     assert "the scheduler sent something unreadable" in agent.errors()
@@ -201,7 +243,7 @@ def test_a_task_that_ends_while_the_scheduler_is_behind_does_no_harm(scheduler, 
     """It has written more than is read, is held up in its write, and is killed there."""
     agent = scheduler()
     agent.start("sh", "-c", "echo $$; exec yes 0123456789")
-    _, first = agent.receive(messages.Output)
+    first = agent.receive(messages.Output)
     task = psutil.Process(int(first.data.split()[0]))
     (inner,) = psutil.Process(agent.process.pid).children()
     num_pipes = 2
@@ -231,3 +273,23 @@ class Unchanged:
         self._count = self._count + 1 if value == self._last else 0
         self._last = value
         return self._count == 50
+
+
+def test_a_process_that_has_nothing_more_to_do_is_ended_alone(scheduler):
+    """Its command goes on; a process of somebody else's is left alone."""
+    agent = scheduler()
+    agent.start("sh", "-c", "sleep 1000 & echo $!; wait $!; echo $?; read line <&2; exit 4")
+    said = agent.receive(messages.Output)
+    agent.send(messages.EndProcess("worker-0", os.getpid(), 0.0))
+    agent.send(messages.EndProcess("server-0", int(said.data), 0.0))
+    agent.send(messages.EndProcess("worker-0", int(said.data), 0.1))
+    output, end = agent.until_exited()
+    assert (text(output), end.code, end.was_late) == ("137\n", 4, True)
+
+
+def test_an_interface_that_is_not_there_is_one_line(scheduler):
+    agent = scheduler(interfaces=("nope0",))
+    (line,) = agent.errors().splitlines()
+    assert ": no interface nope0 with an address; there are lo (127.0.0.1)" in line
+    assert line.endswith("; --interface names the network of the job")
+    assert agent.process.returncode == 1

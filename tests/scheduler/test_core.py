@@ -35,7 +35,7 @@ def test_the_roster_lists_servers_by_rank_with_their_keys(make_scene, sent):
         scene.join(slug)
     roster = sent(scene.join("server-1"), messages.Roster)[0][1]
     assert roster.servers == tuple(
-        messages.Peer(f"tcp://server-{rank}", f"key of server-{rank}") for rank in range(3)
+        messages.Peer(f"tcp://10.0.0.1:{5000 + rank}", f"key of server-{rank}") for rank in range(3)
     )
 
 

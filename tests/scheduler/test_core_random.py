@@ -21,6 +21,8 @@ EVENTS = st.one_of(
     st.tuples(st.just("join"), TASKS),
     st.tuples(st.just("exits"), TASKS, CODES),
     st.tuples(st.just("exits"), WORKERS, st.just(0)),
+    st.tuples(st.just("vanishes"), WORKERS, CODES, st.just(""), st.booleans()),
+    st.tuples(st.just("message"), WORKERS, st.sampled_from([messages.Gone(), messages.Gone(3)])),
     st.tuples(st.just("writes"), TASKS, st.binary(max_size=5)),
     st.tuples(st.just("gather"), WORKERS, st.sampled_from("xy"), st.binary(max_size=2)),
     st.tuples(st.just("gather"), WORKERS, st.just("x"), st.just(b""), st.just("allgather")),
@@ -41,8 +43,8 @@ def play(make_scene, sequence):
         scene.begin()
     ended_well = set()
     for name, *args in events:
-        if name == "exits" and args[1] == 0:
-            ended_well.add(args[0])
+        if name in ("exits", "vanishes") and args[1] in (0, -signal.SIGKILL):
+            ended_well.add(args[0])  # or hung after it had said goodbye
         getattr(scene, name)(*args)
     return scene, ended_well
 
@@ -52,6 +54,8 @@ def check_the_end(scene, codes, ended_well):
     assert scene.core.phase == core.OVER
     if codes == [0]:
         assert {f"worker-{rank}" for rank in range(NUM_WORKERS)} <= ended_well
+        workers = scene.core._of_role("worker")
+        assert not any(state.own_code or state.owes_goodbye for state in workers)
     assert [scene.tick(1000.0) for _ in range(3)] == [[], [], []], "after the end"
 
 

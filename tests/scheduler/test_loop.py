@@ -2,6 +2,7 @@
 authentication, signals and exit codes. No task is ever started.
 """
 
+import itertools
 import os
 import signal
 import socket
@@ -11,14 +12,18 @@ from collections import deque
 import msgspec
 import pytest
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
+from baryon import __version__
 from baryon.ps import KeyPair, UsageError, secure_client
 from baryon.scheduler import Cluster, messages, run
 from baryon.scheduler.credentials import Credentials
+from baryon.scheduler.delivery import Delivery, Envelope, decode_envelope
 from baryon.scheduler.messages import CONTROL
 
 LIMIT_MS = 30_000
 LARGE = bytes(messages.MAX_VALUE_NBYTES)
+LIVES = itertools.count(1)
 
 
 class Peer:
@@ -32,16 +37,33 @@ class Peer:
             self.socket.routing_id = name.encode()
         if keys is not None:
             secure_client(self.socket, keys, scheduler_key)
+        # From the beginning: some events come once, soon after it connects.
+        self._monitor = self.socket.get_monitor_socket()
+        self._monitor.rcvtimeo = LIMIT_MS
         self.socket.connect(endpoint)
+        self.life, self.delivery = next(LIVES), Delivery()
 
     def send(self, *sent):
         for message in sent:
-            self.socket.send(CONTROL.encode(message))
+            self.send_bytes(CONTROL.encode(message))
+
+    def send_bytes(self, data):
+        serial = self.delivery.number(data, len(data))
+        envelope = Envelope(self.life, 1, serial, self.delivery.acknowledge())
+        self.socket.send_multipart([envelope.encode(), data])
+
+    def wait_for_event(self, events):
+        """Until one of these events has come to its connection."""
+        while not recv_monitor_message(self._monitor)["event"] & events:
+            pass
 
     def receive(self, kind):
         """The next message of this type; all others are passed over."""
         while True:
-            message = CONTROL.decode(self.socket.recv())
+            first, *body = self.socket.recv_multipart()
+            envelope = decode_envelope(first)
+            assert self.delivery.take(envelope.serial, envelope.heard, 1), "a repeat"
+            message = CONTROL.decode(body[0]) if body else None
             if isinstance(message, kind):
                 return message
 
@@ -52,15 +74,17 @@ class Agent(Peer):
     def __init__(self, context, config):
         self.context, self.config = context, config
         keys = KeyPair(config.public_key, config.secret_key)
+        self.tasks = {}
         self.peers = [self]  # so that none is closed before its thread is
         super().__init__(context, config.endpoint, keys, config.scheduler_key)
-        self.send(messages.AgentHello("1", "h", 1, "127.0.0.1", config.endpoint))
+        self.send(messages.AgentHello(__version__, "h", 1, "127.0.0.1", config.endpoint))
         self.specs = {spec.slug: spec for spec in self.receive(messages.StartTasks).tasks}
 
     def task(self, slug):
         """One of its tasks."""
         known = msgspec.json.decode(self.specs[slug].credentials, type=Credentials)
-        return self.peer(KeyPair(known.public_key, known.secret_key))
+        task = self.tasks[slug] = self.peer(KeyPair(known.public_key, known.secret_key))
+        return task
 
     def peer(self, keys=None, name=""):
         """Somebody else on this host, who may give itself a name."""
@@ -80,6 +104,8 @@ class Agent(Peer):
         return task
 
     def ends(self, slug="worker-0", code=0):
+        if code == 0 and slug in self.tasks:
+            self.tasks[slug].send(messages.Gone())
         self.send(messages.Exited(slug, code, 0.5, ""))
 
 
@@ -191,12 +217,12 @@ def test_tasks_meet(play):
 
     def script(agent):
         server, first, second = map(agent.task, ("server-0", "worker-0", "worker-1"))
-        server.send(messages.Join(1, "tcp://somewhere"))
+        server.send(messages.Join(1, "tcp://127.0.0.1:5000"))
         for worker in (first, second):
             worker.send(messages.Join(2, ""))
         for worker in (first, second):
             (peer,) = worker.receive(messages.Roster).servers
-            assert peer.endpoint == "tcp://somewhere"
+            assert peer.endpoint == "tcp://127.0.0.1:5000"
         first.send(messages.Gather("x", "allgather", b"a"))
         second.send(messages.Gather("x", "allgather", LARGE))
         for worker in (first, second):
@@ -257,6 +283,27 @@ def test_handlers_are_as_before(play):
     before = [signal.getsignal(number) for number in numbers]
     play(lambda agent: agent.ends("worker-0"))
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+class Stuck(ThreadCluster):
+    """Its agents end, but it cannot be had to say so."""
+
+    def kill(self, lost=frozenset()):
+        super().kill(lost)
+        raise RuntimeError("no kill")
+
+
+def test_everything_is_cleaned_up_also_if_the_cluster_fails_in_the_end(make_job, tmp_path):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    threads, num_open = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    cluster = Stuck(lambda agent: agent.ends("worker-0"))
+    with pytest.raises(RuntimeError, match="no kill"):
+        run(make_job(1, 0, log_dir=os.fspath(tmp_path)), cluster)
+    assert cluster.faults == []
+    assert [signal.getsignal(number) for number in numbers] == before
+    assert threading.active_count() == threads
+    assert len(os.listdir("/proc/self/fd")) == num_open
 
 
 def test_a_port_that_is_taken_is_a_usage_error(make_job, tmp_path):

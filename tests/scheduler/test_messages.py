@@ -15,10 +15,13 @@ EXAMPLES = [
     messages.AgentHello("0.1.0", "host.example", 1 << 22, "10.0.0.1", "tcp://10.0.0.9:1"),
     messages.Output("worker-0", True, False, b"caf\xe9\n\x00"),
     messages.Exited("worker-0", -9, 1.25, ""),
+    messages.Exited("worker-0", 137, 1.25, "", 0, True),
     messages.Exited("worker-0", 127, 0.0, "no such file: 'ü'"),
     messages.Alive(),
     messages.Alive(("worker-0", "server-1")),
+    messages.Alive(positions=(messages.Position(0, 2, "initialised key 'w'", (0, 3), (1, 0)),)),
     messages.Gone(),
+    messages.Gone(3),
     messages.Join(7, "tcp://127.0.0.1:5000"),
     messages.Gather("call 3 of store 0", "barrier 'the end of epoch 3\n'", b""),
     messages.Gather("ü", "allgather", b"\x00\xff"),
@@ -26,7 +29,11 @@ EXAMPLES = [
     messages.StartTasks((SPEC, SPEC)),
     messages.StartTasks(()),
     messages.StopTasks("worker", 15, 5.0),
+    messages.EndProcess("worker-0", 7, 5.0),
     messages.Release(),
+    messages.Suspend(1800.0),
+    messages.Suspended(),
+    messages.Resume(),
     messages.Roster((messages.Peer("tcp://h:1", "k" * 40), messages.Peer("tcp://g:2", "l" * 40))),
     messages.Gathered("x", ((0, b""), (2, b"\x00\xff"))),
     messages.Gathered("x", ()),
@@ -46,7 +53,7 @@ def test_every_message_survives_the_wire(message):
 
 
 def test_every_message_has_an_example_here():
-    parts = {"TaskSpec", "Peer"}  # travel inside others
+    parts = {"TaskSpec", "Peer", "Position"}  # travel inside others
     public = {getattr(messages, name) for name in messages.__all__ if name not in parts}
     kinds = {kind for kind in public if isinstance(kind, type) and issubclass(kind, Message)}
     assert kinds == {type(example) for example in EXAMPLES}

@@ -5,9 +5,9 @@ import signal
 import subprocess
 import sys
 
-import psutil
 import pytest
 
+from baryon.scheduler import processes
 from baryon.scheduler.processes import descendants, kill_all, spawn
 
 LIMIT_S = 20.0
@@ -111,7 +111,7 @@ def test_kill_all_names_what_would_not_go(marked, wait_until, monkeypatch):
     root = marked.script("import subprocess; subprocess.run(['sleep', '1000'])")
     (sleeper,) = wait_until(lambda: marked.alive("sleep"))
     with monkeypatch.context() as patch:
-        patch.setattr(psutil.Process, "kill", lambda self: None)
+        patch.setattr(processes, "signal_process", lambda process, signum: None)
         assert kill_all(root.pid, limit_s=0.1) == [sleeper.pid]
 
 
@@ -214,3 +214,29 @@ sys.exit(guarded(lambda: 6))
     script = marked.script(PRELUDE + code)
     out, errors = script.communicate(timeout=LIMIT_S)
     assert (script.returncode, out, errors) == (6, b"cleaned up\n", b"")
+
+
+def test_the_alarm_for_an_inner_process_does_not_reach_what_has_its_pid_later(marked, take_pid):
+    """Nobody may take its pid before the guard has done with it, and afterwards no signal goes."""
+    code = """
+def kill_all(pid):
+    print("reaped", flush=True)
+    sys.stdin.readline()
+    for number in (signal.SIGALRM, signal.SIGTERM):
+        os.kill(pid, number)
+    print("cleaned up", flush=True)
+
+def main():
+    print(os.getpid(), flush=True)
+    return 6
+
+processes.kill_all = kill_all
+sys.exit(guarded(main))
+"""
+    script = marked.script(PRELUDE + code)
+    inner = int(read_line(script))
+    assert read_line(script) == "reaped"
+    stranger = take_pid(inner)
+    out, errors = script.communicate(b"\n", timeout=LIMIT_S)
+    assert (script.returncode, out, errors) == (6, b"cleaned up\n", b"")
+    assert stranger.poll() is None

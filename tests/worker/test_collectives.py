@@ -16,7 +16,7 @@ class Nobody:
 
 @pytest.fixture
 def calls():
-    return lambda num_workers: Collectives(Nobody(), 0, num_workers, 0)
+    return lambda num_workers: Collectives(Nobody(), 0, num_workers, 0, lambda: None)
 
 
 @pytest.mark.parametrize(("num_workers", "limit"), [(1, 16), (4, 16), (8, 8), (256, 0.25)])

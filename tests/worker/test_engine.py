@@ -3,15 +3,15 @@
 import ctypes
 import functools
 import threading
-from typing import Any, Callable, List
+from typing import Any, Callable, List, Optional
 
 import mxnet as mx
 import numpy as np
 import pytest
 
-from baryon.ps import array_over
+from baryon.ps import UsageError, array_over
 from baryon.worker import engine
-from baryon.worker.engine import address_of, as_handles, complete, copy, push_async
+from baryon.worker.engine import address_of, as_handles, complete, copy, push_async, settle
 
 LIMIT_S = 30.0
 
@@ -22,8 +22,8 @@ class Step:
     def __init__(self, action: Callable[[bytes], None]) -> None:
         self.start = action
 
-    def skipped(self) -> None:
-        raise AssertionError("an operation was skipped")
+    def failed(self, error: Optional[str]) -> None:
+        raise AssertionError("an operation has failed")
 
 
 def test_operation_starts_when_what_it_reads_is_ready_and_holds_what_it_writes() -> None:
@@ -158,3 +158,38 @@ def test_copy_does_what_copyto_does() -> None:
     source, target = mx.nd.arange(6).reshape((2, 3)), mx.nd.zeros((2, 3))
     copy(source, target)
     assert target.asnumpy().tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_step_whose_start_raises_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its bucket would wait for it for ever."""
+    told: List[Any] = []
+    step = Step(lambda completion: 1 // 0)  # type: ignore[arg-type, return-value]
+    step.failed = told.append  # type: ignore[method-assign]
+    array = mx.nd.zeros(1)
+    push_async(step, as_handles([array]))
+    assert settle(LIMIT_S)
+    assert told == ["ZeroDivisionError: integer division or modulo by zero"]
+
+
+def test_engine_settles_when_its_operations_are_completed_and_its_threads_are_back() -> None:
+    held: List[bytes] = []
+    product = mx.nd.dot(*[mx.nd.ones((300, 300))] * 2)
+    push_async(Step(held.append), as_handles([product]))
+    failing = mx.nd.random.normal(0, -1, shape=3)
+    step = Step(complete)
+    step.failed = lambda error: None  # type: ignore[method-assign]
+    push_async(step, as_handles([failing]))
+    assert not settle(0.01)
+    assert engine._alive
+    threading.Timer(0.05, lambda: complete(held[0])).start()
+    assert settle(LIMIT_S)
+    assert not engine._alive and not engine._pending
+
+
+def test_engine_that_is_shut_takes_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_is_shut", False)
+    engine.shut()
+    array = mx.nd.zeros(1)
+    with pytest.raises(UsageError, match="has left its job"):
+        push_async(Step(complete), as_handles([array]))
+    assert settle(LIMIT_S)

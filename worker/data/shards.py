@@ -12,6 +12,8 @@ import numpy as np
 
 from baryon.ps import UsageError
 
+from ..advice import asked_for_part
+
 __all__ = ["LAST", "part_of_job", "shard"]
 
 LAST = ("pad", "drop", "join")
@@ -82,6 +84,7 @@ def part_of_job(
     Raises UsageError if only one of them is given, and in a job that does not say which worker
     this is, as those of MXNet's own launcher.
     """
+    asked_for_part()
     if rank is not None and num_workers is not None:
         return rank, num_workers
     if rank is not None or num_workers is not None:

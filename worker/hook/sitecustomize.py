@@ -8,6 +8,7 @@ below it. A sitecustomize of the user's own, which this one hides, is run as wel
 import importlib.machinery
 import importlib.util
 import os
+import signal
 import sys
 
 
@@ -32,11 +33,17 @@ def _prepare() -> None:
 
     sys.path.remove(home)
     sys.path.append(home)
-    from baryon.worker import startup
+    from baryon.worker import interrupts, startup
 
     startup.install()
+    interrupts.install()
 
 
 if os.environ.get("BARYON_TASK"):
+    # An exception in here would be a fatal error of Python. Ctrl-C just ends it.
+    _handler = signal.getsignal(signal.SIGINT)
+    if _handler == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     _prepare()
+    signal.signal(signal.SIGINT, _handler)
 _run_hidden_sitecustomize()

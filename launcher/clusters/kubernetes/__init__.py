@@ -20,7 +20,7 @@ from baryon.scheduler import Job
 
 from ...flags import Options
 from ..batch import BatchCluster
-from ..submission import SSH_OPTIONS, launch_address, say_ignored
+from ..submission import launch_address
 from ..watch import OVER, QUEUED, RUNNING, Status, Watch
 from .api import Api, NoAnswer, connect, is_pod
 from .manifests import Manifest, Plan, dump, make_plan, secret_of
@@ -41,7 +41,6 @@ def prepare(
     Raises UsageError if there is no way to a cluster or an option is wrong, PeerError if pods
     would not reach this machine.
     """
-    say_ignored(options, (*SSH_OPTIONS, "account", "mail", "extra", "pe", "job_dir"), say)
     plan = make_plan(job, options)
     api = connect(options.context, options.namespace)
     address = _address(job, api)

@@ -22,7 +22,7 @@ from baryon.scheduler import Job
 
 from ...flags import Options
 from ..batch import BatchCluster
-from ..submission import CANCELLED_CODE, SSH_OPTIONS, launch_address, say_ignored, write_script
+from ..submission import CANCELLED_CODE, launch_address, write_script
 from ..watch import OVER, QUEUED, RUNNING, TIME_LIMIT_CODE, Status, Watch
 from .distributed_shell import Start, make_start
 from .resource_manager import Refusal, ResourceManager, read_hadoop
@@ -42,7 +42,6 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
 
     Raises UsageError if it is not known where that is or an option is wrong.
     """
-    say_ignored(options, (*SSH_OPTIONS, "account", "mail"), say)
     hadoop = read_hadoop(os.environ)
     start = make_start(job, options, hadoop)
     # Nodes reach this machine as their manager does.

@@ -185,3 +185,42 @@ def case_library_layout(job: Job) -> Answer:
     out = mx.nd.zeros(weight.shape)
     kv.pushpull(key, weight.grad, out=out)
     return Answer(out, np.full(weight.shape, 2 * 6 * 6 * job.num_workers, "float32"))
+
+
+def cast(job: Job, is_pushed: bool) -> Answer:
+    """A key of float32, pulled into arrays of other dtypes."""
+    kv, key = job.kv(), job.key()
+    value = np.array([0, 1, 2.5, -7.75, 100, 2049], "float32")
+    kv.init(key, mx.nd.array(value))
+    if is_pushed:
+        kv.push(key, mx.nd.array(value))
+        value = value * job.num_workers
+    outs = [mx.nd.zeros(value.shape, dtype=dtype) for dtype in ("float64", "float16", "int32")]
+    for out in outs:
+        kv.pull(key, out=out)
+    kv.pull(key, out=outs)
+    return Answer(outs, [value.astype(out.dtype) for out in outs])
+
+
+@case()
+def case_pull_into_other_dtype(job: Job) -> Answer:
+    """`pull` of a key of float32 into float64, float16 and int32, before anything is pushed"""
+    return cast(job, is_pushed=False)
+
+
+@case("ints")
+def case_pull_into_other_dtype_later(job: Job) -> Answer:
+    """`push`, then `pull` of a key of float32 into float64, float16 and int32: cast"""
+    return cast(job, is_pushed=True)
+
+
+@case("ints")
+def case_pushpull_into_other_dtype(job: Job) -> Answer:
+    """`pushpull(k, v, out=[o0, o1])`, twice, v float16 as the key, o0 float32, o1 float16"""
+    kv, key = job.kv(), job.key()
+    value = pattern((3, 5), "float16")
+    kv.init(key, mx.nd.zeros((3, 5), dtype="float16"))
+    outs = [mx.nd.zeros((3, 5), mx.cpu(n), dtype) for n, dtype in enumerate(("float32", "float16"))]
+    for _ in range(2):
+        kv.pushpull(key, mx.nd.array(value, dtype="float16"), out=outs)
+    return Answer(outs, [(value * job.num_workers).astype(out.dtype) for out in outs])

@@ -20,6 +20,12 @@ def wait(*arrays: mx.nd.NDArray) -> Answer:
     return Answer(list(arrays), "refused")
 
 
+def push_doubles(kv, key, array) -> Answer:
+    kv.push(key, array.astype("float64"))
+    kv.pull(key, out=array)
+    return wait(array)
+
+
 @case(refused=True)
 def case_init_twice(job: Job) -> Answer:
     """`init(k, v)` twice"""
@@ -100,17 +106,23 @@ def case_pull_into_other_shape(job: Job) -> Answer:
 @case(refused=True)
 def case_push_other_dtype(job: Job) -> Answer:
     """`push` of float64 to a key of float32"""
-    kv, key, array = started(job)
-    kv.push(key, array.astype("float64"))
-    kv.pull(key, out=array)
-    return wait(array)
+    return push_doubles(*started(job))
 
 
 @case(refused=True)
-def case_pull_into_other_dtype(job: Job) -> Answer:
-    """`pull` of a key of float32 into float64"""
-    kv, key, _ = started(job)
-    out = mx.nd.zeros((2, 3), dtype="float64")
+def case_push_other_dtype_later(job: Job) -> Answer:
+    """`push` of float64 to a key of float32 to which float32 was pushed before"""
+    kv, key, array = started(job)
+    kv.pushpull(key, array, out=array)
+    return push_doubles(kv, key, array)
+
+
+@case(refused=True)
+def case_pull_into_other_shape_later(job: Job) -> Answer:
+    """`push`, then `pull` of a key of (2, 3) into (4, 3)"""
+    kv, key, array = started(job)
+    kv.push(key, array)
+    out = mx.nd.zeros((4, 3))
     kv.pull(key, out=out)
     return wait(out)
 

@@ -83,6 +83,77 @@ def case_row_ids_out_of_range(job: Job) -> Answer:
     return Answer(out.tostype("default"), "refused")
 
 
+NARROW = ((2048, "float16"), (2**24, "float32"))
+
+
+def narrow_ids(job: Job, first: int, dtype: str, count: int) -> Answer:
+    """Two rows that there are, as ``dtype``: from ``first`` on it holds every other number only."""
+    kv, key = job.kv(), job.key()
+    value = mx.nd.arange(first + 4).reshape((-1, 1))
+    kv.init(key, value.tostype("row_sparse"))
+    out = sparse.zeros("row_sparse", value.shape)
+    last = first - 2 + count
+    row_ids = mx.nd.array(np.array([1, last], dtype), dtype=dtype)
+    kv.row_sparse_pull(key, out=out, row_ids=row_ids)
+    return Answer([int(row) for row in out.indices.asnumpy()], [1, last])
+
+
+for first_, dtype_ in NARROW:
+    case("sparse", name=f"row_ids_{dtype_}_last", what=f"row_ids of {dtype_}, the last exact one")(
+        lambda job, first_=first_, dtype_=dtype_: narrow_ids(job, first_, dtype_, 1)
+    )
+    case(
+        refused=True,
+        name=f"row_ids_{dtype_}_inexact",
+        what=f"`row_sparse_pull`, row_ids of {dtype_} with {first_ + 1}, which that cannot hold",
+    )(lambda job, first_=first_, dtype_=dtype_: narrow_ids(job, first_, dtype_, 3))
+
+
+@case(refused=True)
+def case_row_ids_mask(job: Job) -> Answer:
+    """`row_sparse_pull`, row_ids of bool: a mask, and no numbers of rows"""
+    kv, key, out = stored(job)
+    kv.row_sparse_pull(key, out=out, row_ids=mx.nd.array([1, 0, 1, 0, 0, 1], dtype=bool))
+    return Answer([int(row) for row in out.indices.asnumpy()], "refused")
+
+
+@case(refused=True, ends_job=True)
+def case_row_ids_out_of_range_later(job: Job) -> Answer:
+    """`push`, then `row_sparse_pull`, row_ids [0, 9] of a key with 6 rows"""
+    kv, key, out = stored(job)
+    kv.push(key, rows_of({1: 1.0}))
+    kv.row_sparse_pull(key, out=out, row_ids=mx.nd.array([0, 9], dtype="int64"))
+    out.wait_to_read()
+    return Answer(out.tostype("default"), "refused")
+
+
+def rows_cast(job: Job, is_pushed: bool) -> Answer:
+    """Rows of a key of float16, pulled into float32 and float64."""
+    kv, key, outs = job.kv(create("sgd", learning_rate=0.1)), job.key(), []
+    value = START.astype("float16")
+    kv.init(key, mx.nd.array(value, dtype="float16").tostype("row_sparse"))
+    if is_pushed:
+        no_rows = sparse.zeros("row_sparse", SHAPE, dtype="float16")
+        kv.push(key, no_rows)
+    for dtype in ("float32", "float64"):
+        outs.append(sparse.zeros("row_sparse", SHAPE, dtype=dtype))
+        kv.row_sparse_pull(key, out=outs[-1], row_ids=mx.nd.array([5, 0, 2]))
+    right = [only([0, 2, 5], value).astype(out.dtype) for out in outs]
+    return Answer([out.tostype("default") for out in outs], right)
+
+
+@case()
+def case_rows_into_other_dtype(job: Job) -> Answer:
+    """`row_sparse_pull` of a float16 key into float32 and float64, before anything is pushed"""
+    return rows_cast(job, is_pushed=False)
+
+
+@case("sparse optimizers")
+def case_rows_into_other_dtype_later(job: Job) -> Answer:
+    """`push`, then `row_sparse_pull` of a float16 key into float32 and float64: cast"""
+    return rows_cast(job, is_pushed=True)
+
+
 @case("sparse", refused=True)
 def case_row_ids_left_out(job: Job) -> Answer:
     """`row_sparse_pull(k, out)`"""
@@ -128,6 +199,17 @@ def case_row_sparse_pull_keys(job: Job) -> Answer:
 def case_row_sparse_pull_into_dense(job: Job) -> Answer:
     """`row_sparse_pull` into a dense out"""
     kv, key, _ = stored(job)
+    out = mx.nd.zeros(SHAPE)
+    kv.row_sparse_pull(key, out=out, row_ids=mx.nd.array([1], dtype="int64"))
+    out.wait_to_read()
+    return Answer(out, "refused")
+
+
+@case("sparse", refused=True)
+def case_row_sparse_pull_into_dense_later(job: Job) -> Answer:
+    """`push`, then `row_sparse_pull` into a dense out"""
+    kv, key, _ = stored(job)
+    kv.push(key, rows_of({1: 1.0}))
     out = mx.nd.zeros(SHAPE)
     kv.row_sparse_pull(key, out=out, row_ids=mx.nd.array([1], dtype="int64"))
     out.wait_to_read()

@@ -1,5 +1,6 @@
 """What a store promises, case by case; each has stores of its own. See cases.py."""
 
+import copy
 import gc
 import threading
 
@@ -190,6 +191,174 @@ def case_hyper_parameters_are_live():
     assert step() == (-1, -1.5)
     optimizer.wd = 0.5
     assert step() == (-1 - 0.5 * (1 - 0.5), -1.5)
+
+
+def case_a_change_applies_to_the_pushes_that_follow_it_whatever_keys_they_are_of():
+    """Also in the middle of a step, and with all of it under way at once."""
+    kv = mx.kv.create("dist_sync")
+    optimizer = mx.optimizer.SGD(learning_rate=1.0)
+    kv.set_optimizer(optimizer)
+    keys = ["a", "big", "c"]
+    outs = [mx.nd.zeros(3), mx.nd.zeros(600_000), mx.nd.zeros(3)]
+    kv.init(keys, outs)
+    for rate, pushed in [(1, ["a", "big", "c"]), (10, ["big"]), (100, ["c", "a"]), (1000, ["big"])]:
+        optimizer.lr = rate
+        for key in pushed:
+            kv.push(key, mx.nd.ones(outs[keys.index(key)].shape))
+    kv.pull(keys, out=outs)
+    for out, expected in zip(outs, (-101, -1011, -101)):
+        same(out, expected * kv.num_workers)
+
+
+def case_a_lone_asynchronous_worker_is_as_one_machine():
+    """With two pushes of a key in each step, and a schedule and a multiplier that change."""
+    kv = mx.kv.create("dist_async")
+    if kv.num_workers > 1:
+        return
+    optimizer = mx.optimizer.SGD(lr_scheduler=lambda num_update: float(num_update))
+    kv.set_optimizer(optimizer)
+    ones = {"a": mx.nd.ones(3), "b": mx.nd.ones(600_000)}
+    weights = [array * 0 for array in ones.values()]
+    kv.init(list(ones), [weight.copy() for weight in weights])
+    for key in ("a", "b", "b", "a", "b", "a"):
+        kv.push(key, ones[key])
+        optimizer.lr_mult["b"] = optimizer.lr_mult.get("b", 1) * 10
+    kv.pull(list(ones), out=weights)
+    same(weights[0], -(1 + 2 + 3))
+    same(weights[1], -(1 * 10 + 2 * 100 + 3 * 10_000))
+
+
+def case_a_changed_rate_reaches_what_a_bucket_has():
+    """The key that was pushed first is in some buckets only."""
+
+    def network(bucket):
+        net = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=2, name="shared")
+        if bucket == 1:
+            net = mx.sym.FullyConnected(net, num_hidden=2, name="a_first")
+        label = mx.sym.Variable("softmax_label")
+        return mx.sym.LinearRegressionOutput(net, label, name="softmax"), ["data"], [label.name]
+
+    def train(kvstore, size):
+        module = mx.mod.BucketingModule(network, default_bucket_key=1)
+        shapes = {"provide_data": [("data", (4, 3))], "provide_label": [("softmax_label", (4, 2))]}
+        module.bind(*shapes.values())
+        module.init_params(mx.init.One())
+        optimizer = mx.optimizer.SGD(learning_rate=0.01, momentum=0.5, rescale_grad=1 / 4 / size)
+        module.init_optimizer(kvstore, optimizer)
+        data, label = [mx.nd.ones((4, 3)) / 10], [mx.nd.ones((4, 2))]
+        for step, bucket in enumerate([1, 2, 2, 1, 2, 1]):
+            if step == 2:
+                optimizer.set_learning_rate(0.1)
+            if step == 4:
+                optimizer.rescale_grad, optimizer.wd = 1 / 8 / size, 0.1
+            module.forward(mx.io.DataBatch(data, label, bucket_key=bucket, **shapes))
+            module.backward()
+            module.update()
+        return module.get_params()[0]
+
+    weights, expected = train("dist_sync", mx.kv.create("dist").num_workers), train("local", 1)
+    for name, weight in expected.items():
+        np.testing.assert_allclose(weights[name].asnumpy(), weight.asnumpy(), rtol=1e-5)
+
+
+def dense(number, kvstore="dist_sync", **options):
+    """Nets of one weight, 1, whose gradient is 1 on every worker, and a trainer for all."""
+    nets = [gluon.nn.Dense(1, in_units=1, use_bias=False) for _ in range(number)]
+    for net in nets:
+        net.initialize(mx.init.One())
+    parameters = [net.weight for net in nets]
+    optimizer = options.pop("optimizer", "sgd")
+    trainer = gluon.Trainer(parameters, optimizer, options or None, kvstore=kvstore)
+    size = mx.kv.create("dist").num_workers
+
+    def step(*used, batch_size=size):
+        """Train by these nets."""
+        with autograd.record():
+            loss = sum(nets[one](mx.nd.ones((1, 1))).sum() for one in used)
+        loss.backward()
+        trainer.step(batch_size, ignore_stale_grad=True)
+        return [net.weight.data().asnumpy().item() for net in nets]
+
+    return nets, trainer, step, size
+
+
+def case_a_change_needs_no_key_in_particular():
+    """Fine-tuning: what is frozen, and perhaps thawed later, is pushed by nobody meanwhile."""
+    nets, trainer, step, size = dense(3, learning_rate=0.5)
+    assert step(0, 1, 2) == [0.5, 0.5, 0.5]
+    nets[0].weight.grad_req = "null"
+    trainer.set_learning_rate(0.25)
+    assert step(1, 2) == [0.5, 0.25, 0.25]
+    nets[1].weight.lr_mult = 2
+    assert step(1, 2, batch_size=2 * size) == [0.5, 0, 0.125]
+    nets[0].weight.grad_req = "write"
+    trainer.set_learning_rate(1)
+    assert step(0, 1, 2) == [-0.5, -2, -0.875]
+
+
+def case_a_schedule_is_in_force_as_the_script_reads_it():
+    """Another schedule, or another base rate of one, too; and for a key that is new to it."""
+    schedule = mx.lr_scheduler.FactorScheduler(step=2, factor=0.5, base_lr=1)
+    nets, trainer, step, _ = dense(2, optimizer=mx.optimizer.SGD(lr_scheduler=schedule))
+    nets[1].weight.grad_req = "null"
+    expected, other = 1.0, 1.0
+    for rate in (1, 1, 0.5, 0.5, 0.25):
+        expected -= rate
+        assert step(0) == [expected, other]
+        assert trainer.learning_rate == rate
+    nets[1].weight.grad_req = "write"
+    schedule.base_lr = 2.0
+    assert step(0, 1) == [expected - 2, other - 2] and trainer.learning_rate == 2
+    trainer.optimizer.lr_scheduler = lambda num_update: num_update / 4
+    assert step(0, 1) == [expected - 3.75, other - 3.75] and trainer.learning_rate == 1.75
+    trainer.optimizer.lr_scheduler = None
+    trainer.set_learning_rate(0.5)
+    assert step(0, 1) == [expected - 4.25, other - 4.25]
+
+
+def case_rounds_without_a_worker_count_for_its_schedule():
+    factor = mx.lr_scheduler.FactorScheduler(step=2, factor=0.5, base_lr=1)
+    _, trainer, step, size = dense(1, optimizer=mx.optimizer.SGD(lr_scheduler=factor))
+    rank = mx.kv.create("dist").rank
+    for epoch in range(2):
+        for _ in range(rank + 1):
+            step(0)
+        trainer._kvstore.join()
+        assert trainer.optimizer.num_update == (epoch + 1) * size
+    assert trainer.learning_rate == 0.5 ** ((2 * size - 1) // 2)
+
+
+def case_another_optimizer_takes_over_with_the_next_step():
+    _, trainer, step, _ = dense(1, learning_rate=0.5)
+    assert step(0) == [0.5]
+    trainer._optimizer = mx.optimizer.SGD(learning_rate=2.0)
+    assert step(0) == [-1.5]
+    trainer.set_learning_rate(1.0)
+    assert step(0) == [-2.5]
+
+
+def case_setting_a_parameter_leaves_counts_and_states_as_they_are():
+    """As on one machine, where a script would write the clipped weights of a GAN so."""
+
+    def optimizers():
+        factor = mx.lr_scheduler.FactorScheduler(step=2, factor=0.5, base_lr=0.5)
+        yield lambda: mx.optimizer.SGD(momentum=0.5, lr_scheduler=factor)
+        yield lambda: mx.optimizer.Adam(learning_rate=0.1)
+        yield lambda: mx.optimizer.Nadam(learning_rate=0.1)
+        yield lambda: mx.optimizer.LAMB(learning_rate=0.1)
+
+    for make in optimizers():
+        weights = []
+        for kvstore in ("dist_sync", None):  # None: on one machine
+            nets, trainer, step, size = dense(1, kvstore, optimizer=copy.deepcopy(make()))
+            values = []
+            for number in range(6):
+                values += step(0, batch_size=size if kvstore else 1)
+                if number in (2, 3):
+                    nets[0].weight.set_data(mx.nd.array([[values[-1] / 2]]))
+            weights.append(values)
+            assert trainer.optimizer.num_update == 6
+        np.testing.assert_allclose(*weights, rtol=1e-6)
 
 
 def case_threads_may_share_a_store():

@@ -7,7 +7,7 @@ import struct
 import threading
 from typing import Dict, List, Optional, Sequence
 
-from .conftest import LIMIT_S
+LIMIT_S = 30.0
 
 _CHUNK_NBYTES = 1 << 16
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER without time

@@ -1,0 +1,116 @@
+"""Sends files of a host back. Runs there, alone: its text is sent and executed.
+
+So this file needs nothing but Python 3.6's standard library. Standard input and output speak the
+protocol that collect.py begins::
+
+    collector  {"dst": ..., "patterns": [...]}
+    sender     {"files": [[path, size, mtime_ns, mode], ...], "left_out": [sentence, ...]}
+    sender     for each file: chunks (4 bytes of length, data), a length of 0, its SHA-256;
+               or, if it cannot be read, a length of ABORT, then that of the reason, the reason
+
+The first line may be ``{"error": words}`` instead, and is the last then. It begins with MARK, as
+login scripts may print, too. Patterns are those of ``glob`` (``**`` for any directories), relative
+to ``dst``; of a directory that one matches, all is sent. Only regular files are, and links to them:
+nothing that lies outside of ``dst``, wherever a link leads.
+"""
+
+import glob
+import hashlib
+import json
+import os
+import stat
+import struct
+import sys
+from typing import BinaryIO, Dict, Iterator, List, Tuple
+
+MARK = b"BARYON-FETCH "
+ABORT = 0xFFFFFFFF
+LENGTH = struct.Struct("!I")
+_CHUNK = 256 << 10
+
+
+def main() -> int:
+    """Serve one request on standard input and output; returns the exit code."""
+    outgoing = sys.stdout.buffer
+    request = json.loads(sys.stdin.buffer.readline().decode("ascii"))
+    dst = os.path.expanduser(request["dst"].encode("utf-8", "surrogateescape"))
+    dst = os.path.realpath(os.path.join(os.path.expanduser(b"~"), dst))
+    if not os.path.isdir(dst):
+        _answer(outgoing, error=f"{_text(dst)!r} is not there any more")
+        return 1
+    patterns = [pattern.encode("utf-8", "surrogateescape") for pattern in request["patterns"]]
+    files, left_out = find(dst, patterns)
+    described = []
+    for path, state in sorted(files.items()):
+        described.append([_text(path), state.st_size, state.st_mtime_ns, state.st_mode & 0o777])
+    _answer(outgoing, files=described, left_out=left_out)
+    for path in sorted(files):
+        _send(outgoing, os.path.join(dst, path))
+    outgoing.flush()
+    return 0
+
+
+def find(dst: bytes, patterns: List[bytes]) -> Tuple[Dict[bytes, os.stat_result], List[str]]:
+    """(the files below ``dst`` that a pattern matches, by relative path; what is left out)."""
+    files = {}
+    left_out = []
+    for pattern in patterns:
+        for match in glob.iglob(os.path.join(glob.escape(dst), pattern), recursive=True):
+            for full in _below(match):
+                path = os.path.relpath(full, dst)
+                if path in files:
+                    continue
+                real = os.path.realpath(full)
+                try:
+                    state = os.stat(real)
+                except OSError as error:
+                    left_out.append(f"{_text(path)!r}: {error.strerror}")
+                    continue
+                if not real.startswith(os.path.join(dst, b"")):
+                    left_out.append(f"{_text(path)!r} leads out of {_text(dst)!r}")
+                elif stat.S_ISREG(state.st_mode):
+                    files[path] = state
+                else:
+                    left_out.append(f"{_text(path)!r} is no file")
+    return files, sorted(set(left_out))
+
+
+def _below(top: bytes) -> Iterator[bytes]:
+    """The files below a directory, or ``top`` itself."""
+    if not os.path.isdir(top):
+        yield top
+        return
+    for folder, folders, names in os.walk(top):
+        folders.sort()
+        for name in names:
+            yield os.path.join(folder, name)
+
+
+def _send(outgoing: BinaryIO, path: bytes) -> None:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while True:
+                data = file.read(_CHUNK)
+                if not data:
+                    break
+                digest.update(data)
+                outgoing.write(LENGTH.pack(len(data)) + data)
+    except OSError as error:
+        reason = str(error.strerror).encode()
+        outgoing.write(LENGTH.pack(ABORT) + LENGTH.pack(len(reason)) + reason)
+        return
+    outgoing.write(LENGTH.pack(0) + digest.digest())
+
+
+def _answer(outgoing: BinaryIO, **fields: object) -> None:
+    outgoing.write(b"\n" + MARK + json.dumps(fields).encode("ascii") + b"\n")
+    outgoing.flush()
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

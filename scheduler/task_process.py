@@ -1,0 +1,124 @@
+"""A task's process, as its agent has it.
+
+A pid is the task's, and a process group's number is the group's, only until the process is reaped;
+then both may be another's. So nothing here signals a task that has a `code`, and the agent tells it
+to `end` before it reaps.
+"""
+
+import functools
+import os
+import signal
+import subprocess
+import time
+from typing import Callable, List, Optional
+
+import psutil
+
+from baryon.ps import Reactor, Timer
+
+from .messages import TaskSpec
+from .processes import (
+    count_oom_kills,
+    descendants,
+    is_any_stopped,
+    signal_process,
+    status_of,
+)
+
+__all__ = ["TaskProcess"]
+
+_AWAKE_S = 5.0  # for a task that was suspended to do what it is late with
+
+
+class TaskProcess:
+    """``code`` is its exit code, or minus the signal that ended it, once it is reaped."""
+
+    def __init__(
+        self, spec: TaskSpec, process: "subprocess.Popen[bytes]", reactor: Reactor
+    ) -> None:
+        self.slug = spec.slug
+        self.process = process
+        self.start = time.monotonic()
+        self.oom_kills = count_oom_kills()
+        self.code: Optional[int] = None
+        self.was_late = False  # one of its processes had to be killed (`kill_process_later`)
+        self.seconds = 0.0
+        self.open_pipes = 2
+        self.finishers: List[Callable[[], None]] = []  # pass on the rest of each pipe
+        self._reactor = reactor
+        self._kills: List[Timer] = []  # to come
+        self._is_suspended = False
+
+    def signal_all(self, signum: int) -> None:
+        """Signal the task and all below it, also what has left its process group."""
+        self._is_suspended = signum == signal.SIGSTOP
+        for process in self._tree():
+            signal_process(process, signum)
+        self.signal(signum)
+
+    def signal(self, signum: int) -> None:
+        """Signal the task and what it has started, as a terminal would."""
+        if self.code is None:
+            try:
+                os.killpg(self.process.pid, signum)
+            except ProcessLookupError:
+                pass
+
+    def is_stopped(self) -> bool:
+        """Whether a process of the task is stopped (SIGSTOP, Ctrl-Z)."""
+        return self.code is None and is_any_stopped(self.process.pid)
+
+    def kill(self) -> None:
+        """End the task, and its descendants that left its process group."""
+        tree = self._tree()
+        self.signal(signal.SIGKILL)
+        for process in tree:
+            signal_process(process, signal.SIGKILL)
+
+    def kill_later(self, delay_s: float) -> None:
+        self._call_later(delay_s, self.kill)
+
+    def kill_process_later(self, pid: int, delay_s: float) -> None:
+        """End one process of the task, if ``pid`` is one and then still runs."""
+
+        for process in self._tree(with_itself=True):
+            if process.pid == pid:
+                self._call_later(delay_s, functools.partial(self._kill_if_late, process))
+
+    def _kill_if_late(self, process: psutil.Process) -> None:
+        if status_of(process) not in (None, psutil.STATUS_ZOMBIE):
+            self.was_late = True
+            signal_process(process, signal.SIGKILL)
+
+    def _call_later(self, delay_s: float, kill: Callable[[], None]) -> None:
+        """Nothing is given up while it is suspended."""
+
+        def due() -> None:
+            if self._is_suspended:
+                self._call_later(_AWAKE_S, kill)
+            else:
+                kill()
+
+        self._kills.append(self._reactor.call_later(delay_s, due))
+
+    def end(self) -> None:
+        """It has ended and will be reaped: end what it has left in its process group."""
+        for timer in self._kills:
+            timer.cancel()
+        self.signal(signal.SIGKILL)
+
+    def reaped(self, status: int) -> None:
+        """``status`` is as waitpid(2) says it."""
+        signalled = os.WIFSIGNALED(status)
+        self.code = -os.WTERMSIG(status) if signalled else os.WEXITSTATUS(status)
+        self.process.returncode = self.code  # or Popen would warn that it still runs
+        self.seconds = time.monotonic() - self.start
+
+    def _tree(self, with_itself: bool = False) -> List[psutil.Process]:
+        if self.code is not None:
+            return []
+        try:
+            itself = [psutil.Process(self.process.pid)] if with_itself else []
+        except psutil.NoSuchProcess:
+            return []
+        return itself + descendants(self.process.pid)

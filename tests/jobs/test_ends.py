@@ -1,0 +1,93 @@
+"""Whatever a worker has under way when it ends, it ends, with its script's own code."""
+
+import pytest
+
+from tests.cluster import Cluster
+from tests.jobs.ends import run_job
+
+
+@pytest.mark.parametrize(
+    ("what", "how"),
+    [
+        ("dense", ["raise", "exit", "interrupt", "record"]),
+        ("rows", ["stay", "system_exit", "stay"]),
+        ("push", ["text", "raise", "interrupt"]),
+        ("module", ["stay", "raise"]),
+        ("operator", ["raise", "stay"]),
+    ],
+)
+def test_script_that_ends_in_the_middle_ends_with_its_own_code(
+    cluster: Cluster, what: str, how: list
+) -> None:
+    """Many more of them: ``python -m tests.jobs.ends``."""
+    ends = run_job(cluster, what, how)
+    assert [end for end in ends if not end.is_right()] == []
+
+
+# Worker 1 ends with a push under way, while worker 0 computes for as long as one likes.
+END = """
+import atexit, os, sys, time
+import mxnet as mx
+{before}
+kv = mx.kv.create("dist_sync")
+kv.init("w", mx.nd.ones(3))
+kv.barrier()
+kv.push("w", mx.nd.ones(3))
+if kv.rank == 0:
+    time.sleep(1000)
+{end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "end", "code", "said"),
+    [
+        ("", "sys.exit(3)", 3, "worker 1 (localhost) exited with code 3"),
+        ("", "os._exit(0)", 1, "worker 1 (localhost) exited with code 0, but without leaving"),
+        # A hang of its own after its goodbye: in a library's tear-down, say.
+        (
+            "atexit.register(time.sleep, 1000)",
+            "sys.exit(3)",
+            3,
+            "ended with code 3, but its process",
+        ),
+    ],
+)
+def test_end_of_a_worker_is_seen_however_long_others_compute(
+    cluster: Cluster, before: str, end: str, code: int, said: str
+) -> None:
+    run = cluster.run("-n", 2, cluster.script(END.format(before=before, end=end)), code=code)
+    assert said in run.err
+
+
+def test_naive_engine(cluster: Cluster) -> None:
+    """It waits in the push for what another thread completes."""
+    script = cluster.script(
+        "import mxnet as mx\n"
+        "kv = mx.kv.create('dist_sync')\n"
+        "kv.init('w', mx.nd.ones(3))\n"
+        "out = mx.nd.zeros(3)\n"
+        "for step in range(3):\n"
+        "    kv.pushpull('w', mx.nd.ones(3), out=out)\n"
+        "print(out.asnumpy().tolist())\n"
+    )
+    run = cluster.run("-n", 2, "--env", "MXNET_ENGINE_TYPE=NaiveEngine", script)
+    assert run.out.count("[2.0, 2.0, 2.0]") == 2
+
+
+def test_process_of_multiprocessing_leaves_its_job(cluster: Cluster) -> None:
+    """Nothing calls its atexit functions, so what it has pushed last could be lost."""
+    script = cluster.script(
+        "import multiprocessing, sys\n"
+        "def train():\n"
+        "    import mxnet as mx\n"
+        "    kv = mx.kv.create('dist_sync')\n"
+        "    kv.init('w', mx.nd.ones(3))\n"
+        "    kv.push('w', mx.nd.ones(3))\n"
+        "if __name__ == '__main__':\n"
+        "    process = multiprocessing.get_context('fork').Process(target=train)\n"
+        "    process.start()\n"
+        "    process.join()\n"
+        "    sys.exit(process.exitcode)\n"
+    )
+    cluster.run("-n", 2, script)

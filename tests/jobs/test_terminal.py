@@ -1,0 +1,78 @@
+"""Jobs in a terminal with a shell: what is seen of them, and job control."""
+
+import time
+from pathlib import Path
+from typing import Iterator
+
+import psutil
+import pytest
+
+from baryon.scheduler.processes import status_of
+from tests.cluster import Cluster, wait_until
+from tests.terminal import LAUNCH, Terminal
+
+pytestmark = pytest.mark.jobs
+
+
+@pytest.fixture
+def terminal(cluster: Cluster) -> Iterator[Terminal]:
+    terminal = Terminal(cluster.cwd)
+    yield terminal
+    terminal.close()
+
+
+STEPS = """
+import os, sys, time
+import mxnet as mx
+kv = mx.kv.create("dist_sync")
+kv.init("w", mx.nd.zeros(3))
+out = mx.nd.zeros(3)
+for step in range(10**9):
+    kv.pushpull("w", mx.nd.ones(3), out=out)
+    out.wait_to_read()
+    if step % 20 == 0:
+        print("step", step, flush=True)
+    if os.path.exists("end"):
+        break
+    time.sleep(0.01)
+"""
+
+
+def num_running(cluster: Cluster) -> int:
+    """How many tasks of the jobs of this terminal run and are not stopped."""
+    tasks = [process for process in psutil.process_iter() if is_task(process, cluster.cwd)]
+    return sum(status_of(process) != psutil.STATUS_STOPPED for process in tasks)
+
+
+def is_task(process: psutil.Process, cwd: Path) -> bool:
+    try:
+        return process.cwd() == str(cwd) and "BARYON_TASK" in process.environ()
+    except psutil.Error:
+        return False
+
+
+def test_ctrl_z_stops_the_job_and_fg_and_bg_let_it_go_on(
+    cluster: Cluster, terminal: Terminal
+) -> None:
+    cluster.script(STEPS)
+    terminal.type(f"{LAUNCH} -n 2 --heartbeat-timeout 2 script.py\n")
+    terminal.wait_for("worker 1 | step")
+    terminal.type("\x1a")
+    terminal.wait_for("[1]+  Stopped")
+    assert num_running(cluster) == 0
+    before = terminal.lines
+    end = time.monotonic() + 5.0  # more than twice what would be a silence
+    wait_until(lambda: time.monotonic() > end, "it")
+    assert terminal.lines == before
+    terminal.type("bg\n")
+    terminal.wait_for_more("worker 1 | step")
+    assert num_running(cluster) == 3
+    terminal.type("fg\n")
+    terminal.wait_for_more("worker 1 | step")
+    terminal.type("\x1a")
+    terminal.wait_for("[1]+  Stopped", 2)
+    assert num_running(cluster) == 0
+    terminal.type("touch end; fg; echo code $?\n")
+    terminal.wait_for("code ")
+    assert terminal.lines[-2:] == ["code 0", "$"]
+    assert not any(line.startswith("baryon: ") for line in terminal.lines)

@@ -1,0 +1,107 @@
+"""A pid that was a task's may be another's: that one is left alone."""
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from baryon.ps import Reactor
+from baryon.scheduler import messages, processes
+from baryon.scheduler.processes import ended_child, is_any_stopped, signal_process, spawn
+from baryon.scheduler.task_process import TaskProcess
+
+SPEC = messages.TaskSpec("worker-0", "program", (), "/", {}, b"")
+
+
+@pytest.fixture
+def reactor():
+    reactor = Reactor()
+    yield reactor
+    reactor.close()
+
+
+@pytest.fixture
+def task(reactor, marked):
+    """Start a task; its pipes are closed in the end."""
+    tasks = []
+
+    def start(*argv):
+        tasks.append(TaskProcess(SPEC, spawn(list(argv), "/", marked.env), reactor))
+        return tasks[-1]
+
+    yield start
+    for one in tasks:
+        one.process.stdout.close()
+        one.process.stderr.close()
+
+
+def reap(task, wait_until):
+    pid = wait_until(ended_child)
+    assert pid == task.process.pid
+    task.end()
+    task.reaped(os.waitpid(pid, 0)[1])
+
+
+def test_a_task_that_was_reaped_is_signalled_no_more(task, reactor, take_pid, wait_until):
+    ended = task("sh", "-c", "exit 3")
+    ended.kill_later(0.0)
+    ended.kill_process_later(ended.process.pid, 0.0)
+    reap(ended, wait_until)
+    assert ended.code == 3
+    stranger = take_pid(ended.process.pid)
+    ended.signal(signal.SIGKILL)
+    ended.signal_all(signal.SIGKILL)
+    ended.kill()
+    reactor.call_later(0.01, reactor.stop)  # after what was to come
+    reactor.run()
+    assert not ended.is_stopped()
+    os.kill(stranger.pid, signal.SIGSTOP)
+    assert not ended.is_stopped(), "what has its pid is none of its processes"
+    assert stranger.poll() is None
+
+
+@pytest.mark.parametrize("has_pidfd", [True, False])
+def test_a_process_is_known_by_more_than_its_pid(
+    task, take_pid, wait_until, monkeypatch, has_pidfd
+):
+    if not has_pidfd:
+        monkeypatch.delattr(signal, "pidfd_send_signal", raising=False)
+    first = task("sleep", "1000")
+    process = psutil.Process(first.process.pid)
+    process.create_time()
+    signal_process(process, signal.SIGTERM)
+    reap(first, wait_until)
+    assert first.code == -signal.SIGTERM
+    signal_process(process, signal.SIGKILL)
+    stranger = take_pid(process.pid)
+    signal_process(process, signal.SIGKILL)
+    assert stranger.poll() is None
+
+
+def test_what_a_task_leaves_in_its_group_ends_with_it(task, marked, wait_until):
+    ended = task("sh", "-c", "sleep 1000 & exit 0")
+    reap(ended, wait_until)
+    wait_until(lambda: not marked.alive("sleep"))
+
+
+def test_the_look_for_stopped_processes_is_at_the_tasks_own_only(
+    task, marked, wait_until, monkeypatch
+):
+    """Or it would take seconds where thousands run."""
+    running = task("sh", "-c", "setsid sh -c 'sleep 1000; exit'; exit")
+    (sleeper,) = wait_until(lambda: marked.alive("sleep"))
+    with monkeypatch.context() as patch:
+        patch.setattr(psutil, "pids", None)
+        patch.setattr(psutil.Process, "children", None)
+        assert not running.is_stopped()
+        sleeper.suspend()
+        wait_until(running.is_stopped)
+        sleeper.resume()
+        wait_until(lambda: not running.is_stopped())
+    patch.setattr(processes, "_OWN_CHILDREN", "/no/such")  # an old kernel
+    sleeper.suspend()
+    wait_until(running.is_stopped)
+    running.kill()
+    reap(running, wait_until)
+    assert not is_any_stopped(running.process.pid)
