@@ -43,6 +43,7 @@ log = logging.getLogger("baryon.server")
 
 _STALL_WARNING_S = 60.0
 _LOOK_S = 1.0  # how often
+_MAX_TEXT = 1000  # characters of what is wrong with a message
 _BATCH = 128  # answers that go as one message
 _PAYLOAD = (wire.Init, wire.Push)  # in a frame, or in the memory of a host
 _FRAMED = (wire.PutState, wire.PushRows, wire.PullRows)  # always in a frame
@@ -150,7 +151,11 @@ class Server:
         child = self._children.sender(frames)
         if child is None:  # cannot happen over CURVE
             return
-        is_heard, is_new = self._children.is_heard(child, frames)
+        try:
+            is_heard, is_new = self._children.is_heard(child, frames)
+        except ProtocolError as error:  # it is heard on an older connection still
+            self._send_to(frames[0].bytes, self._refusal(child, error))
+            return
         if not is_heard:
             return
         if is_new:
@@ -166,8 +171,7 @@ class Server:
         try:
             handle(*args)
         except ProtocolError as error:
-            log.error("%s: %s", self._children.name(child), error)
-            self._fault([child], f"server {self._index} refused a message: {error}")
+            self._reply(child, self._refusal(child, error))
         except BaryonError as error:
             self._fail(str(error))
         except Exception as error:
@@ -176,6 +180,13 @@ class Server:
             name = f"server {self._index}"
             what = "".join(traceback.format_exception_only(type(error), error)).strip()
             self._fail(f"{name} failed: {what} (where: see server-{self._index}.log)")
+
+    def _refusal(self, child: int, error: ProtocolError) -> wire.Fault:
+        text = str(error)
+        if len(text) > _MAX_TEXT:  # it quotes what it is about
+            text = f"{text[:_MAX_TEXT]} [...]"
+        log.error("%s: %s", self._children.name(child), text)
+        return wire.Fault(f"server {self._index} refused a message: {text}")
 
     def _handle(self, child: int, frames: List[zmq.Frame]) -> None:
         if not frames or len(frames[0]) > wire.MAX_HEADER_NBYTES:
@@ -518,7 +529,10 @@ class Server:
         self._reply(first, message)
 
     def _reply(self, child: int, message: wire.Message, *payloads: np.ndarray) -> None:
-        frames = [self._children[child].route, wire.DATA.encode(message), *payloads]
+        self._send_to(self._children[child].route, message, *payloads)
+
+    def _send_to(self, route: bytes, message: wire.Message, *payloads: np.ndarray) -> None:
+        frames = [route, wire.DATA.encode(message), *payloads]
         # Copies the payloads: the store's memory changes in the next round, perhaps before
         # ZeroMQ has sent it.
         self._socket.send_multipart(frames, copy=True)
