@@ -6,6 +6,9 @@ PYTHON ?= $(shell ./find-python)
 BIN = $(VENV)/bin
 RUNS = $(VENV)/.runs
 STAMP = $(VENV)/.installed
+# Test processes side by side: one more than cores, since many tests wait most of their time.
+LANES ?= $(shell n=$$(nproc); echo $$((n < 7 ? n + 1 : 8)))
+PYTEST = $(BIN)/python -m pytest --numprocesses $(LANES) --dist loadgroup
 
 .PHONY: venv demo test check lint bench clean
 
@@ -30,10 +33,10 @@ demo: $(RUNS)
 	$(BIN)/launch.py -n 2 -s 2 --launcher local --devices 2 examples/train_digits.py
 
 test: lint
-	$(BIN)/python -m pytest -m quick
+	$(PYTEST) -m quick
 
 check: lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Iterator, List
 
 import pytest
+from hypothesis import settings
 
 from deploy import testbed
 from tests.clusters import kube_bed, on_hosts, sge_bed, slurm_bed
-from tests.leaks import Leaks, check
+from tests.leaks import Files, Leaks, check
 
 # The shell ignores SIGINT and SIGQUIT for a script's `cmd &`, nohup ignores SIGHUP, and all that is
 # started from here would, too: no test's Ctrl-C would ever arrive. A program gets the default for a
@@ -33,6 +34,25 @@ REAL = ("jobs", "native", *PROBLEMS)
 
 JOBS = Path(__file__).parent / "jobs"
 
+SHARED = {
+    "bed": "bed",
+    "odd_bed": "odd_bed",
+    "slurm": "slurm",
+    "kubernetes": "kubernetes",
+    "ours": "stores",
+    "native": "stores",
+    "here": "here",
+    "folder": "folder",
+    "s3_server": "s3_server",
+    "undisturbed": "undisturbed",
+}
+"""Fixtures that take seconds to make and serve many tests, to what must be made together. With
+several processes (pytest-xdist) all tests of one go to the same."""
+
+# What is slow here is the machine.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
+
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
     for item in items:
@@ -40,6 +60,9 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
             item.add_marker("jobs")
         if not any(map(item.get_closest_marker, REAL)):
             item.add_marker("quick")
+        for fixture in sorted(SHARED.keys() & set(getattr(item, "fixturenames", ()))):
+            name = f"{item.path.parent.name}-{SHARED[fixture]}"
+            item.add_marker(pytest.mark.xdist_group(name))
     for marker, problems in PROBLEMS.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and "CI" not in os.environ:
@@ -51,6 +74,7 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
 @pytest.fixture
 def no_leaks() -> Iterator[None]:
     """The test leaves behind nothing that was not there before it."""
-    leaks = Leaks()
+    leaks, files = Leaks(), Files()
     yield
     check(leaks)
+    check(files, limit_s=5.0)

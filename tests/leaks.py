@@ -11,7 +11,7 @@ import glob
 import os
 import threading
 import time
-from typing import Dict, Iterator, List, Protocol, Set
+from typing import Dict, Iterator, List, Protocol, Sequence, Set
 
 import psutil
 
@@ -24,25 +24,28 @@ class Kind(Protocol):
 
 
 class Files:
-    """Those that are new in `SHARED` since this was made."""
+    """Those that are new in shared places since this was made."""
 
-    def __init__(self) -> None:
-        self._before = _files()
+    def __init__(self, patterns: Sequence[str] = SHARED) -> None:
+        self._patterns = patterns
+        self._before = self._now()
+
+    def _now(self) -> Set[str]:
+        return {path for pattern in self._patterns for path in glob.glob(pattern)}
 
     def found(self) -> List[str]:
-        new = {path for path in _files() - self._before if _is_mine(path)}
+        new = {path for path in self._now() - self._before if _is_mine(path)}
         others = set(_held()) if new else set()
         return [f"file {path}" for path in sorted(new) if not _is_among(path, others)]
 
 
 class Leaks:
-    """What is new in this process, and among `Files`, since this was made."""
+    """What is new in this process since this was made."""
 
     def __init__(self) -> None:
         self._threads = set(threading.enumerate())
         self._descriptors = _descriptors()
         self._children = _children()
-        self._files = Files()
 
     def found(self) -> List[str]:
         threads = set(threading.enumerate()) - self._threads
@@ -52,7 +55,6 @@ class Leaks:
             *(f"thread {thread.name}" for thread in threads),
             *(f"descriptor {number} of {what}" for number, what in descriptors),
             *map(described, sorted(children)),
-            *self._files.found(),
         ]
 
 
@@ -73,10 +75,6 @@ def check(*kinds: Kind, limit_s: float = 0.0) -> None:
             return
         assert time.monotonic() < deadline, f"left behind: {', '.join(left)}"
         time.sleep(0.02)
-
-
-def _files() -> Set[str]:
-    return {path for pattern in SHARED for path in glob.glob(pattern)}
 
 
 def _is_mine(path: str) -> bool:

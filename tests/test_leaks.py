@@ -4,9 +4,7 @@ import socket
 import subprocess
 import sys
 import threading
-import uuid
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 
@@ -30,29 +28,19 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture(params=["/dev/shm/", "/tmp/baryon-"])
-def path(request: pytest.FixtureRequest) -> Iterator[Path]:
-    path = Path(f"{request.param}leak-{uuid.uuid4().hex}")
-    yield path
-    if path.is_dir():
-        (path / "file").unlink()
-        path.rmdir()
-    elif path.exists():
-        path.unlink()
-
-
 @pytest.mark.parametrize("how", ["open", "mapped", "inside"])
 def test_a_file_is_another_jobs_while_that_has_it_and_ours_once_nobody_has(
-    path: Path, how: str
+    tmp_path: Path, how: str
 ) -> None:
-    files = Files()
+    path, patterns = tmp_path / "baryon-1", [f"{tmp_path}/baryon-*"]
+    files = Files(patterns)
     argv = [sys.executable, "-c", HOLDS, str(path), how]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"made\n"
         assert files.found() == []
     assert files.found() == [f"file {path}"]
-    assert Files().found() == []  # it was there before
+    assert Files(patterns).found() == []  # it was there before
     with pytest.raises(AssertionError, match=f"left behind: file {path}"):
         check(files)
 

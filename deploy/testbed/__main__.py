@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 def _up(options: argparse.Namespace) -> int:
     earlier = Testbed.attach(options.dir)
     if earlier is not None:
-        if earlier.is_up and (earlier.num_hosts, earlier.rate) == (options.hosts, options.rate):
+        if earlier.is_whole and (earlier.num_hosts, earlier.rate) == (options.hosts, options.rate):
             print(f"{options.hosts} hosts are up already")
             _explain(earlier)
             return 0
@@ -98,8 +98,14 @@ def _status(directory: Path) -> int:
         print(f"no test bed in {directory}")
         return 1
     for host in bed.hosts:
-        print(f"{host.name:8} {host.address:15} {'up' if host.is_up else 'down'}")
-    return 0 if bed.is_up else 1
+        state = "up" if host.is_up else "down"
+        if host.is_up and host.strange_home:
+            state = (
+                f"up, but root's home is {host.strange_home}: what runs there writes outside the"
+            )
+            state += " test bed; run 'up' again"
+        print(f"{host.name:8} {host.address:15} {state}")
+    return 0 if bed.is_whole else 1
 
 
 if __name__ == "__main__":

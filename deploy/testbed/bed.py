@@ -184,6 +184,11 @@ class Testbed:
     def is_up(self) -> bool:
         return bool(self.hosts) and self._net.switch.is_alive() and all(h.is_up for h in self.hosts)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is up, and no host has another home than its own."""
+        return self.is_up and not any(host.strange_home for host in self.hosts)
+
     # -- processes
 
     def run(self, host: Host, argv: Sequence[Union[str, Path]], **popen: Any) -> Any:

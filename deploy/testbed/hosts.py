@@ -2,8 +2,10 @@
 
 A host has namespaces of its own for network, host name, mounts, processes and System V IPC. It
 shares the machine's file system except for what a cluster's machines do not share: /tmp, /dev/shm,
-/var/tmp and /run are empty at each boot, root's home is the host's own, and /etc/hosts,
-/etc/passwd and /etc/shadow are replaced.
+/var/tmp and /run are empty at each boot, root's home is the host's own, and /etc is a copy, made at
+boot, with other files for /etc/hosts, /etc/passwd and /etc/shadow. Rejected: these three mounted
+over the machine's. Whoever changes such a file, as useradd does, puts another in its place; the
+kernel then takes away what is mounted on it anywhere, and root's home would be the machine's.
 """
 
 import os
@@ -18,6 +20,7 @@ from .processes import COMMAND_ENV, Holder, TestbedError, call
 __all__ = ["Host", "HostOptions", "prepare", "shared_paths"]
 
 PRIVATE = ("/tmp", "/dev/shm", "/var/tmp", "/run")
+_OWN = ("hosts", "passwd", "shadow")  # in /etc
 
 
 class HostOptions(NamedTuple):
@@ -47,6 +50,13 @@ class Host:
     @property
     def is_up(self) -> bool:
         return self.holder is not None and self.holder.is_alive()
+
+    @property
+    def strange_home(self) -> str:
+        """Root's home there if that is not `home`, and so may be this machine's; else empty."""
+        passwd = Path(f"/proc/{self.pid}/root/etc/passwd").read_text()
+        homes = [line.split(":")[5] for line in passwd.splitlines() if line.startswith("root:")]
+        return "" if homes == [str(self.home)] else " ".join(homes) or "none"
 
     @property
     def pid(self) -> int:
@@ -163,8 +173,11 @@ def _boot_script(host: Host, options: HostOptions, shared: Sequence[Path]) -> st
         if os.path.isdir(place) and not os.path.islink(place):
             lines += _private_directory(place, host.files / "private", shared)
     lines.append("mkdir -p /run/sshd")
-    for name in ("hosts", "passwd", "shadow"):
-        lines.append(_quote("mount", "-n", "--bind", host.files / name, f"/etc/{name}"))
+    etc = host.files / "private"
+    lines.append(_quote("mount", "-n", "-t", "tmpfs", "-o", "mode=755", "tmpfs", etc))
+    lines.append(_quote("cp", "-a", "/etc/.", etc))
+    lines += [_quote("ln", "-sf", host.files / name, etc / name) for name in _OWN]
+    lines.append(_quote("mount", "-n", "--move", etc, "/etc"))
     if options.read_only_home:
         lines.append(_quote("mount", "-n", "--bind", host.home, host.home))
         lines.append(_quote("mount", "-n", "-o", "remount,bind,ro", host.home))

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.hosts
 RECEIVE = """
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind(("", 5000))
+s.bind((sys.argv[1], 5000))
 print("bound", flush=True)
 while True:
     print(s.recv(100).decode(), flush=True)
@@ -165,7 +165,8 @@ class Listener:
     """Receives datagrams on a host or, for None, on this machine."""
 
     def __init__(self, bed: Testbed, host: Optional[Host]) -> None:
-        argv = [sys.executable, "-c", RECEIVE]
+        # Here, too, at an address of the bed's own: another bed's tests may run beside these.
+        argv = [sys.executable, "-c", RECEIVE, host.address if host else bed.driver_address]
         self._process: subprocess.Popen[bytes] = (
             subprocess.Popen(argv, stdout=subprocess.PIPE)
             if host is None
@@ -333,20 +334,21 @@ def test_a_killed_owner_leaves_no_process_and_its_directory_can_be_used(tmp_path
         "import sys, time; from deploy.testbed import Testbed\n"
         "bed = Testbed(2, sys.argv[1]); bed.start()\n"
         "bed.run(bed.hosts[0], ['sleep', '1000'])\n"
-        "print(bed.driver_address, flush=True); time.sleep(1000)"
+        "print(bed.driver_link, flush=True); time.sleep(1000)"
     )
     argv = [sys.executable, "-c", code, str(directory)]
     with subprocess.Popen(
         argv, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE
     ) as owner:
         assert owner.stdout is not None
-        address = owner.stdout.readline().decode().strip()
+        link = owner.stdout.readline().decode().strip()
+        number = link_number(link)
         assert len(processes(directory)) >= 4
         with pytest.raises(TestbedError, match="running test bed"):
             Testbed(1, directory).start()
         owner.send_signal(signal.SIGKILL)
     wait_until(lambda: not processes(directory), "the end of all")
-    wait_until(lambda: address not in addresses(), "the end of the link")
+    wait_until(lambda: link_number(link) != number, "the end of the link")
     with Testbed(1, directory) as bed:
         assert ssh(bed, "node1", "hostname").stdout == "node1\n"
         assert not (directory / "node2").exists()
@@ -382,9 +384,15 @@ def test_the_command_line_is_safe_to_repeat_and_leaves_nothing(tmp_path: Path) -
         ]
         assert "replaced" in testbed("up", "3", "--rate", "1gbit")
         assert testbed("status").count(" up\n") == 3
-        address = bed.driver_address
+        bed = Testbed.attach(directory)
+        assert bed is not None
+        home = "s,^root:.*,root:x:0:0:root:/root:/bin/sh,"
+        assert bed.run(bed.hosts[0], ["sed", "-i", home, "/etc/passwd"]).wait(60) == 0
+        assert "root's home is /root: what runs there writes outside" in testbed("status", code=1)
+        assert "replaced" in testbed("up", "3", "--rate", "1gbit")
+        number = link_number(bed.driver_link)
         assert "ended 3 hosts" in testbed("down")
-        assert address not in addresses()
+        assert link_number(bed.driver_link) != number
         assert not traces(tmp_path)
         assert "no test bed" in testbed("down")
         assert "no test bed" in testbed("status", code=1)
@@ -393,8 +401,10 @@ def test_the_command_line_is_safe_to_repeat_and_leaves_nothing(tmp_path: Path) -
         testbed("down")
 
 
-def addresses() -> str:
-    return subprocess.check_output(["ip", "addr"], text=True)
+def link_number(name: str) -> Optional[int]:
+    """The kernel's for a link, None without one; another bed may take a name that is free again."""
+    found = [number for number, link in socket.if_nameindex() if link == name]
+    return found[0] if found else None
 
 
 def processes(directory: Path) -> List[psutil.Process]:
@@ -416,3 +426,32 @@ def traces(tmp_path: Path) -> List[object]:
         line for line in Path("/proc/mounts").read_text().splitlines() if str(tmp_path) in line
     ]
     return [*processes(tmp_path), *tmp_path.iterdir(), *mounts]
+
+
+def test_another_passwd_of_this_machine_leads_no_host_out_of_the_bed(tmp_path: Path) -> None:
+    """useradd and the like put a new file in its place, which detaches what is mounted there."""
+    code = (
+        "import os, shutil, subprocess, sys; from deploy.testbed import Testbed\n"
+        "with Testbed(1, sys.argv[1]) as bed:\n"
+        "    (host,) = bed.hosts\n"
+        "    for name in ('passwd', 'shadow', 'hosts'):\n"
+        "        shutil.copy2(f'/etc/{name}', '/etc/new')\n"
+        "        os.replace('/etc/new', f'/etc/{name}')\n"
+        "    ssh = ['ssh', '-F', str(bed.ssh_config), 'node1']\n"
+        "    ask = 'echo ~root $HOME; getent hosts driver; touch /etc/made ~/made'\n"
+        "    print(subprocess.check_output([*ssh, ask], text=True), end='')\n"
+        "    print(host.home, bed.driver_address, os.path.exists('/etc/made'))\n"
+    )
+    etc = tmp_path / "etc"  # this machine's own is not for tests
+    script = f'cp -a /etc {etc}; mount --bind {etc} /etc; exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-ec", script, "sh", sys.executable, "-c", code, tmp_path / "bed"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    home = tmp_path / "bed" / "node1" / "home"
+    told = done.stdout.split()
+    assert told[:2] == [str(home)] * 2
+    assert told[2:] == [told[5], "driver", str(home), told[5], "False"]

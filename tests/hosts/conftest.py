@@ -14,7 +14,7 @@ from deploy.testbed import Host, Testbed
 from tests.cluster import Cluster, JobRun, wait_until
 
 SILENCE_S = 3  # --heartbeat-timeout in tests; 20 by default
-TIMES: List[Tuple[str, float, float]] = []
+TOOK = "failure on hosts"  # a property of tests: its name, seconds to the first word and to the end
 
 
 @pytest.fixture(scope="session")
@@ -85,8 +85,9 @@ def mend(bed: Testbed) -> None:
 class Clock:
     """Times a failure: from the moment it is made to the first word about it, and to the end."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, properties: List[Tuple[str, object]]) -> None:
         self._name = name
+        self._properties = properties
         self._start = time.monotonic()
 
     def start(self) -> None:
@@ -99,17 +100,22 @@ class Clock:
         code = run.end()
         ended_s = time.monotonic() - self._start
         cluster.wait_until_hosts_are_empty()
-        TIMES.append((self._name, detected_s, ended_s))
+        self._properties.append((TOOK, (self._name, detected_s, ended_s)))
         return code
 
 
 @pytest.fixture
 def clock(request: pytest.FixtureRequest) -> Clock:
-    return Clock(request.node.name[len("test_") :].replace("_", " "))
+    name = request.node.name[len("test_") :].split("@")[0].replace("_", " ")
+    return Clock(name, request.node.user_properties)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if TIMES:
+    properties = [
+        p for report in terminalreporter.getreports("passed") for p in report.user_properties
+    ]
+    times = [value for name, value in properties if name == TOOK]
+    if times:
         terminalreporter.section(f"failures on hosts, --heartbeat-timeout {SILENCE_S}")
-        for name, detected_s, ended_s in TIMES:
+        for name, detected_s, ended_s in times:
             terminalreporter.write_line(f"{detected_s:6.1f} s {ended_s:6.1f} s  {name}")

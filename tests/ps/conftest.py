@@ -13,7 +13,6 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, Un
 import numpy as np
 import pytest
 import zmq
-from hypothesis import settings
 from zmq.auth.thread import ThreadAuthenticator  # noqa: F401 - imported before threads are counted
 
 from baryon.ps import (
@@ -37,9 +36,6 @@ from baryon.ps import (
 from baryon.ps.store import Wait
 
 LIMIT_S = 30.0  # a machine under load is slow; a test that waits this long has failed
-
-settings.register_profile("ps", deadline=None)
-settings.load_profile("ps")
 
 
 class LoopThread:

@@ -8,13 +8,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
 import pytest
-from hypothesis import settings
 
 from tests.cluster import wait_until
-
-# What is slow here is the machine.
-settings.register_profile("worker", deadline=None)
-settings.load_profile("worker")
 
 
 class S3Server(NamedTuple):
