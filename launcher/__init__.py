@@ -9,6 +9,7 @@ import errno
 import functools
 import os
 import signal
+import socket
 import sys
 from typing import Callable, List, Optional
 
@@ -59,8 +60,8 @@ def _launch(argv: List[str], say: Say) -> int:
     with LogDirectory(job.log_dir, say):
         return detach(
             job,
-            lambda job, on_taken: _guarded(
-                "launch.py", lambda say: _run(job, options, say, on_taken, has_directory=True)
+            lambda job, on_taken, asked_at: _guarded(
+                "launch.py", lambda say: _run(job, options, say, on_taken, asked_at, True)
             ),
         )
 
@@ -70,6 +71,7 @@ def _run(
     options: Options,
     say: Say,
     on_taken: Callable[[Job, str], None] = lambda job, name: None,
+    asked_at: Optional[socket.socket] = None,
     has_directory: bool = False,
 ) -> int:
     """Run the job, as often as it is to be submitted; ``has_directory`` of the first time."""
@@ -79,7 +81,7 @@ def _run(
         with contextlib.ExitStack() as stack:
             if attempt or not has_directory:
                 stack.enter_context(LogDirectory(again.log_dir, say))
-            outcome = run(prepared, cluster, functools.partial(on_taken, again))
+            outcome = run(prepared, cluster, functools.partial(on_taken, again), asked_at)
             left_code = _finish(prepared, options, cluster, say)
         if not outcome.exit_code and left_code:
             return left_code

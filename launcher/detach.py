@@ -8,14 +8,15 @@ If the one in front ends in another way, as with its terminal, the job goes on a
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
-from typing import Callable
+from typing import Callable, Optional
 
 import msgspec
 
 from baryon.ps import UsageError
-from baryon.scheduler import Job
+from baryon.scheduler import Job, listen
 
 from .records import Record, record_of, remove_old, save
 
@@ -23,10 +24,12 @@ __all__ = ["detach"]
 
 _TAKEN = b"+"
 OnTaken = Callable[[Job, str], None]
+Run = Callable[[Job, OnTaken, Optional[socket.socket]], int]
 
 
-def detach(job: Job, run: Callable[[Job, OnTaken], int]) -> int:
-    """Have ``run(job, on_taken)`` run the job behind; it returns the exit code, and never raises.
+def detach(job: Job, run: Run) -> int:
+    """Have ``run(job, on_taken, asked_at)`` run the job behind; it returns the exit code, and never
+    raises. ``asked_at`` is where the job is to be asked how it is.
 
     In front, returns 0 once ``on_taken`` was called, with the job's name on standard output, or the
     job's exit code if it ends before that. Behind, returns the exit code. The log directory exists.
@@ -83,7 +86,7 @@ def _go_behind(output: int) -> None:
     os.close(output)
 
 
-def _run(job: Job, run: Callable[[Job, OnTaken], int], tell: int) -> int:
+def _run(job: Job, run: Run, tell: int) -> int:
     record = record_of(job)
     _keep(record)
 
@@ -95,7 +98,7 @@ def _run(job: Job, run: Callable[[Job, OnTaken], int], tell: int) -> int:
         except OSError:
             pass  # who was in front has gone
 
-    record.exit_code = run(job, on_taken)
+    record.exit_code = run(job, on_taken, listen(job.id))
     record.end_time = time.time()
     _keep(record)
     return record.exit_code

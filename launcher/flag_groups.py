@@ -27,7 +27,7 @@ examples:
   launch.py -n 8 --launcher slurm --time 4:00:00 train.py      a queue's hosts
   launch.py -n 2 -m package.train                      a module, as python -m
   launch.py -n 2 --dry-run train.py                    show what would run where
-  launch.py -n 2 --kvstore dist_sync train.py          written for kvstore='device'
+  launch.py -n 2 --kvstore dist_sync train.py          for kvstore='device'
 """
 _EPILOG = """\
 The command may be a Python file, run by this interpreter (over ssh: the same
@@ -190,6 +190,10 @@ def _add_ways(add: _Add) -> None:
         "--detach", action="store_true",
         help="print the job's name and return as soon as it waits in the queue or runs; then "
         "baryon status, logs and stop are for it",
+    )  # fmt: skip
+    add(
+        "-q", "--quiet", action="store_true",
+        help="say nothing of the job itself while all goes well",
     )  # fmt: skip
     add(
         "--log-dir", metavar="DIR",

@@ -1,7 +1,6 @@
 """``baryon status``, ``logs`` and ``stop``: jobs that were detached, from any shell."""
 
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -10,19 +9,18 @@ import time
 from pathlib import Path
 from typing import Optional
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from baryon.ps import PeerError, UsageError
+from baryon.scheduler import ask
 
-from .records import Record, find, load_all
+from .records import find, load_all
 
 __all__ = ["logs", "status", "stop"]
 
 _POLL_S = 0.1
-_STATUS_LIMIT_S = 5.0
 _STOP_LIMIT_S = 60.0
 _NUM_LISTED = 20
 
@@ -41,9 +39,9 @@ def status(job: Optional[str]) -> int:
         f"logs     {record.log_dir}",
     ]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
-    process = record.process()
-    if process is not None:
-        sys.stdout.write(_ask(record, process))
+    if record.process() is not None:
+        said = ask(record.job)
+        sys.stdout.write(f"{said}\n" if said else "it has not answered yet; it may be starting\n")
     return 0
 
 
@@ -98,19 +96,3 @@ def _list() -> None:
         row = (record.job, record.state(), record.launcher, shlex.join(record.command))
         table.add_row(*map(Text, row))
     Console().print(table)
-
-
-def _ask(record: Record, process: psutil.Process) -> str:
-    """What the scheduler itself says of the job's state; it goes to the job's output, too."""
-    answer = re.compile(rf"^baryon: (job {re.escape(record.run)} is .*\n(?:  .*\n)*)", re.MULTILINE)
-    with open(record.output, encoding="utf-8", errors="replace") as file:
-        file.seek(0, os.SEEK_END)
-        process.send_signal(signal.SIGUSR1)
-        deadline, text = time.monotonic() + _STATUS_LIMIT_S, ""
-        while time.monotonic() < deadline:
-            text += file.read()
-            found = answer.search(text)
-            if found is not None:
-                return found[1]
-            time.sleep(_POLL_S)
-    return "it has not answered yet; it may be starting\n"

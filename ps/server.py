@@ -170,9 +170,12 @@ class Server:
             self._fault([child], f"server {self._index} refused a message: {error}")
         except BaryonError as error:
             self._fail(str(error))
-        except Exception:
+        except Exception as error:
             # An optimizer can raise anything, and nobody but its author can say what it means.
-            self._fail(f"server {self._index} failed:\n{traceback.format_exc()}")
+            log.error("%s", traceback.format_exc().rstrip())
+            name = f"server {self._index}"
+            what = "".join(traceback.format_exception_only(type(error), error)).strip()
+            self._fail(f"{name} failed: {what} (where: see server-{self._index}.log)")
 
     def _handle(self, child: int, frames: List[zmq.Frame]) -> None:
         if not frames or len(frames[0]) > wire.MAX_HEADER_NBYTES:
@@ -390,8 +393,6 @@ class Server:
         store = self._store(child, message)
         self._check_first(child, store, "sent an optimizer; only rank 0's counts")
         is_new = store.is_new_setting(message.serial)
-        if is_new:
-            store.begin_versions()
         if self._relay is not None:
             self._relay.set(message, is_new)
             return []

@@ -16,6 +16,7 @@ from .credentials import TASK_VARIABLE, AgentConfig, Credentials, read_credentia
 from .job import KVSTORE_TYPES, Group, Host, Job, Task, place
 from .loop import Outcome, run
 from .messages import MAX_VALUE_NBYTES, Position
+from .questions import ask, listen
 
 if TYPE_CHECKING:
     from .data_plane import client_of
@@ -36,8 +37,10 @@ __all__ = [
     "Task",
     "Trouble",
     "agent_argv",
+    "ask",
     "client_of",
     "config_name",
+    "listen",
     "own_address",
     "place",
     "read_credentials",

@@ -28,6 +28,7 @@ from .uplink import Uplink
 
 __all__ = ["ControlClient"]
 
+_MAX_TEXT = 64 << 10
 _BACKSTOP_S = 60.0  # more than the scheduler's own limit
 
 
@@ -89,7 +90,11 @@ class ControlClient:
 
     def failed(self, text: str) -> None:
         """Tell the scheduler that this task cannot go on; it will end the job."""
-        self._reactor.post(self._send, messages.Failed(text))
+        self._reactor.post(self._send, messages.Failed(text[:_MAX_TEXT]))
+
+    def give_up(self, error: BaryonError) -> None:
+        """End whatever waits in any thread, as when the job is stopping; ``error`` is raised."""
+        self._reactor.post(self._abort, error)
 
     # -- from any thread but the reactor's ----------------------------------------------------
 

@@ -3,17 +3,19 @@
 Each task's output is also kept in a file of its own in the log directory, without the prefix
 (log_files.py). The terminal, or whatever reads our output, may be slow or paused (Ctrl-S, `less`),
 so a thread of its own ("baryon-console") writes to it; if more waits than fits into memory, lines
-are left out there, and it says how many. What is written is the screen's (screen.py).
+are left out there, and it says how many. What is written is the screen's (screen.py). It writes
+below Python's buffers, whose locks would keep Python from ending while a write is stuck.
 """
 
 import os
 import queue
+import select
 import sys
 import threading
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple, Union
 
 from .job import Job
-from .log_files import LogFiles
+from .log_files import LogFiles, join_unless_stuck
 from .messages import Output
 from .screen import Chunk, Said, Screen, Size
 
@@ -45,6 +47,8 @@ class Console:
 
     def __init__(self, job: Job, on_broken_pipe: Callable[[], None]) -> None:
         self._job = job
+        for stream in (sys.stdout, sys.stderr):
+            _flush(stream)
         self._logs = LogFiles(job.log_dir)
         self._put_nbytes = 0
         self._written_nbytes = 0  # counted by the writer's thread alone
@@ -83,11 +87,16 @@ class Console:
             self.say(text)
 
     def close(self) -> None:
-        """Return when everything is written."""
+        """Return when everything is written, or nothing more can be."""
         for text in self._logs.close():
             self.say(text)
         self._pieces.put(None)
-        self._thread.join()
+        limit_s = self._job.timeout_s
+        if not join_unless_stuck(self._thread, lambda: self._written_nbytes, limit_s):
+            _complain(
+                f"whoever reads this has taken nothing for {limit_s:.0f} s (--timeout): "
+                f"{self._waiting_nbytes} bytes are not shown; they are in {self._job.log_dir}"
+            )
 
     def _put(self, piece: _Piece) -> None:
         self._put_nbytes += _nbytes(piece)
@@ -142,8 +151,7 @@ class _Writer:
             stream = self._streams[chunk.is_error]
             if stream is not None:
                 try:
-                    stream.write(chunk.data)
-                    stream.flush()
+                    _write_all(stream, chunk.data)
                 except OSError as error:
                     self._give_up(chunk.is_error, error)
 
@@ -173,8 +181,35 @@ def terminal_sizes() -> Tuple[Optional[Size], Optional[Size]]:
 
 
 def _stream(stream: Any) -> Optional[BinaryIO]:
-    """The bytes below a text stream; None if it was closed before Python started."""
-    return None if stream is None else stream.buffer
+    """The file below a text stream; None if it was closed before Python started."""
+    return None if stream is None else getattr(stream.buffer, "raw", stream.buffer)
+
+
+def _flush(stream: Any) -> None:
+    """Write what was printed before."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except OSError:
+        pass  # the thread will see it, too
+
+
+def _write_all(stream: BinaryIO, data: bytes) -> None:
+    while data:
+        count = stream.write(data)
+        if count is None:  # somebody who has the same terminal has made it non-blocking
+            select.select([], [stream], [])
+        else:
+            data = data[count:]
+
+
+def _complain(text: str) -> None:
+    """On standard error, if that takes it."""
+    try:
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, f"baryon: {text}\n".encode())
+    except OSError:
+        pass  # it is closed
 
 
 def _can_draw(stream: Optional[BinaryIO]) -> bool:

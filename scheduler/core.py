@@ -18,19 +18,22 @@ soon as it in turn has not heard from the scheduler for as long.
 import signal
 from typing import Callable, Dict, List, Optional, Set
 
+from baryon import __version__
 from baryon.ps import Message
 
-from . import messages
+from . import messages, news
 from .actions import Action, Finish, Kill, Pause, ReleaseAgent, Say, Send, Show
+from .checks import impossible
 from .cluster import Trouble
 from .job import Job
 from .meetings import Meetings, Wait
 from .positions import Positions
-from .tasks import TaskState, describe_exit, exit_code_of, has_hung, own_code_of
+from .tasks import TaskState, describe_exit, exit_code_of, has_hung, last_line, own_code_of
 
 __all__ = ["SchedulerCore"]
 
 STALL_WARNING_S = 60.0
+PATIENCE_S = 2.0  # of a user who sees nothing
 _GOODBYE_S = 5.0  # a task's goodbye and the news of its end come by different ways
 _TEARDOWN_S = 60.0  # for what a script that has ended well has registered with atexit
 SUSPEND_S = 2.0  # for agents to stop their tasks before launch.py itself is stopped
@@ -55,10 +58,12 @@ class SchedulerCore:
         self._start = now
         self._last_tick = now
         self._next_alive = now
+        self._has_waited = False  # for so long that the user was told
         self._start_clock = now  # it stands while the job waits for its hosts
         self._is_queued = False
         self._greeted: Set[int] = set()  # hosts whose agents have said hello
         self._hellos: Dict[int, messages.AgentHello] = {}  # of those that have nothing to do yet
+        self._started: Set[int] = set()  # hosts that have been told what to start
         self._names = [host.name for host in job.hosts]
         self._tasks = {task.slug: TaskState(task, self._names[task.host]) for task in job.tasks}
         # Hosts that have no task have no agent.
@@ -72,6 +77,7 @@ class SchedulerCore:
         self._meetings = Meetings()
         self._positions = Positions()
         self._exit_code = 0
+        self._has_failed = False
         self._stopping_role = ""
         self._stop_signal = int(signal.SIGTERM)
         self._grace_s = job.grace_s
@@ -79,42 +85,67 @@ class SchedulerCore:
 
     # -- events -------------------------------------------------------------------------------
 
+    def on_start(self) -> List[Action]:
+        """The agents are about to be started."""
+        return self._tell(news.begun(self.job))
+
     def on_message(self, peer: str, message: Message, now: float) -> List[Action]:
         """A message from ``peer`` (``agent-0``, ``worker-1``, ...), authenticated as such."""
+        wrong = impossible(message)
+        kind = type(message).__name__
         if peer.startswith("agent-"):
             host = int(peer.split("-")[1])
             self._agents[host] = now
-            if isinstance(message, messages.AgentHello):
-                return self._on_agent_hello(host, message)
-            if isinstance(message, (messages.Output, messages.Exited)):
-                state = self._tasks.get(message.task)
-                if state is None or state.task.host != host:
-                    return [Say(f"{peer} speaks of {message.task}, which is not its task")]
-                if isinstance(message, messages.Exited):
-                    return self._on_exited(state, message, now)
-                return self._on_output(state, message)
-            if isinstance(message, messages.Suspended) and self._suspending:
-                self._suspending.discard(host)
-                return self._pause_if_ready(now)
-            if isinstance(message, messages.Alive):
-                for state in self._of_host(host):
-                    state.is_stopped = state.task.slug in message.stopped
-            return []
+            if wrong:
+                text = (
+                    f"the agent on {self._names[host]} has sent {kind} with an impossible {wrong}"
+                )
+                return self._fail(text, 1, now)
+            return self._on_agent_message(host, message, now)
         state = self._tasks[peer]
         state.last_heard = now
         state.was_warned = False
+        if wrong:
+            text = f"{state.where} has sent {kind} with an impossible {wrong}"
+            return self._fail(text, 1, now)
+        return self._on_task_message(state, message, now)
+
+    def _on_agent_message(self, host: int, message: Message, now: float) -> List[Action]:
+        if isinstance(message, messages.AgentHello):
+            return self._on_agent_hello(host, message, now)
+        if isinstance(message, (messages.Output, messages.Exited)):
+            state = self._tasks.get(message.task)
+            if state is None or state.task.host != host or host not in self._greeted:
+                return [Say(f"agent-{host} speaks of {message.task}, which is not its task")]
+            if isinstance(message, messages.Output):
+                return self._on_output(state, message)
+            # One that has ended, or whose host was lost, has nothing more to end.
+            return [] if state.ended else self._on_exited(state, message, now)
+        if isinstance(message, messages.Suspended):
+            if self._suspending:
+                self._suspending.discard(host)
+                return self._pause_if_ready(now)
+            return []
+        if isinstance(message, messages.Alive):
+            for state in self._of_host(host):
+                state.is_stopped = state.task.slug in message.stopped
+            return []
+        return [Say(f"agent-{host} has sent {type(message).__name__}, which no agent may")]
+
+    def _on_task_message(self, state: TaskState, message: Message, now: float) -> List[Action]:
+        is_worker = state.task.role == "worker"
         if isinstance(message, messages.Gone):
             return self._on_gone(state, message, now)
         if isinstance(message, messages.Join):
             return self._on_join(state, message, now)
-        if isinstance(message, messages.Gather) and state.task.role == "worker":
+        if isinstance(message, messages.Gather) and is_worker:
             return self._on_gather(state, message, now)
-        if isinstance(message, messages.Alive) and state.task.role == "worker":
-            wrong = self._positions.take(state.task.rank, message.positions)
+        if isinstance(message, messages.Alive):
+            wrong = self._positions.take(state.task.rank, message.positions) if is_worker else ""
             return self._fail(wrong, 1, now) if wrong else []
         if isinstance(message, messages.Failed):
             return self._fail(f"{state.where}: {message.text}{self._also_silent(now)}", 1, now)
-        return []
+        return [Say(f"{state.where} has sent {type(message).__name__}, which it may not")]
 
     def on_agent_ended(self, host: int, how: str, now: float) -> List[Action]:
         """The cluster says that the agent of ``host`` has ended."""
@@ -196,6 +227,7 @@ class SchedulerCore:
             return alive + self._look_for_late_enders(now)
         for look in (
             self._look_for_silence,
+            self._look_for_starters,
             self._look_for_late_starters,
             self._look_for_late_arrivals,
             self._look_for_goodbyes,
@@ -228,9 +260,16 @@ class SchedulerCore:
 
     # -- starting -----------------------------------------------------------------------------
 
-    def _on_agent_hello(self, host: int, hello: messages.AgentHello) -> List[Action]:
+    def _on_agent_hello(self, host: int, hello: messages.AgentHello, now: float) -> List[Action]:
         if self.phase != STARTING:
             return [ReleaseAgent(host)]
+        where = f"the agent on {self._names[host]}"
+        if hello.version != __version__:
+            text = f"{where} is of Baryon {hello.version}, launch.py of {__version__}"
+            return self._fail(f"{text}; install the same there", 1, now)
+        if host in self._greeted and host not in self._hellos:
+            text = f"{where} was started again, as process {hello.pid}, after its tasks"
+            return self._fail(text, 1, now)
         if self.job.hosts[host].is_allotted:
             self._names[host] = hello.hostname
             for state in self._of_host(host):
@@ -245,6 +284,7 @@ class SchedulerCore:
         if self.phase != STARTING or (self._is_queued and is_awaited):
             return []
         hellos, self._hellos = self._hellos, {}
+        self._started |= set(hellos)
         return [Send(f"agent-{host}", self._specs(host, hellos[host])) for host in hellos]
 
     def _on_join(self, state: TaskState, message: messages.Join, now: float) -> List[Action]:
@@ -253,6 +293,9 @@ class SchedulerCore:
                 f"process {message.pid} wanted to be {state.task.name}, which process {state.pid} "
                 "already is; only one process of a worker's command may create a dist kvstore"
             )
+            return self._fail(text, 1, now)
+        if (state.task.role == "server") != bool(message.endpoint):
+            text = f"{state.where} has sent Join with an impossible endpoint {message.endpoint!r}"
             return self._fail(text, 1, now)
         state.joined = now
         state.pid = message.pid
@@ -287,15 +330,14 @@ class SchedulerCore:
     @staticmethod
     def _on_output(state: TaskState, message: messages.Output) -> List[Action]:
         if not message.is_transient:
-            lines = message.data.decode(errors="replace").splitlines()
-            state.tail.extend(lines)
+            state.last_line = last_line(message.data) or state.last_line
         return [Show(message)]
 
     def _on_gone(self, state: TaskState, message: messages.Gone, now: float) -> List[Action]:
         if state.is_gone or state.task.role != "worker":
             return []
         state.is_gone = True
-        state.own_code = message.code
+        state.own_code = max(0, min(message.code, 255))
         if state.exited is not None:
             return self._on_exited(state, state.exited, now)
         limit_s = self.job.grace_s if message.code else min(self.job.timeout_s, _TEARDOWN_S)
@@ -313,7 +355,7 @@ class SchedulerCore:
             return self._release_workers(state.task.name) + self._continue_stopping(now)
         text, code = describe_exit(state, message), own_code_of(state, message)
         if code == 0 and state.task.role == "worker" and not state.owes_goodbye:
-            say: List[Action] = [Say(text)] if has_hung(message) else []
+            say: List[Action] = [Say(text)] if has_hung(state, message) else []
             return say + self._on_worker_done(state, now)
         return self._fail(text, exit_code_of(code), now) + self._release_workers(state.task.name)
 
@@ -432,6 +474,22 @@ class SchedulerCore:
         stop = self._fail(text, 1, now) or self._continue_stopping(now)
         return stop + self._release_workers(f"the agent on {names}")
 
+    def _look_for_starters(self, now: float) -> List[Action]:
+        """Tell a user who sees nothing why that is."""
+        if self.phase != STARTING or self._has_waited or now - self._start_clock < PATIENCE_S:
+            return []
+        self._has_waited = True
+        hosts = [host for host, heard in self._agents.items() if not heard]
+        late = [f"the agent on {self._names[host]}" for host in hosts]
+        late += [s.task.name for s in self._of_role("server") if s.joined is None]
+        workers = self._of_role("worker")
+        absent = [s.task.name for s in workers if s.joined is None and not s.ended]
+        return self._tell(news.waiting(late, absent))
+
+    def _tell(self, text: str) -> List[Action]:
+        """What a user may do without."""
+        return [] if self.job.is_quiet else [Say(text)]
+
     def _look_for_late_starters(self, now: float) -> List[Action]:
         limit_s = min(self.job.start_s, self.job.timeout_s)
         if self.phase != STARTING or now - self._start_clock < limit_s:
@@ -457,9 +515,10 @@ class SchedulerCore:
     def _look_for_late_enders(self, now: float) -> List[Action]:
         if now < self._deadline:
             return []
-        late = ", ".join(s.task.name for s in self._tasks.values() if not s.ended)
+        started = [s for s in self._tasks.values() if s.task.host in self._started]
+        late = ", ".join(s.task.name for s in started if not s.ended)
         say: List[Action] = [Say(f"{late} did not end in time")] if late else []
-        return say + self._finish()
+        return say + self._finish(now)
 
     def _look_for_late_arrivals(self, now: float) -> List[Action]:
         waits = self._meetings.waits()
@@ -493,7 +552,8 @@ class SchedulerCore:
         if self.phase not in (STARTING, RUNNING):
             return []
         self._exit_code = exit_code
-        others = sum(not s.ended for s in self._tasks.values())
+        self._has_failed = True
+        others = sum(s.task.host in self._started and not s.ended for s in self._tasks.values())
         what = f"; stopping {others} other task{'s' * (others > 1)}" if others else ""
         end = f"exit code {exit_code}{what}; logs are in {self.job.log_dir}"
         return [Say(text), Say(end), *self._stop(signal.SIGTERM, now, grace_s)]
@@ -531,7 +591,7 @@ class SchedulerCore:
                 for host, heard in self._agents.items()
             ]
         if len(self._agents_ended | self._lost) == len(self._agents):
-            return self._finish()
+            return self._finish(now)
         if self._stopping_role == "agent":
             return []
         self._stopping_role = "agent"
@@ -550,12 +610,15 @@ class SchedulerCore:
             if s.joined is not None and not s.ended
         ]
 
-    def _finish(self) -> List[Action]:
+    def _finish(self, now: float) -> List[Action]:
         self.phase = OVER
+        tell: List[Action] = []
+        if not self._has_failed:
+            tell = self._tell(news.ended(self.job, self._exit_code, now - self._start))
         kill: List[Action] = []
         if len(self._agents_ended) < len(self._agents):
             kill = [Kill(frozenset(self._lost))]
-        return [*kill, Finish(self._exit_code)]
+        return [*kill, *tell, Finish(self._exit_code)]
 
     # -- the tasks ---------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ its actions into what they say. Everything runs in the thread that calls `run`.
 import contextlib
 import os
 import signal
+import socket
+import threading
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
@@ -25,7 +27,7 @@ from baryon.ps import (
     secure_server,
 )
 
-from . import actions, messages
+from . import actions, messages, questions
 from .cluster import Cluster
 from .console import Console
 from .core import SchedulerCore
@@ -39,6 +41,7 @@ from .tree import Tree
 __all__ = ["Outcome", "run"]
 
 _TICK_S = 0.2
+_TELL_S = 10.0  # for ``on_taken``, at the end of the job
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _JOB_CONTROL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # the last: `stty tostop`
 _MAX_MESSAGE_NBYTES = messages.MAX_VALUE_NBYTES + (64 << 10)
@@ -52,20 +55,34 @@ class Outcome(NamedTuple):
     was_interrupted: bool = False
 
 
-def run(job: Job, cluster: Cluster, on_taken: Callable[[str], None] = lambda name: None) -> Outcome:
+def run(
+    job: Job,
+    cluster: Cluster,
+    on_taken: Callable[[str], None] = lambda name: None,
+    asked_at: Optional[socket.socket] = None,
+) -> Outcome:
     """Run a job to its end.
 
-    ``on_taken(name)`` is called once the cluster has taken the job, with what it calls it. Raises
-    UsageError if the job cannot be started at all. Call from the main thread, whose handlers for
-    SIGINT, SIGTERM, SIGHUP and SIGUSR1 are replaced meanwhile.
+    ``on_taken(name)`` is called once the cluster has taken the job, with what it calls it, by a
+    thread of its own; ``asked_at`` is where other shells ask how it is (questions.py). Raises
+    UsageError if the job cannot be started at all. Call from the main thread, whose signal handlers
+    are replaced meanwhile: those of SIGINT, SIGTERM, SIGHUP, SIGUSR1 and of job control.
     """
-    return _Loop(job, cluster, on_taken).run()
+    return _Loop(job, cluster, on_taken, asked_at).run()
 
 
 class _Loop:
-    def __init__(self, job: Job, cluster: Cluster, on_taken: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        cluster: Cluster,
+        on_taken: Callable[[str], None],
+        asked_at: Optional[socket.socket],
+    ) -> None:
         self._job = job
+        self._asked_at = asked_at
         self._on_taken: Optional[Callable[[str], None]] = on_taken  # until it is
+        self._telling: Optional[threading.Thread] = None  # that it is
         self._tree = Tree(job.tasks)
         self._cluster = cluster
         self._own_keys = new_key_pair()
@@ -100,6 +117,7 @@ class _Loop:
         raise_descriptor_limit()
         with contextlib.ExitStack() as at_end:  # each of it, whatever the others raise
             at_end.callback(self._console.close)
+            at_end.callback(self._wait_until_told)
             at_end.callback(self._reactor.close)
             at_end.callback(self._context.destroy, linger=500)
             at_end.callback(self._authenticator.stop)
@@ -108,15 +126,22 @@ class _Loop:
             at_end.callback(self._cluster.kill)
             endpoints = self._bind()
             self._reactor.receive(self._socket, self._on_message)
+            if self._asked_at is not None:
+                self._reactor.watch(self._asked_at.fileno(), self._on_question)
             for signum, handler in handlers.items():
                 if handler != signal.SIG_IGN:  # as SIGHUP is under nohup
                     signal.signal(signum, self._on_signal)
+            self._do(self._core.on_start())
             for host in self._hosts:
                 self._cluster.start(self._job, host, self._config(host, endpoints[host]))
             self._reactor.call_every(_TICK_S, self._tick)
             self._reactor.run()
         may_go_on = self._exit_code != 0 and not self._is_told_to_end
         return Outcome(self._exit_code, may_go_on and self._cluster.was_interrupted())
+
+    def _wait_until_told(self) -> None:
+        if self._telling is not None:
+            self._telling.join(_TELL_S)
 
     def _bind(self) -> Dict[int, str]:
         """Listen wherever a host reaches this machine; returns each host's endpoint."""
@@ -201,7 +226,11 @@ class _Loop:
         self._do(self._core.on_tick(self._now()))
         name = self._cluster.name()
         if name is not None and self._on_taken is not None:
-            self._on_taken(name)
+            # It writes a file, on a disk that may stall.
+            self._telling = threading.Thread(
+                target=self._on_taken, args=(name,), name="baryon-taken", daemon=True
+            )
+            self._telling.start()
             self._on_taken = None
         self._do(self._core.on_queue(self._cluster.is_queued(), self._now()))
         trouble = self._cluster.trouble()
@@ -211,6 +240,10 @@ class _Loop:
             self._do(self._core.on_agent_ended(host, how, self._now()))
         self._conversations.acknowledge_all()
         self._console.look()
+
+    def _on_question(self) -> None:
+        assert self._asked_at is not None
+        questions.answer(self._asked_at, lambda: self._core.status(self._now()))
 
     # -- actions ------------------------------------------------------------------------------
 

@@ -11,6 +11,9 @@ from .messages import Gather, Gathered
 __all__ = ["Meetings", "Wait"]
 
 
+MAX_OPEN = 1000  # each is a thread that waits, and a value of every worker's
+
+
 class Wait:
     """Workers that wait for others.
 
@@ -45,6 +48,8 @@ class Meetings:
     def arrive(self, rank: int, message: Gather, now: float) -> str:
         """Worker ``rank`` is there; returns what is wrong about that, or nothing."""
         meeting = self._open.get(message.name)
+        if meeting is None and len(self._open) >= MAX_OPEN:
+            return f"calls {message.call}, the {MAX_OPEN + 1}th that is under way at the same time"
         if meeting is None:
             meeting = self._open[message.name] = _Meeting(message, now)
         if message.call != meeting.call:

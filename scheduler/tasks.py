@@ -2,15 +2,14 @@
 
 import math
 import signal
-from collections import deque
-from typing import Deque, Optional
+from typing import Optional
 
 from .job import Task
 from .messages import Exited
 
-__all__ = ["TaskState", "describe_exit", "exit_code_of", "has_hung", "own_code_of"]
+__all__ = ["TaskState", "describe_exit", "exit_code_of", "has_hung", "last_line", "own_code_of"]
 
-TAIL_LINES = 20  # of a failed task's output, in the summary
+_MAX_LINE = 200  # characters of a task's last one
 
 
 class TaskState:
@@ -18,7 +17,7 @@ class TaskState:
 
     __slots__ = (
         "due", "ended", "endpoint", "exited", "is_gone", "is_stopped", "joined", "last_heard",
-        "own_code", "pid", "tail", "task", "was_warned", "where",
+        "last_line", "own_code", "pid", "task", "was_warned", "where",
     )  # fmt: skip
 
     def __init__(self, task: Task, host: str) -> None:
@@ -35,7 +34,7 @@ class TaskState:
         self.due = math.inf  # until when a process must be gone after its goodbye, or that come
         self.was_warned = False  # the user, of its silence
         self.ended = False
-        self.tail: Deque[str] = deque(maxlen=TAIL_LINES)
+        self.last_line = ""  # of what it wrote
 
     @property
     def owes_goodbye(self) -> bool:
@@ -43,16 +42,20 @@ class TaskState:
         return self.task.role == "worker" and self.joined is not None and not self.is_gone
 
 
-def has_hung(message: Exited) -> bool:
+def has_hung(state: TaskState, message: Exited) -> bool:
     """Whether the task ended because its process was not gone in time after its goodbye."""
-    return message.was_late and message.code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    return (
+        state.is_gone
+        and message.was_late
+        and message.code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    )
 
 
 def describe_exit(state: TaskState, message: Exited) -> str:
-    """A line that says how a task ended, and under it the last that it wrote."""
+    """How a task ended, and the last line that it wrote; all of it has been shown."""
     if message.error:
         return f"{state.where} could not be started: {message.error}"
-    if has_hung(message):
+    if has_hung(state, message):
         how = f"ended with code {state.own_code}, but its process {state.pid} hung, was killed,"
     elif message.code == 0 and state.own_code:
         how = f"failed with code {state.own_code}, though its command exited with 0"
@@ -71,10 +74,16 @@ def describe_exit(state: TaskState, message: Exited) -> str:
     else:
         how = f"exited with code {message.code}"
     text = f"{state.where} {how} after {message.seconds:.1f} s"
-    if not state.tail:
+    if not state.last_line:
         return f"{text}; it wrote nothing"
-    indented = "\n".join(f"    {line}" for line in state.tail)
-    return f"{text}; its last lines were\n{indented}"
+    return f"{text}; its last line was: {state.last_line}"
+
+
+def last_line(data: bytes) -> str:
+    """The last line with anything in it, as far as it is for people; empty if there is none."""
+    lines = data.rstrip().splitlines()[-1:]
+    text = "".join(line.decode(errors="replace").strip() for line in lines)
+    return text if len(text) <= _MAX_LINE else f"{text[:_MAX_LINE]}..."
 
 
 def signal_name(signum: int) -> str:
@@ -88,7 +97,7 @@ def signal_name(signum: int) -> str:
 def own_code_of(state: TaskState, message: Exited) -> int:
     """A task's own exit code: what it has said at its end counts, and SIGKILL after that does not;
     but if it has said that it has done well, what its command did next does."""
-    return state.own_code if has_hung(message) else message.code or state.own_code
+    return state.own_code if has_hung(state, message) else message.code or state.own_code
 
 
 def exit_code_of(code: int) -> int:

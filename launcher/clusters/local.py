@@ -14,6 +14,7 @@ from ..flags import Options
 __all__ = ["LocalCluster", "prepare"]
 
 _KILL_LIMIT_S = 10.0
+_REAP_LIMIT_S = 5.0
 
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, "LocalCluster"]:
@@ -65,7 +66,11 @@ class LocalCluster(Cluster):
                 agent.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 agent.kill()
-                agent.wait()
+        for agent in self._agents.values():
+            try:
+                agent.wait(_REAP_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                pass  # it hangs in the kernel; it ends when that lets it
 
     def _forget(self, host: int) -> None:
         self._close_input(self._agents.pop(host))

@@ -116,7 +116,7 @@ def _software(
             f"{python} is Python {found['python_version']}, here it is {expected.python_version}",
             "use the same on all machines: --python PATH or --setup LINE",
         )
-    if not _PYTHONS[0] <= tuple(_numbers(found["python_version"])) <= _PYTHONS[1]:
+    elif not _PYTHONS[0] <= tuple(_numbers(found["python_version"])) <= _PYTHONS[1]:
         yield True, f"{python} is Python {found['python_version']}", "Baryon needs 3.8 to 3.12"
     mxnet, numpy = found["mxnet"], found["numpy"]
     if not mxnet:

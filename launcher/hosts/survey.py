@@ -344,4 +344,4 @@ class _Greeter:
             what()
         finally:
             is_over.set()
-            thread.join()
+            thread.join(_CLOSE_LIMIT_S)

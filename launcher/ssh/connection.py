@@ -8,6 +8,7 @@ import errno
 import os
 import random
 import socket
+import subprocess
 import threading
 import time
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
@@ -25,6 +26,7 @@ __all__ = ["Access", "ConnectError", "Connection", "connect_all"]
 _TRIES = 3  # a server that is starting, or has too many connections at once, refuses
 _PAUSE_S = 0.5
 _KEEPALIVE_S = 5
+_REAP_LIMIT_S = 5.0
 _SSH_PORT = 22
 _MOST_SLOTS = 256  # that a host is likely to have
 
@@ -270,7 +272,10 @@ class _Proxy(paramiko.ProxyCommand):
     def close(self) -> None:
         process = self.process
         process.kill()
-        process.wait()
+        try:
+            process.wait(_REAP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            pass  # it hangs in the kernel; it ends when that lets it
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()

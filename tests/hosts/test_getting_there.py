@@ -175,7 +175,7 @@ def test_commands_that_hosts_cannot_run_are_not_begun(cluster: SshCluster) -> No
     cluster.script("#!/no/such/zsh\n", "zsh").chmod(0o755)
     cluster.script(f'#!/bin/sh\nexec {sys.executable} -IS "$@"\n', "python3").chmod(0o755)
     for flags, words in (
-        (["--sync-dst-dir", "~/x", "python3.99 train.py"], "python3.99 is not on PATH in a login"),
+        (["--sync-dst-dir", "~/x", "python3.99", "train.py"], "python3.99 is not on PATH in a"),
         (["--sync-dst-dir", "~/x", "./zsh"], "there is no /no/such/zsh; only what is below"),
         (["./zsh"], "./zsh is to be run by /no/such/zsh, which is not there"),
         (["./python3", "train.py"], "./python3, which is to run the script, has no mxnet; leave"),

@@ -29,6 +29,7 @@ def test_a_detached_job_is_looked_at_and_stopped_from_elsewhere(
     told = shell.baryon("status", name)
     assert f"job      {name}\nstate    runs\n" in told
     assert re.search(r"\njob \S+ is starting, .*\n  server 0 .*\n  worker 0 .*\n  worker 1 ", told)
+    assert f"job {name} is" not in shell.baryon("logs"), "nobody who looks on is seen there"
     assert shell.baryon("logs", name, "--task", "worker-1") == "here\n"
     assert "there are worker-0, worker-1\n" in shell.baryon(
         "logs", name, "--task", "worker-2", code=2

@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterator, List
 import psutil
 import pytest
 
+from baryon import __version__
 from baryon.ps import Message
 from baryon.scheduler import Host, Job, core, messages, place
 from baryon.scheduler.actions import Action, Finish, Say, Send
@@ -39,6 +40,7 @@ def _make_job(
         "timeout_s": 300.0,
         "silence_s": 20.0,
         "grace_s": 5.0,
+        "is_quiet": True,
         **changes,
     }
     return Job(**values)
@@ -84,11 +86,13 @@ class Scene:
 
     def hello(self, host: int) -> List[Action]:
         return self.message(
-            f"agent-{host}", messages.AgentHello("1", "h", 1, "address", "endpoint")
+            f"agent-{host}",
+            messages.AgentHello(__version__, "h", 1, "10.0.0.1", "tcp://10.0.0.9:1"),
         )
 
     def join(self, slug: str, pid: int = 7) -> List[Action]:
-        endpoint = f"tcp://{slug}" if slug.startswith("server") else ""
+        role, rank = slug.split("-")
+        endpoint = f"tcp://10.0.0.1:{5000 + int(rank)}" if role == "server" else ""
         return self.message(slug, messages.Join(pid, endpoint))
 
     def from_agent_of(self, slug: str, message: Message) -> List[Action]:

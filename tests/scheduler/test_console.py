@@ -3,10 +3,13 @@
 import errno
 import io
 import os
+import subprocess
+import sys
 import threading
 import time
 import types
 
+import msgspec
 import pytest
 
 from baryon.ps import UsageError
@@ -85,7 +88,7 @@ def wait_until_written(console):
 
 def fake_sys(out, err):
     """A module sys of the console's own: pytest changes the real one's streams as it likes."""
-    stdout, stderr = (types.SimpleNamespace(buffer=stream) for stream in (out, err))
+    stdout, stderr = (types.SimpleNamespace(buffer=s, flush=s.flush) for s in (out, err))
     return types.SimpleNamespace(stdout=stdout, stderr=stderr)
 
 
@@ -369,3 +372,39 @@ def test_streams_that_were_closed_before_the_start_are_left_alone(make_job, monk
     console.say("oh")
     console.close()
     assert (tmp_path / "worker-0.log").read_bytes() == b"a\n"
+
+
+def test_the_end_of_a_job_does_not_wait_for_ever_for_a_reader(start, monkeypatch, tmp_path, capfd):
+    stream = Paused()
+    console = start(stream, Stream())
+    monkeypatch.setattr(console, "_job", msgspec.structs.replace(console._job, timeout_s=0.05))
+    console.show(out(b"a\n"))
+    console.close()
+    said = capfd.readouterr().err
+    assert said.startswith("baryon: whoever reads this has taken nothing for 0 s (--timeout): 3 ")
+    assert said.endswith(f"bytes are not shown; they are in {tmp_path}\n")
+    stream.goes_on.set()
+    console._thread.join(LIMIT_S)
+
+
+def test_a_write_that_is_stuck_does_not_keep_python_from_ending(make_job, tmp_path):
+    job = make_job(log_dir=str(tmp_path), timeout_s=0.2)
+    script = """if True:
+        import msgspec, sys
+        from baryon.scheduler import Job
+        from baryon.scheduler.console import Console
+        from baryon.scheduler.messages import Output
+        console = Console(msgspec.json.decode(sys.argv[1], type=Job), lambda: None)
+        print("first", flush=True)
+        console.show(Output("worker-0", False, False, 100_000 * b"x\\n"))
+        console.close()
+        sys.exit(3)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, msgspec.json.encode(job)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.wait(LIMIT_S) == 3
+    written, said = process.communicate()
+    assert written.startswith(b"first\nworker 0 | x\n")
+    assert said.startswith(b"baryon: whoever reads this has taken nothing")

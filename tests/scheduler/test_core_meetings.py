@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baryon.scheduler import core, messages
+from baryon.scheduler import core, meetings, messages
 from baryon.scheduler.meetings import Meetings
 
 
@@ -89,11 +89,11 @@ def test_nobody_meets_without_a_worker_that_has_failed(make_scene, sent):
     assert told[0] == ("worker-0", messages.Abort)
 
 
-def test_only_workers_meet(make_scene, sent):
+def test_only_workers_meet(make_scene, sent, said):
     """A server is not one of those that are waited for, whatever it sends."""
     scene = make_scene(num_workers=2).begin()
     scene.gather("worker-1", "x")
-    assert scene.gather("server-0", "x") == []
+    assert said(scene.gather("server-0", "x")) == "server 0 (a) has sent Gather, which it may not"
 
 
 def test_another_call_at_the_same_place_ends_the_job(make_scene, said):
@@ -142,3 +142,13 @@ def test_in_whatever_order_workers_come_each_meeting_gets_what_was_given_for_it(
             for r in active:
                 heard[r] += 1
     assert meetings.waits() == []
+
+
+def test_meetings_without_end_are_refused(make_scene, said, monkeypatch):
+    monkeypatch.setattr(meetings, "MAX_OPEN", 3)
+    scene = make_scene(num_workers=2).begin()
+    for name in "abc":
+        assert scene.gather("worker-0", name) == []
+    assert "worker 0 (a) calls barrier, the 4th that is under way" in said(
+        scene.gather("worker-0", "d")
+    )

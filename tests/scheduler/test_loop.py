@@ -14,6 +14,7 @@ import pytest
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from baryon import __version__
 from baryon.ps import KeyPair, UsageError, secure_client
 from baryon.scheduler import Cluster, messages, run
 from baryon.scheduler.credentials import Credentials
@@ -76,7 +77,7 @@ class Agent(Peer):
         self.tasks = {}
         self.peers = [self]  # so that none is closed before its thread is
         super().__init__(context, config.endpoint, keys, config.scheduler_key)
-        self.send(messages.AgentHello("1", "h", 1, "127.0.0.1", config.endpoint))
+        self.send(messages.AgentHello(__version__, "h", 1, "127.0.0.1", config.endpoint))
         self.specs = {spec.slug: spec for spec in self.receive(messages.StartTasks).tasks}
 
     def task(self, slug):
@@ -216,12 +217,12 @@ def test_tasks_meet(play):
 
     def script(agent):
         server, first, second = map(agent.task, ("server-0", "worker-0", "worker-1"))
-        server.send(messages.Join(1, "tcp://somewhere"))
+        server.send(messages.Join(1, "tcp://127.0.0.1:5000"))
         for worker in (first, second):
             worker.send(messages.Join(2, ""))
         for worker in (first, second):
             (peer,) = worker.receive(messages.Roster).servers
-            assert peer.endpoint == "tcp://somewhere"
+            assert peer.endpoint == "tcp://127.0.0.1:5000"
         first.send(messages.Gather("x", "allgather", b"a"))
         second.send(messages.Gather("x", "allgather", LARGE))
         for worker in (first, second):

@@ -210,6 +210,57 @@ def case_a_change_applies_to_the_pushes_that_follow_it_whatever_keys_they_are_of
         same(out, expected * kv.num_workers)
 
 
+def case_a_lone_asynchronous_worker_is_as_one_machine():
+    """With two pushes of a key in each step, and a schedule and a multiplier that change."""
+    kv = mx.kv.create("dist_async")
+    if kv.num_workers > 1:
+        return
+    optimizer = mx.optimizer.SGD(lr_scheduler=lambda num_update: float(num_update))
+    kv.set_optimizer(optimizer)
+    ones = {"a": mx.nd.ones(3), "b": mx.nd.ones(600_000)}
+    weights = [array * 0 for array in ones.values()]
+    kv.init(list(ones), [weight.copy() for weight in weights])
+    for key in ("a", "b", "b", "a", "b", "a"):
+        kv.push(key, ones[key])
+        optimizer.lr_mult["b"] = optimizer.lr_mult.get("b", 1) * 10
+    kv.pull(list(ones), out=weights)
+    same(weights[0], -(1 + 2 + 3))
+    same(weights[1], -(1 * 10 + 2 * 100 + 3 * 10_000))
+
+
+def case_a_changed_rate_reaches_what_a_bucket_has():
+    """The key that was pushed first is in some buckets only."""
+
+    def network(bucket):
+        net = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=2, name="shared")
+        if bucket == 1:
+            net = mx.sym.FullyConnected(net, num_hidden=2, name="a_first")
+        label = mx.sym.Variable("softmax_label")
+        return mx.sym.LinearRegressionOutput(net, label, name="softmax"), ["data"], [label.name]
+
+    def train(kvstore, size):
+        module = mx.mod.BucketingModule(network, default_bucket_key=1)
+        shapes = {"provide_data": [("data", (4, 3))], "provide_label": [("softmax_label", (4, 2))]}
+        module.bind(*shapes.values())
+        module.init_params(mx.init.One())
+        optimizer = mx.optimizer.SGD(learning_rate=0.01, momentum=0.5, rescale_grad=1 / 4 / size)
+        module.init_optimizer(kvstore, optimizer)
+        data, label = [mx.nd.ones((4, 3)) / 10], [mx.nd.ones((4, 2))]
+        for step, bucket in enumerate([1, 2, 2, 1, 2, 1]):
+            if step == 2:
+                optimizer.set_learning_rate(0.1)
+            if step == 4:
+                optimizer.rescale_grad, optimizer.wd = 1 / 8 / size, 0.1
+            module.forward(mx.io.DataBatch(data, label, bucket_key=bucket, **shapes))
+            module.backward()
+            module.update()
+        return module.get_params()[0]
+
+    weights, expected = train("dist_sync", mx.kv.create("dist").num_workers), train("local", 1)
+    for name, weight in expected.items():
+        np.testing.assert_allclose(weights[name].asnumpy(), weight.asnumpy(), rtol=1e-5)
+
+
 def dense(number, kvstore="dist_sync", **options):
     """Nets of one weight, 1, whose gradient is 1 on every worker, and a trainer for all."""
     nets = [gluon.nn.Dense(1, in_units=1, use_bias=False) for _ in range(number)]
@@ -263,6 +314,18 @@ def case_a_schedule_is_in_force_as_the_script_reads_it():
     trainer.optimizer.lr_scheduler = None
     trainer.set_learning_rate(0.5)
     assert step(0, 1) == [expected - 4.25, other - 4.25]
+
+
+def case_rounds_without_a_worker_count_for_its_schedule():
+    factor = mx.lr_scheduler.FactorScheduler(step=2, factor=0.5, base_lr=1)
+    _, trainer, step, size = dense(1, optimizer=mx.optimizer.SGD(lr_scheduler=factor))
+    rank = mx.kv.create("dist").rank
+    for epoch in range(2):
+        for _ in range(rank + 1):
+            step(0)
+        trainer._kvstore.join()
+        assert trainer.optimizer.num_update == (epoch + 1) * size
+    assert trainer.learning_rate == 0.5 ** ((2 * size - 1) // 2)
 
 
 def case_another_optimizer_takes_over_with_the_next_step():
