@@ -103,7 +103,10 @@ class Children:
 
     def is_heard(self, child: int, frames: List[zmq.Frame]) -> Tuple[bool, bool]:
         """Whether a child's message came on its latest connection, and whether that is new to us
-        while an older one was known; a Hello may make it that."""
+        while an older one was known; a Hello may make it that.
+
+        Raises ProtocolError if it would, and says what its sender is not.
+        """
         route, latest = frames[0].bytes, self._latest.get(child)
         if latest is None:  # so that whatever it sends can be answered
             self._latest[child] = Connection(route, 0)
@@ -113,17 +116,28 @@ class Children:
         hello = _hello_in(frames)
         if hello is None or hello.connection <= latest.number:
             return False, False
+        self._check(child, hello)  # before the older one is given up for it
         log.info("%s has a new connection", self.name(child))
         self._latest[child] = Connection(route, hello.connection)
         self._by_route.pop(latest.route, None)
         return True, True
 
     def introduce(self, child: int, hello: wire.Hello) -> None:
-        """Take note of what a child says of its latest connection.
+        """Take note of what a child says of its latest connection; raises ProtocolError if it says
+        what it is not."""
+        self._check(child, hello)
+        latest = self._latest[child]
+        new = Connection(latest.route, hello.connection, hello.member, True)
+        if latest.is_introduced and new != latest:
+            raise ProtocolError(
+                f"{self.name(child)} called its connection number {latest.number} "
+                f"{hello.connection}, as member {hello.member}"
+            )
+        self._latest[child] = new
 
-        Raises ProtocolError if it says what it is not: nobody reads or writes as another member.
-        """
-        latest, name, member = self._latest[child], self.name(child), self.all[child].member
+    def _check(self, child: int, hello: wire.Hello) -> None:
+        """Raise ProtocolError unless a child can say so: nobody writes as another member."""
+        name, member = self.name(child), self.all[child].member
         if hello.version != wire.VERSION:
             raise ProtocolError(
                 f"protocol version {hello.version} met {wire.VERSION}; "
@@ -134,18 +148,15 @@ class Children:
                 f"{name} said that it is member {hello.member} of the host's memory; "
                 + (f"it is member {member}" if member else "it shares none with this server")
             )
-        new = Connection(latest.route, hello.connection, hello.member, True)
-        if hello.connection < 1 or (latest.is_introduced and new != latest):
-            raise ProtocolError(
-                f"{name} called its connection number {latest.number} {hello.connection}, "
-                f"as member {hello.member}"
-            )
-        self._latest[child] = new
+        if hello.connection < 1:
+            raise ProtocolError(f"{name} called a connection number {hello.connection}")
 
 
 def _hello_in(frames: List[zmq.Frame]) -> Optional[wire.Hello]:
+    if len(frames) != 2:
+        return None
     try:
         message = wire.DATA.decode(frames[1].buffer)
-    except (ProtocolError, IndexError):
+    except ProtocolError:
         return None
     return message if isinstance(message, wire.Hello) else None

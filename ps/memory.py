@@ -20,6 +20,7 @@ handed down, which a wrapper script that closes them would lose.
 
 import ctypes
 import errno
+import math
 import mmap
 import os
 import weakref
@@ -36,6 +37,9 @@ VALUES = 0  # the area of the values that a host has received; members count fro
 _AREA_NBYTES = 1 << 40
 _MAX_MEMBERS = 1 << 10
 MAX_STORES = (1 << 63) // _AREA_NBYTES // _MAX_MEMBERS
+
+_STEP_NBYTES = 64 << 20  # of memory that is taken at once
+_MEMINFO = "/proc/meminfo"
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
@@ -75,15 +79,23 @@ class _SharedArea(Area):
 
     def map(self, start: int, nbytes: int) -> np.ndarray:
         offset, nbytes = self._offset + start, max(nbytes, 1)
+        for at in range(0, nbytes, _STEP_NBYTES):
+            self._reserve(offset + at, min(_STEP_NBYTES, nbytes - at), nbytes)
+        buffer = self._pieces[start] = _map(self._descriptor, nbytes, offset)
+        buffer.area = self
+        return np.frombuffer(buffer, np.uint8)
+
+    def _reserve(self, offset: int, step: int, nbytes: int) -> None:
+        """Take memory for ``step`` of ``nbytes`` bytes, unless it is there already."""
+        # The kernel would rather kill tasks than refuse memory to a file of this kind.
+        if step > _available_nbytes():
+            raise _too_big(nbytes)
         try:
-            os.posix_fallocate(self._descriptor, offset, nbytes)
+            os.posix_fallocate(self._descriptor, offset, step)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise
             raise _too_big(nbytes) from error
-        buffer = self._pieces[start] = _map(self._descriptor, nbytes, offset)
-        buffer.area = self
-        return np.frombuffer(buffer, np.uint8)
 
     def discard(self, start: int) -> None:
         buffer = self._pieces.get(start)
@@ -92,6 +104,19 @@ class _SharedArea(Area):
             address, nbytes = ctypes.addressof(buffer), ctypes.sizeof(buffer)
             remove = mmap.MADV_REMOVE  # the file's pages, too
             weakref.finalize(buffer, _LIBC.madvise, address, nbytes, remove).atexit = False
+
+
+def _available_nbytes() -> float:
+    """How much memory this host has left, as its kernel estimates it."""
+    left = 0
+    try:
+        with open(_MEMINFO, encoding="ascii") as file:
+            for line in file:
+                if line.startswith(("MemAvailable:", "SwapFree:")):
+                    left += int(line.split()[1]) << 10
+    except OSError:
+        return math.inf
+    return left
 
 
 def _too_big(nbytes: int) -> UsageError:

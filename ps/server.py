@@ -43,6 +43,7 @@ log = logging.getLogger("baryon.server")
 
 _STALL_WARNING_S = 60.0
 _LOOK_S = 1.0  # how often
+_MAX_TEXT = 1000  # characters of what is wrong with a message
 _BATCH = 128  # answers that go as one message
 _PAYLOAD = (wire.Init, wire.Push)  # in a frame, or in the memory of a host
 _FRAMED = (wire.PutState, wire.PushRows, wire.PullRows)  # always in a frame
@@ -89,6 +90,7 @@ class Server:
         self._left: Set[int] = set()  # ranks of workers
         self._failure: Optional[str] = None
         self._stalls = StallWatch(min(_STALL_WARNING_S, timeout_s / 2), timeout_s)
+        self._clock = AwakeClock(_LOOK_S, time.monotonic())
         self._authenticator: Optional[Authenticator[int]] = None
         self._socket = context.socket(zmq.ROUTER)
         self._socket.linger = 0
@@ -130,7 +132,6 @@ class Server:
             self._relay = Relay(above, self._send, self._accepted_above)
             above.when_failed(lambda error: self._fail(str(error), is_told=True))
         self._reactor.receive(self._socket, self._on_message)
-        self._clock = AwakeClock(_LOOK_S, time.monotonic())
         self._reactor.call_every(_LOOK_S, self._look_for_stalls)
 
     def worker_left(self, rank: int) -> None:
@@ -150,7 +151,11 @@ class Server:
         child = self._children.sender(frames)
         if child is None:  # cannot happen over CURVE
             return
-        is_heard, is_new = self._children.is_heard(child, frames)
+        try:
+            is_heard, is_new = self._children.is_heard(child, frames)
+        except ProtocolError as error:  # it is heard on an older connection still
+            self._send_to(frames[0].bytes, self._refusal(child, error))
+            return
         if not is_heard:
             return
         if is_new:
@@ -166,13 +171,22 @@ class Server:
         try:
             handle(*args)
         except ProtocolError as error:
-            log.error("%s: %s", self._children.name(child), error)
-            self._fault([child], f"server {self._index} refused a message: {error}")
+            self._reply(child, self._refusal(child, error))
         except BaryonError as error:
             self._fail(str(error))
-        except Exception:
+        except Exception as error:
             # An optimizer can raise anything, and nobody but its author can say what it means.
-            self._fail(f"server {self._index} failed:\n{traceback.format_exc()}")
+            log.error("%s", traceback.format_exc().rstrip())
+            name = f"server {self._index}"
+            what = "".join(traceback.format_exception_only(type(error), error)).strip()
+            self._fail(f"{name} failed: {what} (where: see server-{self._index}.log)")
+
+    def _refusal(self, child: int, error: ProtocolError) -> wire.Fault:
+        text = str(error)
+        if len(text) > _MAX_TEXT:  # it quotes what it is about
+            text = f"{text[:_MAX_TEXT]} [...]"
+        log.error("%s: %s", self._children.name(child), text)
+        return wire.Fault(f"server {self._index} refused a message: {text}")
 
     def _handle(self, child: int, frames: List[zmq.Frame]) -> None:
         if not frames or len(frames[0]) > wire.MAX_HEADER_NBYTES:
@@ -390,8 +404,6 @@ class Server:
         store = self._store(child, message)
         self._check_first(child, store, "sent an optimizer; only rank 0's counts")
         is_new = store.is_new_setting(message.serial)
-        if is_new:
-            store.begin_versions()
         if self._relay is not None:
             self._relay.set(message, is_new)
             return []
@@ -517,7 +529,10 @@ class Server:
         self._reply(first, message)
 
     def _reply(self, child: int, message: wire.Message, *payloads: np.ndarray) -> None:
-        frames = [self._children[child].route, wire.DATA.encode(message), *payloads]
+        self._send_to(self._children[child].route, message, *payloads)
+
+    def _send_to(self, route: bytes, message: wire.Message, *payloads: np.ndarray) -> None:
+        frames = [route, wire.DATA.encode(message), *payloads]
         # Copies the payloads: the store's memory changes in the next round, perhaps before
         # ZeroMQ has sent it.
         self._socket.send_multipart(frames, copy=True)

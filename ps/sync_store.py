@@ -201,7 +201,8 @@ class SyncStore(Store[SyncSlot]):
         for slot in self._all_slots():
             slot.round = 0
             slot.turn = self._after[_START]
-            slot.sum, slot.held, slot.askers = None, {}, {}  # a part of a key, of who has left
+            # What there may be is a part of a key, of who has left.
+            slot.sum, slot.version, slot.held, slot.askers = None, None, {}, {}
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ what it answers is kept instead of sent.
 """
 
 import os
-from typing import Any, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import zmq
@@ -52,7 +52,9 @@ class Conversation:
             address="127.0.0.1", timeout_s=30.0, on_fault=self.faults.append, encrypts=False,
             memory=self.memory if any(members) else None,
         )  # fmt: skip
-        self.server._reply = self._tell  # type: ignore[method-assign]
+        self.server.serve()  # its reactor does not run
+        self.server._send_to = self._tell  # type: ignore[method-assign]
+        self._routes: Dict[bytes, int] = {}  # whose they are
         self._members = members
         for child, member in enumerate(members[:introduces]):
             self.send(child, wire.Hello(wire.VERSION, 1, member, f"token {child}"))
@@ -60,7 +62,8 @@ class Conversation:
                 self.send(child, store)
                 self.send(child, wire.Declare(store.store, 0, tuple(keys)))
 
-    def _tell(self, child: int, message: wire.Message, *payloads: np.ndarray) -> None:
+    def _tell(self, route: bytes, message: wire.Message, *payloads: np.ndarray) -> None:
+        child = self._routes[route]
         rest = iter(payloads)
         for one in message.messages if isinstance(message, wire.Batch) else (message,):
             has_frame = isinstance(one, wire.AnswerRows) or not isinstance(message, wire.Batch)
@@ -75,8 +78,9 @@ class Conversation:
 
     def hand_over(self, child: int, frames: Sequence[bytes], route: str = "") -> List[Told]:
         before = len(self.told)
-        name = zmq.Frame((route or f"route {child}").encode())
-        self.server._on_message([name, *map(zmq.Frame, frames)])
+        name = f"{route or 'route'} {child}".encode()
+        self._routes[name] = child
+        self.server._on_message([zmq.Frame(name), *map(zmq.Frame, frames)])
         return self.told[before:]
 
     def place(self, child: int, store: int = 0, key: int = 0) -> np.ndarray:

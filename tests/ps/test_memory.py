@@ -117,3 +117,15 @@ def test_it_has_no_name_in_dev_shm(open_memory):
     with open("/proc/self/maps") as maps:
         mapped = [line for line in maps if "memfd:" in line or "/dev/shm" in line]
     assert mapped and not any("/dev/shm" in line for line in mapped)
+
+
+def test_more_than_a_host_has_left_is_not_taken(open_memory, path, tmp_path, monkeypatch):
+    """Whatever a task declares, or the kernel would look for something to kill."""
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 99999999 kB\nMemAvailable: 1024 kB\nSwapFree: 1024 kB\n")
+    monkeypatch.setattr("baryon.ps.memory._MEMINFO", str(meminfo))
+    area = open_memory(1).area(0, 1)
+    with pytest.raises(UsageError, match="this host has no 262144 MiB of memory left"):
+        area.map(0, 1 << 38)
+    assert os.stat(path).st_blocks == 0
+    assert area.map(0, 1 << 20).nbytes == 1 << 20
