@@ -21,10 +21,11 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import plot
+from benchmarks.plot import OURS
 from benchmarks.processes import exit_on_sigterm
 from benchmarks.systems import SYSTEMS, Run, RunFailed, System
 
-OURS = "baryon"
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("baryon", "mxnet", "numpy", "pyzmq", "msgspec")
 MAX_FAILED_ROUNDS = 3
@@ -165,9 +166,9 @@ def write(
     cases: Sequence[Case],
     unit: str = "s",
 ) -> None:
-    """Write `output` as JSON, and beside it a Markdown table and, with matplotlib, a bar plot."""
+    """Write `output` as JSON, and beside it a Markdown table and, with matplotlib, a picture."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    content = {
+    content: Dict[str, Any] = {
         "benchmark": benchmark,
         "machine": dict(facts),
         "unit": unit,
@@ -178,7 +179,7 @@ def write(
     output.with_suffix(".md").write_text(markdown(cases, unit), encoding="utf-8")
     console.print(f"written: {output.name}, {output.with_suffix('.md').name}")
     picture = output.with_suffix(".png")
-    if _plot(picture, benchmark, cases, unit):
+    if plot.draw(picture, benchmark, content["cases"], unit):
         console.print(f"written: {picture.name}")
 
 
@@ -232,39 +233,6 @@ def run_command(
     console.print(table(parser.description or benchmark, cases, unit))
     write(options.output, benchmark, facts, cases, unit)
     return 0
-
-
-def _plot(picture: Path, title: str, cases: Sequence[Case], unit: str) -> bool:
-    try:
-        from matplotlib.figure import Figure  # no pyplot: no display, no global state
-    except ImportError:
-        return False
-    names = list(dict.fromkeys(name for case in cases for name in case.seconds))
-    width = 0.8 / len(names)
-    figure = Figure(figsize=(2.5 + 1.2 * len(cases) * len(names), 4.0), layout="constrained")
-    axes = figure.add_subplot()
-    for position, name in enumerate(names):
-        places = [index + (position - (len(names) - 1) / 2) * width for index in range(len(cases))]
-        stats = [case.seconds[name] for case in cases]
-        medians = [one.median for one in stats]
-        spread = [
-            [one.median - one.minimum for one in stats],
-            [one.maximum - one.median for one in stats],
-        ]
-        bars = axes.bar(places, medians, width, yerr=spread, capsize=4, label=name)
-        ratios = [case.ratios.get(name) for case in cases]
-        labels = [f"ours / it\n{ratio.median:.2f}" if ratio else "" for ratio in ratios]
-        axes.bar_label(bars, labels=labels, label_type="center", color="white")
-    for index, case in enumerate(cases):
-        for limit, seconds in list(case.limits.items())[:1]:
-            label = limit if index == 0 else "_nolegend_"
-            axes.hlines(seconds, index - 0.45, index + 0.45, "black", "dashed", label=label)
-    axes.set_xticks(range(len(cases)), [case.name.replace(" ", "\n", 1) for case in cases])
-    axes.set_ylabel(f"{unit} (median; bars: min to max)")
-    axes.set_title(title)
-    axes.legend()
-    figure.savefig(picture, dpi=120)
-    return True
 
 
 def _processor() -> str:

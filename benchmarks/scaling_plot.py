@@ -35,21 +35,26 @@ def draw(picture: Path, records: List[Dict[str, Any]]) -> bool:
             label = f"{system}, batch {batch}"
             shares = [record["speedup"] / (16 * record["hosts"]) for record in line]
             speedup.plot(counts, shares, marker="o", label=label, **look)
-            exposed.plot(counts, [r["exposed_s"] for r in line], marker="o", label=label, **look)
+            exposed.plot(
+                counts, [r["exposed_s"] * 1e3 for r in line], marker="o", label=label, **look
+            )
     wire = {record["hosts"]: record["wire_s"] for record in records}
-    exposed.plot(hosts, [wire[count] for count in hosts], color="black", label="the wire's limit")
+    exposed.plot(
+        hosts, [wire[count] * 1e3 for count in hosts], color="black", label="the wire's limit"
+    )
     published = [value / (16 * count) for count, value in PUBLISHED_SPEEDUP.items()]
     look = {"color": "grey", "marker": "x", "linestyle": ":"}
     label = "published, batch 32 (with what is lost in a host)"
     speedup.plot(list(PUBLISHED_SPEEDUP), published, label=label, **look)
     speedup.plot([8], [PUBLISHED_AT_128 / 128], color="black", marker="*", linestyle="",
                  label=f"published: {PUBLISHED_AT_128} on 128 GPUs")  # fmt: skip
-    exposed.plot(list(PUBLISHED_EXPOSED_S), list(PUBLISHED_EXPOSED_S.values()),
+    exposed.plot(list(PUBLISHED_EXPOSED_S), [s * 1e3 for s in PUBLISHED_EXPOSED_S.values()],
                  label="published (least and most)",
                  **{**look, "linestyle": ""})  # fmt: skip
-    speedup.set_ylabel("speed-up / GPUs")
+    figure.suptitle(_finding(records))
+    speedup.set_ylabel("speed-up / GPUs (higher is better)")
     speedup.set_ylim(0, 1.05)
-    exposed.set_ylabel("communication that is not hidden, s a step")
+    exposed.set_ylabel("communication not hidden, ms a step (lower is better)")
     for axes in (speedup, exposed):
         axes.set_xscale("log", base=2)
         axes.set_xticks(hosts, [str(count) for count in hosts])
@@ -58,3 +63,18 @@ def draw(picture: Path, records: List[Dict[str, Any]]) -> bool:
         axes.legend(fontsize=7)
     figure.savefig(picture, dpi=120)
     return True
+
+
+def _finding(records: List[Dict[str, Any]]) -> str:
+    """Speed-ups where it is hardest: most hosts, and the smallest batch that all systems have."""
+    hosts = max(record["hosts"] for record in records)
+    there = [record for record in records if record["hosts"] == hosts]
+    systems = list(dict.fromkeys(record["system"] for record in there))
+    batches = [{r["batch"] for r in there if r["system"] == system} for system in systems]
+    batch = min(set.intersection(*batches), default=0)
+    told = ", ".join(
+        f"{record['system']} {record['speedup']:.0f}"
+        for record in there
+        if record["batch"] == batch
+    )
+    return f"ResNet-152 on {16 * hosts} emulated GPUs, speed-up at batch {batch}: {told}"

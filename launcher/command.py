@@ -48,13 +48,13 @@ def read_command(
     if module is not None:
         if not module:
             faults.append("-m names no module: launch.py -n 2 -m package.module")
-        elif is_here and not _is_file(module[0]):
+        elif is_here:
             _look_for_module(module[0], faults)
         return Command(("-m", *module), is_script=True)
     rest = list(words[1:] if words[:1] == ["--"] else words)
     env: Dict[str, str] = {}
     _take_variables(rest, env)
-    if rest and re.search(r"\s", rest[0]) and not _is_file(rest[0]):
+    if rest and re.search(r"\s", rest[0]) and not _is_path(rest[0], is_here):
         try:
             rest = _of_line(rest[0], rest[1:], env)
         except ValueError as error:
@@ -86,14 +86,12 @@ def _take_variables(words: List[str], env: Dict[str, str]) -> None:
 
 def _of_line(line: str, more: List[str], env: Dict[str, str]) -> List[str]:
     """The words of a whole line, and ``more`` behind it. Raises ValueError if it has no end."""
-    words = shlex.split(line)
-    _take_variables(words, env)
-    if words and words[0] not in _BUILTINS and not _SHELLS_OWN & set(line):
-        return [*words, *more]
-    if not words:
-        return more
-    env.clear()  # bash reads them itself
-    return ["bash", "-c", f'{line} "$@"', "bash", *more] if more else ["bash", "-c", line]
+    words, variables = shlex.split(line), dict(env)
+    _take_variables(words, variables)
+    if words and (words[0] in _BUILTINS or _SHELLS_OWN & set(line)):
+        return ["bash", "-c", f'{line} "$@"', "bash", *more] if more else ["bash", "-c", line]
+    env.update(variables)
+    return [*words, *more]
 
 
 def _look_for_program(program: str, is_copied: bool, faults: List[str]) -> None:
@@ -120,7 +118,8 @@ def _look_for_module(name: str, faults: List[str]) -> None:
         spec = PathFinder.find_spec(full, path)
         if spec is None:
             where = f"{os.getcwd()}, nor elsewhere on Python's path"
-            faults.append(f"there is no module {name} in {where}")
+            hint = f"; write -m {name[:-3]}, or leave -m out" if name.endswith(".py") else ""
+            faults.append(f"there is no module {name} in {where}{hint}")
             return
         del parts[0]
         if spec.submodule_search_locations is not None:
@@ -131,6 +130,13 @@ def _look_for_module(name: str, faults: List[str]) -> None:
                 name, parts = f"{name}.__main__", ["__main__"]
         elif parts:
             path = []  # a module has no modules in it
+
+
+def _is_path(word: str, is_here: bool) -> bool:
+    """Whether a word with blanks in it is the name of a file; on other hosts one can only guess."""
+    first = word.split()[:1]
+    is_line = not first or first[0].startswith("python") or shutil.which(first[0]) is not None
+    return _is_file(word) or (not is_here and not is_line and "/" in first[0])
 
 
 def _is_file(word: str) -> bool:

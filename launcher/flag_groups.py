@@ -192,6 +192,10 @@ def _add_ways(add: _Add) -> None:
         "baryon status, logs and stop are for it",
     )  # fmt: skip
     add(
+        "-q", "--quiet", action="store_true",
+        help="say nothing of the job itself while all goes well",
+    )  # fmt: skip
+    add(
         "--log-dir", metavar="DIR",
         help="where each task's output is kept (default: baryon-logs/JOB)",
     )  # fmt: skip

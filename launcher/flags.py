@@ -24,6 +24,7 @@ class Options(argparse.Namespace):
     p3: bool
     dry_run: bool
     detach: bool
+    quiet: bool
     workers_per_host: Optional[int]
     devices: int
     kvstore: Optional[str]

@@ -127,6 +127,7 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         timeout_s=options.timeout,
         start_s=options.start_timeout,
         silence_s=options.heartbeat_timeout,
+        is_quiet=options.quiet,
         is_terminal=on_stdout is not None,
         columns=size.columns if size else 0,
         rows=size.rows if size else 0,

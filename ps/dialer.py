@@ -21,6 +21,7 @@ from .reactor import Reactor, Timer
 __all__ = ["Dialer"]
 
 _RETRY_S = 0.1  # from the loss of a connection to the next attempt
+_LEAST_ATTEMPT_S = 1.0  # a busy machine takes its time for a handshake
 _MAX_TTL_S = 6500.0  # it travels as 16 bits of tenths of a second
 _LOST = (
     zmq.EVENT_CLOSED
@@ -90,7 +91,8 @@ class Dialer:
         self._reactor.receive(socket, self._on_message)
         connect_to(socket, self.endpoint)
         # ZeroMQ has no event for an attempt that came to nothing because of a name.
-        self._next = self._reactor.call_later(self._silence_s / 4, self._lost)
+        limit_s = max(_LEAST_ATTEMPT_S, self._silence_s / 4)
+        self._next = self._reactor.call_later(limit_s, self._lost)
 
     def _on_event(self, frames: List[zmq.Frame]) -> None:
         event = parse_monitor_message([frame.bytes for frame in frames])["event"]

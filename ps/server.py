@@ -90,6 +90,7 @@ class Server:
         self._left: Set[int] = set()  # ranks of workers
         self._failure: Optional[str] = None
         self._stalls = StallWatch(min(_STALL_WARNING_S, timeout_s / 2), timeout_s)
+        self._clock = AwakeClock(_LOOK_S, time.monotonic())
         self._authenticator: Optional[Authenticator[int]] = None
         self._socket = context.socket(zmq.ROUTER)
         self._socket.linger = 0
@@ -131,7 +132,6 @@ class Server:
             self._relay = Relay(above, self._send, self._accepted_above)
             above.when_failed(lambda error: self._fail(str(error), is_told=True))
         self._reactor.receive(self._socket, self._on_message)
-        self._clock = AwakeClock(_LOOK_S, time.monotonic())
         self._reactor.call_every(_LOOK_S, self._look_for_stalls)
 
     def worker_left(self, rank: int) -> None:
@@ -174,9 +174,12 @@ class Server:
             self._reply(child, self._refusal(child, error))
         except BaryonError as error:
             self._fail(str(error))
-        except Exception:
+        except Exception as error:
             # An optimizer can raise anything, and nobody but its author can say what it means.
-            self._fail(f"server {self._index} failed:\n{traceback.format_exc()}")
+            log.error("%s", traceback.format_exc().rstrip())
+            name = f"server {self._index}"
+            what = "".join(traceback.format_exception_only(type(error), error)).strip()
+            self._fail(f"{name} failed: {what} (where: see server-{self._index}.log)")
 
     def _refusal(self, child: int, error: ProtocolError) -> wire.Fault:
         text = str(error)
@@ -403,8 +406,6 @@ class Server:
         store = self._store(child, message)
         self._check_first(child, store, "sent an optimizer; only rank 0's counts")
         is_new = store.is_new_setting(message.serial)
-        if is_new:
-            store.begin_versions()
         if self._relay is not None:
             self._relay.set(message, is_new)
             return []

@@ -197,10 +197,6 @@ class Store(abc.ABC, Generic[S]):
         self.update = update
         return []
 
-    def begin_versions(self) -> None:
-        """There is a new optimizer, whose attributes are version 0."""
-        self._version = 0
-
     def next_version(self, version: int, oldest: int) -> None:
         """There is another version of the optimizer's attributes; raises ProtocolError unless it is
         the next."""

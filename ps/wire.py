@@ -210,9 +210,10 @@ class SetOptimizer(Message, frozen=True, tag=True):
 class SetHyper(Message, frozen=True, tag=True):
     """From rank 0: change attributes of the optimizer (``lr``, ``wd``, ...) and keys' multipliers.
 
-    That makes version ``version`` of them, the next after the last, where 0 is the optimizer as it
-    was set. A round is applied by the version that rank 0's Push has named, so by this one and by
-    none that is newer. No push that is not answered names one older than ``oldest``.
+    That makes version ``version`` of them: of a store's first change it is 1, then the next; an
+    optimizer as it was set has the last version till then, and 0 if it is the first. A round is
+    applied by the version that rank 0's Push has named, so by this one and by none that is newer.
+    No push that is not answered names one older than ``oldest``.
     """
 
     store: int

@@ -92,6 +92,10 @@ class ControlClient:
         """Tell the scheduler that this task cannot go on; it will end the job."""
         self._reactor.post(self._send, messages.Failed(text[:_MAX_TEXT]))
 
+    def give_up(self, error: BaryonError) -> None:
+        """End whatever waits in any thread, as when the job is stopping; ``error`` is raised."""
+        self._reactor.post(self._abort, error)
+
     # -- from any thread but the reactor's ----------------------------------------------------
 
     def settle(self, limit_s: float) -> bool:

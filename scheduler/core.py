@@ -21,26 +21,19 @@ from typing import Callable, Dict, List, Optional, Set
 from baryon import __version__
 from baryon.ps import Message
 
-from . import messages
+from . import messages, news
 from .actions import Action, Finish, Kill, Pause, ReleaseAgent, Say, Send, Show
 from .checks import impossible
 from .cluster import Trouble
 from .job import Job
 from .meetings import Meetings, Wait
 from .positions import Positions
-from .tasks import (
-    TAIL_LINE_LENGTH,
-    TAIL_LINES,
-    TaskState,
-    describe_exit,
-    exit_code_of,
-    has_hung,
-    own_code_of,
-)
+from .tasks import TaskState, describe_exit, exit_code_of, has_hung, last_line, own_code_of
 
 __all__ = ["SchedulerCore"]
 
 STALL_WARNING_S = 60.0
+PATIENCE_S = 2.0  # of a user who sees nothing
 _GOODBYE_S = 5.0  # a task's goodbye and the news of its end come by different ways
 _TEARDOWN_S = 60.0  # for what a script that has ended well has registered with atexit
 SUSPEND_S = 2.0  # for agents to stop their tasks before launch.py itself is stopped
@@ -65,10 +58,12 @@ class SchedulerCore:
         self._start = now
         self._last_tick = now
         self._next_alive = now
+        self._has_waited = False  # for so long that the user was told
         self._start_clock = now  # it stands while the job waits for its hosts
         self._is_queued = False
         self._greeted: Set[int] = set()  # hosts whose agents have said hello
         self._hellos: Dict[int, messages.AgentHello] = {}  # of those that have nothing to do yet
+        self._started: Set[int] = set()  # hosts that have been told what to start
         self._names = [host.name for host in job.hosts]
         self._tasks = {task.slug: TaskState(task, self._names[task.host]) for task in job.tasks}
         # Hosts that have no task have no agent.
@@ -82,12 +77,17 @@ class SchedulerCore:
         self._meetings = Meetings()
         self._positions = Positions()
         self._exit_code = 0
+        self._has_failed = False
         self._stopping_role = ""
         self._stop_signal = int(signal.SIGTERM)
         self._grace_s = job.grace_s
         self._deadline = 0.0
 
     # -- events -------------------------------------------------------------------------------
+
+    def on_start(self) -> List[Action]:
+        """The agents are about to be started."""
+        return self._tell(news.begun(self.job))
 
     def on_message(self, peer: str, message: Message, now: float) -> List[Action]:
         """A message from ``peer`` (``agent-0``, ``worker-1``, ...), authenticated as such."""
@@ -227,6 +227,7 @@ class SchedulerCore:
             return alive + self._look_for_late_enders(now)
         for look in (
             self._look_for_silence,
+            self._look_for_starters,
             self._look_for_late_starters,
             self._look_for_late_arrivals,
             self._look_for_goodbyes,
@@ -283,6 +284,7 @@ class SchedulerCore:
         if self.phase != STARTING or (self._is_queued and is_awaited):
             return []
         hellos, self._hellos = self._hellos, {}
+        self._started |= set(hellos)
         return [Send(f"agent-{host}", self._specs(host, hellos[host])) for host in hellos]
 
     def _on_join(self, state: TaskState, message: messages.Join, now: float) -> List[Action]:
@@ -328,15 +330,14 @@ class SchedulerCore:
     @staticmethod
     def _on_output(state: TaskState, message: messages.Output) -> List[Action]:
         if not message.is_transient:
-            lines = message.data.decode(errors="replace").splitlines()
-            state.tail.extend(line[:TAIL_LINE_LENGTH] for line in lines[-TAIL_LINES:])
+            state.last_line = last_line(message.data) or state.last_line
         return [Show(message)]
 
     def _on_gone(self, state: TaskState, message: messages.Gone, now: float) -> List[Action]:
         if state.is_gone or state.task.role != "worker":
             return []
         state.is_gone = True
-        state.own_code = message.code
+        state.own_code = max(0, min(message.code, 255))
         if state.exited is not None:
             return self._on_exited(state, state.exited, now)
         limit_s = self.job.grace_s if message.code else min(self.job.timeout_s, _TEARDOWN_S)
@@ -473,6 +474,22 @@ class SchedulerCore:
         stop = self._fail(text, 1, now) or self._continue_stopping(now)
         return stop + self._release_workers(f"the agent on {names}")
 
+    def _look_for_starters(self, now: float) -> List[Action]:
+        """Tell a user who sees nothing why that is."""
+        if self.phase != STARTING or self._has_waited or now - self._start_clock < PATIENCE_S:
+            return []
+        self._has_waited = True
+        hosts = [host for host, heard in self._agents.items() if not heard]
+        late = [f"the agent on {self._names[host]}" for host in hosts]
+        late += [s.task.name for s in self._of_role("server") if s.joined is None]
+        workers = self._of_role("worker")
+        absent = [s.task.name for s in workers if s.joined is None and not s.ended]
+        return self._tell(news.waiting(late, absent))
+
+    def _tell(self, text: str) -> List[Action]:
+        """What a user may do without."""
+        return [] if self.job.is_quiet else [Say(text)]
+
     def _look_for_late_starters(self, now: float) -> List[Action]:
         limit_s = min(self.job.start_s, self.job.timeout_s)
         if self.phase != STARTING or now - self._start_clock < limit_s:
@@ -498,9 +515,10 @@ class SchedulerCore:
     def _look_for_late_enders(self, now: float) -> List[Action]:
         if now < self._deadline:
             return []
-        late = ", ".join(s.task.name for s in self._tasks.values() if not s.ended)
+        started = [s for s in self._tasks.values() if s.task.host in self._started]
+        late = ", ".join(s.task.name for s in started if not s.ended)
         say: List[Action] = [Say(f"{late} did not end in time")] if late else []
-        return say + self._finish()
+        return say + self._finish(now)
 
     def _look_for_late_arrivals(self, now: float) -> List[Action]:
         waits = self._meetings.waits()
@@ -534,7 +552,8 @@ class SchedulerCore:
         if self.phase not in (STARTING, RUNNING):
             return []
         self._exit_code = exit_code
-        others = sum(not s.ended for s in self._tasks.values())
+        self._has_failed = True
+        others = sum(s.task.host in self._started and not s.ended for s in self._tasks.values())
         what = f"; stopping {others} other task{'s' * (others > 1)}" if others else ""
         end = f"exit code {exit_code}{what}; logs are in {self.job.log_dir}"
         return [Say(text), Say(end), *self._stop(signal.SIGTERM, now, grace_s)]
@@ -572,7 +591,7 @@ class SchedulerCore:
                 for host, heard in self._agents.items()
             ]
         if len(self._agents_ended | self._lost) == len(self._agents):
-            return self._finish()
+            return self._finish(now)
         if self._stopping_role == "agent":
             return []
         self._stopping_role = "agent"
@@ -591,12 +610,15 @@ class SchedulerCore:
             if s.joined is not None and not s.ended
         ]
 
-    def _finish(self) -> List[Action]:
+    def _finish(self, now: float) -> List[Action]:
         self.phase = OVER
+        tell: List[Action] = []
+        if not self._has_failed:
+            tell = self._tell(news.ended(self.job, self._exit_code, now - self._start))
         kill: List[Action] = []
         if len(self._agents_ended) < len(self._agents):
             kill = [Kill(frozenset(self._lost))]
-        return [*kill, Finish(self._exit_code)]
+        return [*kill, *tell, Finish(self._exit_code)]
 
     # -- the tasks ---------------------------------------------------------------------------
 

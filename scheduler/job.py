@@ -71,9 +71,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     task for another that is alive, ``start_s`` that for an agent or a server to come up;
     ``silence_s`` is how long a task or agent may be silent before it is given up; ``grace_s`` is
     how long tasks have to end on their own when they are told to;
-    ``is_terminal`` says that somebody looks on; the tasks' output is shown in ``columns`` and
-    ``rows``, 0 if on no terminal. ``shares_memory`` lets the tasks of a host exchange
-    gradients and values through its memory; ``encrypts_data`` hides them from the network.
+    an ``is_quiet`` job says nothing while all goes well; ``is_terminal`` says that somebody looks
+    on; the tasks' output is shown in ``columns`` and ``rows``, 0 if on no terminal.
+    ``shares_memory`` lets the tasks of a host exchange gradients and values through its memory;
+    ``encrypts_data`` hides them from the network.
     ``staleness`` is by how many rounds a worker may be ahead of another in a ``dist_ssp`` store.
     """
 
@@ -97,6 +98,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     start_s: float = 60.0
     silence_s: float = 20.0
     grace_s: float = 5.0
+    is_quiet: bool = False
     is_terminal: bool = False
     columns: int = 0
     rows: int = 0

@@ -131,6 +131,7 @@ class _Loop:
             for signum, handler in handlers.items():
                 if handler != signal.SIG_IGN:  # as SIGHUP is under nohup
                     signal.signal(signum, self._on_signal)
+            self._do(self._core.on_start())
             for host in self._hosts:
                 self._cluster.start(self._job, host, self._config(host, endpoints[host]))
             self._reactor.call_every(_TICK_S, self._tick)

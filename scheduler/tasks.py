@@ -2,24 +2,14 @@
 
 import math
 import signal
-from collections import deque
-from typing import Deque, Optional
+from typing import Optional
 
 from .job import Task
 from .messages import Exited
 
-__all__ = [
-    "TAIL_LINES",
-    "TAIL_LINE_LENGTH",
-    "TaskState",
-    "describe_exit",
-    "exit_code_of",
-    "has_hung",
-    "own_code_of",
-]
+__all__ = ["TaskState", "describe_exit", "exit_code_of", "has_hung", "last_line", "own_code_of"]
 
-TAIL_LINES = 20  # of a failed task's output, in the summary
-TAIL_LINE_LENGTH = 2000  # of each, at most
+_MAX_LINE = 200  # characters of a task's last one
 
 
 class TaskState:
@@ -27,7 +17,7 @@ class TaskState:
 
     __slots__ = (
         "due", "ended", "endpoint", "exited", "is_gone", "is_stopped", "joined", "last_heard",
-        "own_code", "pid", "tail", "task", "was_warned", "where",
+        "last_line", "own_code", "pid", "task", "was_warned", "where",
     )  # fmt: skip
 
     def __init__(self, task: Task, host: str) -> None:
@@ -44,7 +34,7 @@ class TaskState:
         self.due = math.inf  # until when a process must be gone after its goodbye, or that come
         self.was_warned = False  # the user, of its silence
         self.ended = False
-        self.tail: Deque[str] = deque(maxlen=TAIL_LINES)
+        self.last_line = ""  # of what it wrote
 
     @property
     def owes_goodbye(self) -> bool:
@@ -62,7 +52,7 @@ def has_hung(state: TaskState, message: Exited) -> bool:
 
 
 def describe_exit(state: TaskState, message: Exited) -> str:
-    """A line that says how a task ended, and under it the last that it wrote."""
+    """How a task ended, and the last line that it wrote; all of it has been shown."""
     if message.error:
         return f"{state.where} could not be started: {message.error}"
     if has_hung(state, message):
@@ -84,10 +74,16 @@ def describe_exit(state: TaskState, message: Exited) -> str:
     else:
         how = f"exited with code {message.code}"
     text = f"{state.where} {how} after {message.seconds:.1f} s"
-    if not state.tail:
+    if not state.last_line:
         return f"{text}; it wrote nothing"
-    indented = "\n".join(f"    {line}" for line in state.tail)
-    return f"{text}; its last lines were\n{indented}"
+    return f"{text}; its last line was: {state.last_line}"
+
+
+def last_line(data: bytes) -> str:
+    """The last line with anything in it, as far as it is for people; empty if there is none."""
+    lines = data.rstrip().splitlines()[-1:]
+    text = "".join(line.decode(errors="replace").strip() for line in lines)
+    return text if len(text) <= _MAX_LINE else f"{text[:_MAX_LINE]}..."
 
 
 def signal_name(signum: int) -> str:

@@ -41,7 +41,7 @@ class JobRun:
     ) -> None:
         """``host_command`` makes of a command another that runs it on a host of a test bed."""
         self.tag = f"test-{os.getpid()}-{time.monotonic_ns()}"
-        argv = [sys.executable, "-m", "baryon.launcher", *args]
+        argv = [sys.executable, "-m", "baryon.launcher", "--quiet", *args]
         self._is_child = host_command(argv) != argv
         self._process = subprocess.Popen(
             host_command(argv),

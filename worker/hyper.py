@@ -38,8 +38,8 @@ class Change(NamedTuple):
 class LiveHyper:
     """An optimizer as it is in the script, and as the servers have been told."""
 
-    def __init__(self, optimizer: Any) -> None:
-        self.version = 0  # the last that there is
+    def __init__(self, optimizer: Any, version: int = 0) -> None:
+        self.version = version  # the last that there is
         self._optimizer = optimizer
         self._seen = dict(vars(optimizer))
         self._rate = _UNKNOWN if optimizer.lr_scheduler is not None else optimizer.lr
@@ -80,7 +80,7 @@ class LiveHyper:
         rate = optimizer.lr if schedule is None else schedule(num_update)
         if rate != self._rate:
             scalars["lr"] = self._rate = _number(rate)
-        if num_update not in (optimizer._index_update_count[name], self._num_update):
+        if num_update not in (optimizer._index_update_count.get(name), self._num_update):
             scalars["num_update"] = self._num_update = num_update
         factors = self._factors_of(name)
         is_other = factors != self._factors.get(name, (1.0, 1.0))

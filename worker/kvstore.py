@@ -274,7 +274,8 @@ class KVStore(mx.kvstore.KVStore):
         if self.rank == 0:
             self._client.drain()
         with self._lock:
-            self._optimizer, self._hyper = optimizer, LiveHyper(optimizer)
+            version = 0 if self._hyper is None else self._hyper.version
+            self._optimizer, self._hyper = optimizer, LiveHyper(optimizer, version)
             if self.rank == 0:
                 pickled, has_code = dump_optimizer(optimizer)
                 self._store.set_optimizer(pickled, *self._hyper.multipliers, has_code)
@@ -371,6 +372,7 @@ class KVStore(mx.kvstore.KVStore):
                 self.pull(name, out=value)
         self._client.drain()
         self._open(has_whole_keys=True)
+        self._hyper = None
         self._places, self._exchanges = {}, {}
         for (name, _), value in zip(places, values):
             self.init(name, value)

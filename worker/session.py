@@ -28,7 +28,7 @@ from baryon.ps import (
 )
 from baryon.scheduler import ControlClient, Credentials, Position, client_of, read_credentials
 
-from . import engine
+from . import engine, tracebacks
 from .script_end import ScriptEnd
 from .track import Track
 
@@ -77,7 +77,7 @@ class Session:
             self._reactor,
             self._context,
             credentials,
-            on_abort=self._fail_client,
+            on_abort=self._on_abort,
             positions=self._positions,
         )
         self.control.join()
@@ -159,6 +159,10 @@ class Session:
             finally:
                 os._exit(1)
 
+    def _on_abort(self, error: BaryonError) -> None:
+        tracebacks.expect(str(error))
+        self._fail_client(error)
+
     def _fail_client(self, error: BaryonError) -> None:
         for client in self._clients():
             client.fail(error)
@@ -187,12 +191,18 @@ class Session:
             engine.wait_for_own(_SETTLE_S)
 
     def _on_failure(self, code: int, error: BaseException) -> None:
-        """The script has failed: nothing that it may still wait for in some thread will come."""
-        if os.getpid() == self.pid:
-            if isinstance(error, SystemExit):  # it may have caught ours, which says more
-                any(self._say_error(client.raise_if_failed) for client in self._clients())
-            self._fail_client(PeerError(f"the script of {self.credentials.slug} has failed"))
-            self.control.gone(code)
+        """The script has failed, and has a few seconds left: its end must not wait for the store.
+
+        What it has registered with atexit may still use that, if no thread has to end before.
+        """
+        if os.getpid() != self.pid:
+            return
+        if isinstance(error, SystemExit):  # it may have caught ours, which says more
+            any(self._say_error(client.raise_if_failed) for client in self._clients())
+        others = set(threading.enumerate()) - {threading.current_thread()}
+        if not all(thread.daemon for thread in others):
+            self.control.give_up(PeerError(f"the script of {self.credentials.slug} has failed"))
+        self.control.gone(code)
 
     def _leave(self) -> None:
         """At the end of Python: everything pushed has arrived, or the exit code is not 0."""

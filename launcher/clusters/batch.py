@@ -11,6 +11,7 @@ on a file system that the hosts share, until the agent has read it. No command l
 script has it.
 """
 
+import functools
 import os
 import shutil
 import subprocess
@@ -40,6 +41,7 @@ __all__ = ["SUBMIT_LIMIT_S", "BatchCluster", "Manager", "call"]
 COMMAND_LIMIT_S = 30.0  # for one command of a manager
 SUBMIT_LIMIT_S = 300.0  # they try again by themselves when the manager is busy
 _KILL_LIMIT_S = 15.0
+_REMOVE_LIMIT_S = 10.0
 _HURRY_S = 0.3
 _INTERVALS_S = {QUEUED: 10.0, OVER: 0.0}  # between two questions, at most; others: _RUNNING_S
 _RUNNING_S = 2.0
@@ -191,7 +193,16 @@ class BatchCluster(Cluster):
             problem = self._job.end()
             if problem:
                 self._say(problem)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._remove_configs()
+
+    def _remove_configs(self) -> None:
+        """They have keys; where they lie, a disk may stall."""
+        remove = functools.partial(shutil.rmtree, self._directory, ignore_errors=True)
+        thread = threading.Thread(target=remove, name="batch-remove", daemon=True)
+        thread.start()
+        thread.join(_REMOVE_LIMIT_S)
+        if thread.is_alive():
+            self._say(f"{self._directory} could not be removed in time; it has this job's keys")
 
     def _has_unstarted(self, job: "_BatchJob") -> bool:
         """Whether hosts were released that have no agent, and never will have: then none is waited

@@ -14,7 +14,7 @@ import os
 import tempfile
 import threading
 from pathlib import Path
-from typing import BinaryIO, Callable, Dict, List, NamedTuple, Protocol, Sequence, Set
+from typing import BinaryIO, Callable, Dict, List, NamedTuple, Protocol, Sequence, Set, Tuple
 
 from baryon.ps import BaryonError, PeerError, ProtocolError
 
@@ -174,7 +174,7 @@ def _left_out(answer: Dict[str, object]) -> List[str]:
     return [str(each) for each in left_out] if isinstance(left_out, list) else []
 
 
-def _take(stream: Incoming, into: str, path: str, mtime_ns: int, mode: int) -> "tuple[str, int]":
+def _take(stream: Incoming, into: str, path: str, mtime_ns: int, mode: int) -> Tuple[str, int]:
     """Receive one file and put it into place; returns (what is wrong with it, its size)."""
     place = os.path.join(os.fsencode(into), path.encode("utf-8", "surrogateescape"))
     os.makedirs(os.path.dirname(place), exist_ok=True)
@@ -194,7 +194,7 @@ def _take(stream: Incoming, into: str, path: str, mtime_ns: int, mode: int) -> "
             os.unlink(part)
 
 
-def _receive(stream: Incoming, file: BinaryIO) -> "tuple[str, int]":
+def _receive(stream: Incoming, file: BinaryIO) -> Tuple[str, int]:
     digest, size = hashlib.sha256(), 0
     while True:
         length = _length(stream)

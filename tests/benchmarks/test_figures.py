@@ -1,8 +1,11 @@
 """From what runs report to the figures that are claimed."""
 
+import json
+
 import pytest
 
 from baryon.ps.compression import TwoBit
+from benchmarks import plot
 from benchmarks.compression import Copy, Gradients, Taken, measure, record_of
 from benchmarks.memory import Sweep, used
 from benchmarks.models import Array
@@ -58,3 +61,44 @@ def test_compression_is_measured_on_the_slices_that_travel() -> None:
         abs(sent - values).max() < 1e-3
         for sent, values in zip(gradients.received, gradients.slices)
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "factor", "shown"),
+    [
+        ([2.0, 0.3], "s", 1.0, "s"),
+        ([0.124, 0.0068], "s", 1e3, "ms"),
+        ([0.0006], "s", 1e6, "µs"),
+        ([0.5], "x parameters", 1.0, "x parameters"),
+    ],
+)
+def test_a_pictures_unit_is_that_of_its_figures(values, unit, factor, shown) -> None:
+    assert plot.scaled(values, unit) == (factor, shown)
+
+
+def case_of(**ratios):
+    """Each peer's ratios, lowest, median and highest."""
+    names = ("minimum", "median", "maximum")
+    return {"ratios": {peer: dict(zip(names, values)) for peer, values in ratios.items()}}
+
+
+def test_a_pictures_title_says_what_was_found() -> None:
+    cases = [
+        case_of(native=(0.3, 0.31, 0.33), gloo=(0.9, 1.0, 1.1)),
+        case_of(native=(1.0, 2.29, 2.4), gloo=(0.9, 1.02, 1.1)),
+    ]
+    told = "pushpull: baryon takes 0.31 to 2.29 of native's time; no difference from gloo"
+    assert plot.finding("pushpull", cases, "s") == told
+    assert plot.finding("m", cases[:1], "x").startswith("m: baryon takes 0.31 of native's figure;")
+    assert plot.finding("startup", [case_of()], "s") == "startup: no peer was measured"
+
+
+def test_a_picture_is_drawn_again_from_what_was_written(tmp_path, monkeypatch) -> None:
+    stats = {"minimum": 0.1, "median": 0.2, "maximum": 0.3, "values": [0.2]}
+    peer = {"seconds": {"baryon": stats, "native": stats}, "ratios": {"native": stats}}
+    cases = [{"name": str(number), "limits": {"wire": 0.1}, **peer} for number in range(5)]
+    path = tmp_path / "pushpull.json"
+    path.write_text(json.dumps({"benchmark": "pushpull", "unit": "s", "cases": cases}))
+    monkeypatch.setattr("sys.argv", ["plot", str(path)])
+    assert plot.main() == 0
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")

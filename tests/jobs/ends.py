@@ -2,7 +2,8 @@
 
 ``python -m tests.jobs.ends --runs 100`` runs jobs until so many workers have ended, prints how
 they did, and ends with 0 if each had its script's own exit code, within ``--limit`` seconds of
-its end's beginning. The mix of what is under way, of who ends and how, is drawn from ``--seed``.
+its end's beginning. The mix of what is under way, of who ends and how, is drawn from ``--seed``;
+other flags are launch.py's.
 """
 
 import argparse
@@ -37,13 +38,12 @@ class End(NamedTuple):
         return self.code == self.expected and self.seconds <= limit_s
 
 
-def run_job(cluster: Cluster, what: str, how: List[str]) -> List[End]:
+def run_job(cluster: Cluster, what: str, how: List[str], *flags: str) -> List[End]:
     """Run one job, of whose workers those that do not "stay" end by themselves."""
     with tempfile.TemporaryDirectory(dir=cluster.cwd) as folder:
         env = {"ENDS_FOLDER": folder, "ENDS_WHAT": what, "ENDS_HOW": ",".join(how)}
-        run = cluster.start(
-            "-n", len(how), sys.executable, SCRIPTS / "witness.py", SCRIPTS / "ending.py", env=env
-        )
+        command = (sys.executable, SCRIPTS / "witness.py", SCRIPTS / "ending.py")
+        run = cluster.start("-n", len(how), *flags, *command, env=env)
         try:
             code = run.end(JOB_LIMIT_S)
         except subprocess.TimeoutExpired:
@@ -76,14 +76,14 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=2.0, metavar="S", help="of an end")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--what", choices=WHAT, action="append")
-    options = parser.parse_args()
+    options, flags = parser.parse_known_args()
     choice = random.Random(options.seed)
     kinds = itertools.cycle(options.what or WHAT)
     ends: List[End] = []
     with tempfile.TemporaryDirectory() as folder:
         cluster = Cluster(Path(folder))
         while len(ends) < options.runs:
-            new = run_job(cluster, next(kinds), draw(choice))
+            new = run_job(cluster, next(kinds), draw(choice), *flags)
             ends += new
             right = sum(end.is_right(options.limit) for end in ends)
             print(f"{right} of {len(ends)}:", *new, sep="\n  ", flush=True)  # noqa: T201

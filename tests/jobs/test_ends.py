@@ -27,6 +27,7 @@ def test_script_that_ends_in_the_middle_ends_with_its_own_code(
 # Worker 1 ends with a push under way, while worker 0 computes for as long as one likes.
 END = """
 import atexit, os, sys, time
+from threading import Thread
 import mxnet as mx
 {before}
 kv = mx.kv.create("dist_sync")
@@ -44,13 +45,10 @@ if kv.rank == 0:
     [
         ("", "sys.exit(3)", 3, "worker 1 (localhost) exited with code 3"),
         ("", "os._exit(0)", 1, "worker 1 (localhost) exited with code 0, but without leaving"),
-        # A hang of its own after its goodbye: in a library's tear-down, say.
-        (
-            "atexit.register(time.sleep, 1000)",
-            "sys.exit(3)",
-            3,
-            "ended with code 3, but its process",
-        ),
+        # Python waits for its threads first.
+        ("", "Thread(target=kv.barrier).start(); 1 / 0", 1, "exited with code 1"),
+        # It hangs after its goodbye, as in a library's tear-down.
+        ("atexit.register(time.sleep, 1000)", "sys.exit(3)", 3, "code 3, but its process"),
     ],
 )
 def test_end_of_a_worker_is_seen_however_long_others_compute(

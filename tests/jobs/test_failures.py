@@ -44,8 +44,9 @@ def test_script_that_raises(cluster: Cluster) -> None:
     run = loop(cluster, "raise ValueError('the dog ate it')")
     assert run.end() == 1
     assert "baryon: worker 1 (localhost) exited with code 1" in run.err
-    summary = run.err.split("its last lines were\n")[1]
-    assert "    ValueError: the dog ate it" in summary
+    assert "its last line was: ValueError: the dog ate it\n" in run.err
+    assert run.err.count("Traceback (most") == 1, "worker 0 does not say where it was meanwhile"
+    assert "worker 0 | stopped in " in run.err
 
 
 def test_script_that_exits_with_3(cluster: Cluster) -> None:

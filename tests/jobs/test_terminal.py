@@ -55,7 +55,7 @@ def test_ctrl_z_stops_the_job_and_fg_and_bg_let_it_go_on(
     cluster: Cluster, terminal: Terminal
 ) -> None:
     cluster.script(STEPS)
-    terminal.type(f"{LAUNCH} -n 2 --heartbeat-timeout 2 script.py\n")
+    terminal.type(f"{LAUNCH} -q -n 2 --heartbeat-timeout 2 script.py\n")
     terminal.wait_for("worker 1 | step")
     terminal.type("\x1a")
     terminal.wait_for("[1]+  Stopped")
@@ -76,3 +76,40 @@ def test_ctrl_z_stops_the_job_and_fg_and_bg_let_it_go_on(
     terminal.wait_for("code ")
     assert terminal.lines[-2:] == ["code 0", "$"]
     assert not any(line.startswith("baryon: ") for line in terminal.lines)
+
+
+LABEL = "an epoch whose description is longer than the terminal is wide, at its widest"
+BARS = (
+    f"label = {LABEL!r}"
+    + """
+import os, sys, time
+columns = "TQDM_NCOLS", "COLUMNS", "LINES"
+for step in range(100):
+    sys.stderr.write(f"\\r{step}% {label}")
+    while step == 50 and not os.path.exists("go"):
+        time.sleep(0.01)
+    time.sleep(0.001)
+sys.stderr.write(f"\\r{[int(os.environ[name]) for name in columns]}\\n")
+"""
+)
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_bars_of_four_workers_stay_in_place(cluster: Cluster, columns: int) -> None:
+    cluster.script(BARS, "bars.py")
+    terminal = Terminal(cluster.cwd, columns)
+    try:
+        terminal.type(f"alias launch='{LAUNCH} -q'\nclear; launch -n 4 bars.py; echo code $?\n")
+        for rank in range(4):
+            terminal.wait_for(f"worker {rank} | 50% an epoch")
+        bars = [f"worker {rank} | 50% {LABEL}"[: columns - 1].rstrip() for rank in range(4)]
+        assert terminal.lines[-4:] == bars
+        assert sum("epoch" in line for line in terminal.lines) == 4
+        cluster.script("", "go")
+        terminal.wait_for("code 0")
+        shown = terminal.lines
+    finally:
+        terminal.close()
+    lines = [f"worker {rank} | [{columns - 11}, {columns - 11}, 24]" for rank in range(4)]
+    assert sorted(line for line in shown if line.startswith("worker")) == lines
+    assert not [line for line in shown if "epoch" in line], "nothing is left of them"

@@ -205,6 +205,16 @@ def test_a_command_that_hangs_does_not_keep_a_job_from_being_cancelled(begun, sa
     assert manager.threads == {thread}
 
 
+def test_a_disk_that_hangs_does_not_keep_a_job_from_ending(begun, said, tmp_path, monkeypatch):
+    cluster = begun(FakeManager(BOTH))
+    monkeypatch.setattr(batch, "_REMOVE_LIMIT_S", 0.05)
+    goes_on = threading.Event()
+    monkeypatch.setattr(batch.shutil, "rmtree", lambda *args, **kwargs: goes_on.wait(20))
+    cluster.kill()
+    goes_on.set()
+    assert said[-1] == f"{tmp_path}/agents could not be removed in time; it has this job's keys"
+
+
 def test_a_submission_that_hangs_is_told_of(begun, said):
     hang = Hang()
     cluster = begun(FakeManager(BUSY, submission=hang))

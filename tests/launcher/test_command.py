@@ -83,7 +83,20 @@ def test_the_standard_librarys_modules_are_found(job):
     assert job("-n", 1, "-m", "unittest").command == ("-m", "unittest")
 
 
+def test_a_module_written_as_a_file(faults):
+    (fault,) = faults("-n", 1, "-m", "train.py")
+    assert fault.endswith("; write -m train, or leave -m out")
+
+
+def test_variables_before_a_line_that_bash_runs(job):
+    made = job("-n", 1, "A=1", "B=2 cd d && python3 x.py")
+    assert made.command == ("bash", "-c", "B=2 cd d && python3 x.py")
+    assert made.env_worker == {"A": "1"}
+
+
 def test_over_ssh_the_hosts_are_asked(job, folder):
+    assert job("-n", 1, "-H", "a,", "/my files/train.py").command == ("/my files/train.py",)
+    assert job("-n", 1, "-H", "a,", "sh -c x").command == ("sh", "-c", "x")
     assert job("-n", 1, "-H", "a,", "python3.99 x.py").command == ("python3.99", "x.py")
     assert job("-n", 1, "-H", "a,", "-m", "nothing").command == ("-m", "nothing")
 

@@ -444,6 +444,10 @@ def test_versions_of_attributes_are_rank_0s_to_make_and_to_name(converse, mx):
         for position in range(2):
             name(child, None, position=position)
     assert [talk.value(key=key)[0] for key in range(2)] == [222.0, 111.0]
+    talk.send(0, wire.SetOptimizer(0, 4, optimizer, [], []))  # and the numbers go on
+    for child, version in ((0, 1), (1, None), (2, None)):
+        name(child, version, 2)
+    assert talk.value()[0] == 333.0
     for version, oldest in ((4, 0), (2, 0), (3, 4), (3, -1)):
         serial = talk.server._stores[0]._settings + 1
         assert is_refused(set_hyper(0, serial, version, oldest), 0)

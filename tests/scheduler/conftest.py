@@ -40,6 +40,7 @@ def _make_job(
         "timeout_s": 300.0,
         "silence_s": 20.0,
         "grace_s": 5.0,
+        "is_quiet": True,
         **changes,
     }
     return Job(**values)

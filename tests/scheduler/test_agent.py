@@ -1,6 +1,7 @@
 """An agent on its own: this test is its scheduler, at the other end of a real socket."""
 
 import os
+import random
 import signal
 import stat
 import sys
@@ -15,6 +16,8 @@ from baryon.scheduler import TASK_VARIABLE, AgentConfig, agent_argv, messages
 from baryon.scheduler.delivery import Conversations, decode_envelope
 from baryon.scheduler.messages import CONTROL
 
+from ..proxy import Proxy
+
 LIMIT_MS = 30_000
 CREDENTIALS = "what-only-this-task-may-know"
 
@@ -22,7 +25,7 @@ CREDENTIALS = "what-only-this-task-may-know"
 class Scheduler:
     """Talks to one agent; the agent's own process is ``process``."""
 
-    def __init__(self, marked, context, silence_s, **config):
+    def __init__(self, marked, context, silence_s, cuts=(), **config):
         keys, agent_keys = new_key_pair(), new_key_pair()
         self.secret_key = agent_keys.secret
         self.socket = context.socket(zmq.ROUTER)
@@ -31,9 +34,9 @@ class Scheduler:
         self.socket.rcvhwm = 1
         secure_server(self.socket, keys)
         self.socket.bind("tcp://127.0.0.1:*")
-        endpoint = self.socket.get_string(zmq.LAST_ENDPOINT)
+        self.proxy = Proxy(self.socket.get_string(zmq.LAST_ENDPOINT), cuts)
         config = AgentConfig(
-            job="job-1", host=0, endpoint=endpoint, scheduler_key=keys.public,
+            job="job-1", host=0, endpoint=self.proxy.endpoint, scheduler_key=keys.public,
             public_key=agent_keys.public, secret_key=agent_keys.secret, silence_s=silence_s,
             **config,
         )  # fmt: skip
@@ -92,6 +95,8 @@ def scheduler(marked):
 
     yield start
     context.destroy(linger=0)
+    for one in started:
+        one.proxy.close()
 
 
 def text(outputs, is_error=False):
@@ -106,6 +111,17 @@ def test_it_reports_the_output_and_then_the_end_of_a_task(scheduler):
     assert text(output, is_error=True) == "oh\n"
     assert (end.task, end.code, end.error) == ("worker-0", 3, "")
     assert end.seconds > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_connection_that_breaks_loses_no_line_and_no_end(scheduler, seed):
+    chance = random.Random(seed)
+    agent = scheduler(cuts=[chance.randint(1, 30_000) for _ in range(4)])
+    agent.start("sh", "-c", "seq 20000; exit 3")
+    output, end = agent.until_exited()
+    assert text(output) == "".join(f"{number}\n" for number in range(1, 20_001))
+    assert end.code == 3
+    assert agent.proxy.num_cuts > 2
 
 
 def test_a_task_that_cannot_be_started_is_reported_with_the_reason(scheduler):

@@ -55,7 +55,7 @@ def test_the_first_failure_ends_all_and_gives_the_code(start):
     assert code == 3
     assert "worker 1 | oh no\n" in err
     assert "baryon: worker 1 (a) exited with code 3 after " in err
-    assert "its last lines were\n    oh no\n" in err
+    assert "its last line was: oh no\n" in err
 
 
 def test_a_worker_that_ignores_sigterm_is_killed_after_its_grace(start, marked, monkeypatch):

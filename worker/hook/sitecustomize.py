@@ -33,10 +33,10 @@ def _prepare() -> None:
 
     sys.path.remove(home)
     sys.path.append(home)
-    from baryon.worker import interrupts, startup
+    from baryon.worker import startup, tracebacks
 
     startup.install()
-    interrupts.install()
+    tracebacks.install()
 
 
 if os.environ.get("BARYON_TASK"):

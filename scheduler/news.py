@@ -1,0 +1,51 @@
+"""What a job says of itself while all goes well: what begins, for whom it waits, its end. Pure."""
+
+import shlex
+from typing import List
+
+from .job import Job
+
+__all__ = ["begun", "ended", "listed", "waiting"]
+
+_MAX_NAMES = 4
+_MAX_COMMAND = 60  # characters
+
+
+def begun(job: Job) -> str:
+    """What runs where."""
+    command = shlex.join(job.command)
+    if len(command) > _MAX_COMMAND:
+        command = f"{command[: _MAX_COMMAND - 3]}..."
+    used = sorted({task.host for task in job.tasks})
+    hosts = [job.hosts[host] for host in used]
+    if any(host.is_allotted for host in hosts):
+        where = f"{len(hosts)} host{'s' * (len(hosts) > 1)} of {job.launcher}"
+    else:
+        where = listed([host.name for host in hosts])
+    tasks = ", ".join(
+        f"{count} {role}{'s' * (count > 1)}"
+        for role in ("worker", "server")
+        for count in [len(job.of_role(role))]
+        if count
+    )
+    return f"job {job.id}: {command} as {tasks} on {where}; logs are in {job.log_dir}"
+
+
+def waiting(starters: List[str], workers: List[str]) -> str:
+    """For whom: agents and servers that have not come up, workers without a store."""
+    parts = [f"for {listed(starters)} to come up"] if starters else []
+    if workers:
+        parts.append(f"for {listed(workers)} to create a dist kvstore")
+    return f"waiting {' and '.join(parts)}"
+
+
+def ended(job: Job, exit_code: int, seconds: float) -> str:
+    workers = job.num_workers
+    how = "stopped" if exit_code else f"{workers} worker{'s' * (workers > 1)} ended well"
+    return f"{how} after {seconds:.1f} s; logs are in {job.log_dir}"
+
+
+def listed(names: List[str]) -> str:
+    if len(names) <= _MAX_NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[: _MAX_NAMES - 1])} and {len(names) - _MAX_NAMES + 1} more"
