@@ -27,8 +27,9 @@ __all__ = ["Relay"]
 
 
 class _Rising(Operation):
-    __slots__ = ("answered", "compressed")
+    __slots__ = ("above", "answered", "compressed")
 
+    above: StoreClient  # which is not closed before the answer
     answered: Callable[[Optional[Compressed]], None]
     compressed: Optional[Compressed]  # its only slice's value, if it came so
 
@@ -41,13 +42,17 @@ class _Rising(Operation):
 
 
 class _RisingRows(RowOperation):
-    __slots__ = ("answered",)
+    __slots__ = ("above", "answered")
 
+    above: StoreClient
     answered: Callable[[], None]
 
     def done(self, error: Optional[str]) -> None:
         if error is None:
             self.answered()
+
+
+_Make = Callable[[int, RisingStore, Rise], Union[_Rising, _RisingRows]]
 
 
 class Relay:
@@ -91,12 +96,13 @@ class Relay:
         rising, store.rising = store.rising, []
         for rise in rising:
             rows = rise.kind in ("push_rows", "pull_rows")
-            make = self._row_operation if rows else self._operation
+            make: _Make = self._row_operation if rows else self._operation
             operation = make(number, store, rise)
+            operation.above = above
             above.announce(operation)
             above.ready(operation)
 
-    def _operation(self, number: int, store: RisingStore, rise: Rise) -> Operation:
+    def _operation(self, number: int, store: RisingStore, rise: Rise) -> _Rising:
         above, slice_ = self._above[number], rise.slice
         key = above.key(slice_.key.name)
         # Front layers are declared first, and needed first.
@@ -104,12 +110,12 @@ class Relay:
         operation.round = rise.round if rise.kind == "push" else None
         operation.version = rise.version
         operation.compressed = None
-        operation.answered = lambda compressed: self._on_answers(
+        operation.answered = lambda compressed: self._pass_down(
             number, store.answered_above(slice_, compressed)
         )
         return operation
 
-    def _row_operation(self, number: int, store: RisingStore, rise: Rise) -> Operation:
+    def _row_operation(self, number: int, store: RisingStore, rise: Rise) -> _RisingRows:
         key = self._above[number].key(rise.slice.key.name)
         slice_ = key.slices[rise.slice.index]
         if rise.rows is not None:
@@ -124,12 +130,17 @@ class Relay:
                 replies = store.answered_above(rise.slice)
             else:
                 replies = store.rows_above(rise.slice, operation.values[slice_])
-            self._on_answers(number, replies)
+            self._pass_down(number, replies)
 
         operation.answered = answered
         operation.round = rise.round if rise.rows is not None else None
         operation.version = rise.version
         return operation
+
+    def _pass_down(self, number: int, replies: List[Reply]) -> None:
+        """Tell children what they have asked for, unless all have left or closed the store."""
+        if number in self._above:
+            self._on_answers(number, replies)
 
     def join(self, number: int, done: Callable[[], None]) -> None:
         """All children have joined in a store: join those above."""

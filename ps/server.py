@@ -299,6 +299,8 @@ class Server:
     def _close(self, child: int, message: wire.Close) -> List[Reply]:
         number = message.store
         self._check_number(number)
+        if number in self._stores:
+            self._stores[number].check_can_close(child)
         if number not in self._gone:
             self._closed.setdefault(number, set()).add(child)  # perhaps before others open it
         self._reply(child, wire.Accepted(number, message.serial))

@@ -319,6 +319,14 @@ class Store(abc.ABC, Generic[S]):
         self._joined.add(child)
         return self._deactivate(child)
 
+    def check_can_close(self, child: int) -> None:
+        """Raise ProtocolError if the child has something under way."""
+        for slot in self._all_slots():
+            if child in slot.waiting or self._is_under_way(child, slot):
+                raise ProtocolError(
+                    f"{self._names[child]} closed a store and waits for {slot.slice}"
+                )
+
     @property
     def have_all_joined(self) -> bool:
         return bool(self._joined) and not self._active

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 import numpy as np
 import zmq
 
-from baryon.ps import Child, KeyPair, Reactor, Server, wire
+from baryon.ps import Child, Client, KeyPair, Reactor, Server, ServerAddress, wire
 from baryon.ps.memory import HostMemory, Memory
 
 
@@ -25,7 +25,8 @@ class Told(NamedTuple):
 class Conversation:
     """Worker n is child n and, on the server's host, member ``members[n]`` (0: it is elsewhere).
 
-    The first ``introduces`` of them have said Hello, opened the stores and declared the keys.
+    Its rank is ``first_rank`` more. The first ``introduces`` of them have said Hello, opened the
+    stores and declared the keys.
     """
 
     def __init__(
@@ -36,6 +37,8 @@ class Conversation:
         stores: Sequence[wire.Open] = (wire.Open(0, "sync"),),
         keys: Sequence[wire.KeySpec] = (),
         introduces: int = 1 << 10,
+        first_rank: int = 0,
+        has_parent: bool = False,
     ) -> None:
         self._descriptor = os.memfd_create("memory")
         path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
@@ -46,13 +49,14 @@ class Conversation:
         self.server = Server(
             self._reactor, context, index=0, num_owners=1, guests=guests, keys=KeyPair("", ""),
             children=[
-                Child("", f"worker {n}", (n,), f"token {n}", True, member)
+                Child("", f"worker {n}", (first_rank + n,), f"token {n}", True, member)
                 for n, member in enumerate(members)
             ],
             address="127.0.0.1", timeout_s=30.0, on_fault=self.faults.append, encrypts=False,
             memory=self.memory if any(members) else None,
         )  # fmt: skip
-        self.server.serve()  # its reactor does not run
+        self.above = self._client(context) if has_parent else None
+        self.server.serve(self.above)  # its reactor does not run
         self.server._send_to = self._tell  # type: ignore[method-assign]
         self._routes: Dict[bytes, int] = {}  # whose they are
         self._members = members
@@ -61,6 +65,23 @@ class Conversation:
             for store in stores:
                 self.send(child, store)
                 self.send(child, wire.Declare(store.store, 0, tuple(keys)))
+
+    def _client(self, context: zmq.Context) -> Client:
+        """Of a server above, which nobody is."""
+        return Client(
+            self._reactor, context, keys=KeyPair("", ""), num_owners=1, timeout_s=30.0,
+            servers=[ServerAddress("inproc://nobody", "")], silence_s=30.0, encrypts=False,
+            on_fault=self.faults.append,
+        )  # fmt: skip
+
+    def run_posted(self) -> None:
+        """Have the reactor do what it would do next."""
+        self._reactor._run_posted()
+
+    def from_above(self, message: wire.Message, *payload: bytes) -> None:
+        assert self.above is not None
+        frames = [wire.DATA.encode(message), *payload]
+        self.above._on_message(0, [*map(zmq.Frame, frames)])
 
     def _tell(self, route: bytes, message: wire.Message, *payloads: np.ndarray) -> None:
         child = self._routes[route]
@@ -96,6 +117,8 @@ class Conversation:
         return found._memory.slice(slice_)
 
     def close(self) -> None:
+        if self.above is not None:
+            self.above.close()
         self.server.close()
         self._reactor.close()
         self.memory.close()

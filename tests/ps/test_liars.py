@@ -278,6 +278,35 @@ def test_a_store_that_all_have_closed_does_not_come_back(converse):
     assert talk.server._stores == talk.server._closed == {}
 
 
+@pytest.mark.parametrize("under_way", [wire.Push(0, 0, 0, 1, 1, True), wire.Pull(0, 0, 0, 1)])
+def test_nobody_closes_what_it_has_something_under_way_in(converse, under_way):
+    talk = converse()
+    is_push = isinstance(under_way, wire.Push)
+    assert talk.send(1, under_way, *([values(10.0)] if is_push else [])) == []
+    assert is_refused(talk.send(1, wire.Close(0, 1)), 1)
+    if not is_push:
+        talk.send(0, wire.Init(0, 0, 0, 1), values(0))
+    assert_round(talk)
+    assert answers(talk.send(1, wire.Close(0, 1))) == [(1, wire.Accepted(0, 1))]
+
+
+def test_an_answer_from_above_to_who_has_left_ends_nothing(converse):
+    """The store may have been closed by all others meanwhile."""
+    talk = converse(members=(0, 0), first_rank=1, has_parent=True)
+    assert talk.send(1, wire.Pull(0, 0, 0, 1)) == []
+    talk.run_posted()
+    talk.server.worker_left(2)
+    talk.send(0, wire.Close(0, 1))
+    assert talk.server._stores == {}
+    talk.run_posted()
+    talk.from_above(wire.Answer(0, 0, 0, 1, True), values(1.0))
+    for _ in range(3):
+        talk.run_posted()
+    talk.above.raise_if_failed()
+    assert talk.above._stores == {} and talk.faults == []
+    assert talk.server._failure is None
+
+
 # -- what is under way --------------------------------------------------------------------------
 
 

@@ -334,7 +334,7 @@ class Trial:
         logging.disable(logging.NOTSET)
 
 
-LIES = int(os.environ.get("BARYON_TEST_LIES", "250"))  # of each child; there are some 5,000
+LIES = int(os.environ.get("BARYON_TEST_LIES", "150"))  # of each child; there are some 6,400
 SHARED, APART = (2, 3, 4), (0, 0, 0)
 
 
