@@ -32,7 +32,7 @@ def meet(credentials, cuts, faults):
         for number in range(NUM_MEETINGS):
             values = control.gather(f"call {number}", "barrier", b"%d" % number)
             assert values == tuple((rank, b"%d" % number) for rank in range(2))
-        control.gone()
+        control.gone(0)
         assert control.settle(LIMIT_S)
         assert proxy.num_cuts
     except BaseException as error:
