@@ -37,6 +37,8 @@ SPEC = wire.StateSpec(0, (("float32", (4,)),), 1, {})
 
 # What worker 0 alone decides, for all: the optimizer, its attributes and its state.
 THEIR_OWN = {0: {"SetOptimizer", "SetHyper", "PutState"}}
+# Other values of its own: where memory is shared, a Push of the slice of rows is all of it.
+GRADIENTS = {"Push", "PushRows", "Batch"}
 # What makes a job end since its children do not agree, or since worker 0's optimizer is none.
 AGREEMENTS = [
     r"kvstore number \d+ is .* on worker \d and .* on worker \d",
@@ -321,7 +323,7 @@ class Trial:
                 self.effects.append((tag, place, frames, failure))
         elif wrong:
             what = "taken with effect"
-            is_gradient = place == "payload" and {one[0] for one in wrong} == {(0, ROWS)}
+            is_gradient = {one[0] for one in wrong} == {(0, ROWS)} and tag in GRADIENTS
             if not (is_own or is_gradient):
                 self.effects.append((tag, place, frames, wrong))
         self.outcomes[what] += 1
@@ -362,7 +364,7 @@ def test_a_lie_in_any_field_is_nobody_elses_trouble(trial, members, liar):
     for which, place, lie in chance.sample(lies, min(LIES, len(lies))):
         tried.tell(which, place, lie(tried.sayings()[which]), chance.random() < 0.5)
     assert not tried.effects, tried.effects[:10]
-    assert tried.outcomes["refused"] > LIES / 2 and tried.outcomes["taken"], tried.outcomes
+    assert tried.outcomes["refused"] > tried.outcomes["taken"] > 0, tried.outcomes
 
 
 @pytest.mark.parametrize("members", [APART, SHARED], ids=["apart", "shared"])
@@ -374,7 +376,7 @@ def test_noise_is_nobody_elses_trouble(trial, members):
         which = chance.randrange(len(said))
         tried.tell(which, "", bit_by_bit(chance, said[which]), chance.random() < 0.5)
     assert not tried.effects, tried.effects[:10]
-    assert tried.outcomes["refused"] > LIES / 2 and tried.outcomes["taken"], tried.outcomes
+    assert tried.outcomes["refused"] > tried.outcomes["taken"] > 0, tried.outcomes
 
 
 @pytest.mark.parametrize("members", [APART, SHARED], ids=["apart", "shared"])
