@@ -68,6 +68,7 @@ class World(Conversation):
         logging.disable(logging.CRITICAL)
         self.round = 0
         self.routes = {}
+        self.apart = set()  # who has said that it shares no memory
         self.pickled, _ = dump_optimizer(mx.optimizer.SGD())
         self.before = {}  # (store, key) -> value, where it grows
         for store in (1, 2):
@@ -88,7 +89,7 @@ class World(Conversation):
 
     def payload(self, child, *parts):
         """Of a Push: nothing where memory is shared."""
-        if child < len(self._members) and self._members[child]:
+        if child < len(self._members) and self._members[child] and child not in self.apart:
             return []
         data = b"".join(part.tobytes().ljust(64, b"\0") for part in parts[:-1])
         return [data + parts[-1].tobytes()]
@@ -311,6 +312,8 @@ class Trial:
         def hello_again(told):
             if is_hello and not is_refused(told) and told:
                 world.routes[liar] = route
+                if not wire.DATA.decode(frames[0]).member:
+                    world.apart.add(liar)
             return is_out(told)
 
         told, wrong = world.play(liar, frames, is_last, route, hello_again)
