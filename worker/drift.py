@@ -68,7 +68,8 @@ def differences(all_digests: Dict[int, Digests], tolerances: Dict[str, float]) -
                 continue
             one, two = np.array(all_digests[first][name]), np.array(all_digests[rank][name])
             length = max(one[0], two[0])
-            distance = np.sqrt(np.mean((one[1:] - two[1:]) ** 2))
+            with np.errstate(invalid="ignore", over="ignore"):  # of what has diverged
+                distance = np.sqrt(np.mean((one[1:] - two[1:]) ** 2))
             if np.array_equal(one, two, equal_nan=True) or distance <= tolerance * length:
                 continue
             yield f"{name} of worker {rank} is {distance / length:.2%} away from worker {first}'s"

@@ -116,7 +116,8 @@ class Session:
         for text in texts:
             if self.credentials.rank == 0 and text not in self._said:
                 self._said.add(text)
-                sys.stderr.write(f"baryon: {text}\n")
+                if sys.stderr is not None:  # 2>&-
+                    sys.stderr.write(f"baryon: {text}\n")
 
     def direct_client(self) -> Client:
         """The client that speaks to the owners, whatever servers are between."""

@@ -78,7 +78,16 @@ def test_they_are_said_before_anything_runs(folder, capsys):
 EVERYWHERE = {
     *("help", "version", "num_workers", "num_servers", "module", "devices", "kvstore", "staleness"),
     *("p3", "hostfile", "launcher", "workers_per_host", "topology", "env", "env_server"),
-    *("env_worker", "dry_run", "json", "detach", "log_dir", "timeout", "heartbeat_timeout"),
+    *(
+        "env_worker",
+        "dry_run",
+        "json",
+        "detach",
+        "quiet",
+        "log_dir",
+        "timeout",
+        "heartbeat_timeout",
+    ),
     *("start_timeout", "port", "no_shared_memory", "no_encryption", "resubmit", "command"),
 }
 
