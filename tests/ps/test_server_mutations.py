@@ -37,6 +37,8 @@ SPEC = wire.StateSpec(0, (("float32", (4,)),), 1, {})
 
 # What worker 0 alone decides, for all: the optimizer, its attributes and its state.
 THEIR_OWN = {0: {"SetOptimizer", "SetHyper", "PutState"}}
+# Other values of its own: where memory is shared, a Push of the slice of rows is all of it.
+GRADIENTS = {"Push", "PushRows", "Batch"}
 # What makes a job end since its children do not agree, or since worker 0's optimizer is none.
 AGREEMENTS = [
     r"kvstore number \d+ is .* on worker \d and .* on worker \d",
@@ -66,6 +68,7 @@ class World(Conversation):
         logging.disable(logging.CRITICAL)
         self.round = 0
         self.routes = {}
+        self.apart = set()  # who has said that it shares no memory
         self.pickled, _ = dump_optimizer(mx.optimizer.SGD())
         self.before = {}  # (store, key) -> value, where it grows
         for store in (1, 2):
@@ -86,7 +89,7 @@ class World(Conversation):
 
     def payload(self, child, *parts):
         """Of a Push: nothing where memory is shared."""
-        if child < len(self._members) and self._members[child]:
+        if child < len(self._members) and self._members[child] and child not in self.apart:
             return []
         data = b"".join(part.tobytes().ljust(64, b"\0") for part in parts[:-1])
         return [data + parts[-1].tobytes()]
@@ -309,6 +312,8 @@ class Trial:
         def hello_again(told):
             if is_hello and not is_refused(told) and told:
                 world.routes[liar] = route
+                if not wire.DATA.decode(frames[0]).member:
+                    world.apart.add(liar)
             return is_out(told)
 
         told, wrong = world.play(liar, frames, is_last, route, hello_again)
@@ -321,7 +326,7 @@ class Trial:
                 self.effects.append((tag, place, frames, failure))
         elif wrong:
             what = "taken with effect"
-            is_gradient = place == "payload" and {one[0] for one in wrong} == {(0, ROWS)}
+            is_gradient = {one[0] for one in wrong} == {(0, ROWS)} and tag in GRADIENTS
             if not (is_own or is_gradient):
                 self.effects.append((tag, place, frames, wrong))
         self.outcomes[what] += 1
@@ -362,7 +367,7 @@ def test_a_lie_in_any_field_is_nobody_elses_trouble(trial, members, liar):
     for which, place, lie in chance.sample(lies, min(LIES, len(lies))):
         tried.tell(which, place, lie(tried.sayings()[which]), chance.random() < 0.5)
     assert not tried.effects, tried.effects[:10]
-    assert tried.outcomes["refused"] > LIES / 2 and tried.outcomes["taken"], tried.outcomes
+    assert tried.outcomes["refused"] > tried.outcomes["taken"] > 0, tried.outcomes
 
 
 @pytest.mark.parametrize("members", [APART, SHARED], ids=["apart", "shared"])
@@ -374,7 +379,7 @@ def test_noise_is_nobody_elses_trouble(trial, members):
         which = chance.randrange(len(said))
         tried.tell(which, "", bit_by_bit(chance, said[which]), chance.random() < 0.5)
     assert not tried.effects, tried.effects[:10]
-    assert tried.outcomes["refused"] > LIES / 2 and tried.outcomes["taken"], tried.outcomes
+    assert tried.outcomes["refused"] > tried.outcomes["taken"] > 0, tried.outcomes
 
 
 @pytest.mark.parametrize("members", [APART, SHARED], ids=["apart", "shared"])
