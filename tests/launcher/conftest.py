@@ -30,3 +30,15 @@ def faults(folder):
         return str(caught.value).splitlines()
 
     return faults
+
+
+@pytest.fixture
+def open_to_all():
+    """Lets every user into a folder; pytest's own folders above it are this user's alone."""
+
+    def open_to_all(folder):
+        for each in (folder, *folder.parents):
+            if each.stat().st_mode & 0o5 != 0o5:
+                each.chmod(0o755)
+
+    return open_to_all

@@ -355,10 +355,9 @@ def test_a_mount_below_the_directory(root, send, small_disk):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_a_directory_that_one_may_not_write(tmp_path_factory, root, send):
+def test_a_directory_that_one_may_not_write(tmp_path_factory, root, send, open_to_all):
     top = tmp_path_factory.mktemp("open")
-    for folder in (top, top.parent, top.parent.parent):
-        folder.chmod(0o755)
+    open_to_all(top)
     fill(root, a="a")
     with pytest.raises(PeerError, match=f"{top}': you may not write there; choose another dir"):
         send(dst=top, as_user=65534)

@@ -163,14 +163,13 @@ def test_what_is_no_file_is_skipped_and_told(root, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_all_that_cannot_be_read_is_told_at_once(root, monkeypatch):
+def test_all_that_cannot_be_read_is_told_at_once(root, open_to_all):
     make(root, "a", "b", "sub/c", "ignored")
     (root / ".baryonignore").write_text("ignored\n")
     for path in ("a", "b", "sub", "ignored"):
         (root / path).chmod(0)
     (root / ".baryonignore").chmod(0o644)
-    for folder in (root, *list(root.parents)[:3]):
-        folder.chmod(0o755)
+    open_to_all(root)
     os.seteuid(65534)
     try:
         with pytest.raises(UsageError) as caught:
