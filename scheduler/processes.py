@@ -27,6 +27,7 @@ __all__ = [
     "guarded",
     "is_any_stopped",
     "kill_all",
+    "own_pid",
     "raise_descriptor_limit",
     "signal_process",
     "spawn",
@@ -141,6 +142,16 @@ def _children(pid: int) -> List[int]:
         except (FileNotFoundError, ProcessLookupError):
             pass  # the thread has gone
     return children
+
+
+def own_pid(process: psutil.Process) -> int:
+    """Its pid as it knows it: in a container's PID namespace that is another one than here."""
+    try:
+        with open(f"/proc/{process.pid}/status", "rb") as file:
+            pids = [line.split()[-1] for line in file if line.startswith(b"NSpid:")]
+    except OSError:  # it has gone
+        return process.pid
+    return int(pids[0]) if pids else process.pid
 
 
 def signal_process(process: psutil.Process, signum: int) -> None:

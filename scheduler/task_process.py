@@ -21,6 +21,7 @@ from .processes import (
     count_oom_kills,
     descendants,
     is_any_stopped,
+    own_pid,
     signal_process,
     status_of,
 )
@@ -79,11 +80,10 @@ class TaskProcess:
         self._call_later(delay_s, self.kill)
 
     def kill_process_later(self, pid: int, delay_s: float) -> None:
-        """End one process of the task, if ``pid`` is one and then still runs."""
-
-        for process in self._tree(with_itself=True):
-            if process.pid == pid:
-                self._call_later(delay_s, functools.partial(self._kill_if_late, process))
+        """End the one process of the task that calls itself ``pid``, if it then still runs."""
+        found = [process for process in self._tree(with_itself=True) if own_pid(process) == pid]
+        if len(found) == 1:  # several PID namespaces may each have one
+            self._call_later(delay_s, functools.partial(self._kill_if_late, found[0]))
 
     def _kill_if_late(self, process: psutil.Process) -> None:
         if status_of(process) not in (None, psutil.STATUS_ZOMBIE):

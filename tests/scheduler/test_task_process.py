@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 
 import psutil
 import pytest
@@ -105,3 +106,18 @@ def test_the_look_for_stopped_processes_is_at_the_tasks_own_only(
     running.kill()
     reap(running, wait_until)
     assert not is_any_stopped(running.process.pid)
+
+
+def test_a_process_in_a_container_is_found_by_the_pid_that_it_has_there(task, reactor, wait_until):
+    """A worker says what os.getpid() is to itself."""
+    namespace = ["unshare", "--pid", "--fork"]
+    if subprocess.run([*namespace, "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("this user may not make a PID namespace")
+    contained = task(*namespace, "sh", "-c", "sleep 1000 & echo $!; wait; exit 4")
+    inner = int(contained.process.stdout.readline())
+    contained.kill_process_later(inner, 0.0)
+    reactor.call_later(0.01, reactor.stop)
+    reactor.run()
+    assert contained.was_late
+    reap(contained, wait_until)
+    assert contained.code == 4
