@@ -62,8 +62,8 @@ class TaskProcess:
         if self.code is None:
             try:
                 os.killpg(self.process.pid, signum)
-            except ProcessLookupError:
-                pass
+            except (ProcessLookupError, PermissionError):
+                pass  # it has gone, or has become another user's
 
     def is_stopped(self) -> bool:
         """Whether a process of the task is stopped (SIGSTOP, Ctrl-Z)."""

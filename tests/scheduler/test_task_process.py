@@ -121,3 +121,21 @@ def test_a_process_in_a_container_is_found_by_the_pid_that_it_has_there(task, re
     assert contained.was_late
     reap(contained, wait_until)
     assert contained.code == 4
+
+
+def test_a_task_that_has_become_another_users_does_no_harm_to_the_agent(task, reactor, wait_until):
+    """As one whose command is sudo."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may become another user")
+    ended = task("sh", "-c", "exit 3")
+    wait_until(ended_child)
+    os.setresuid(65534, 65534, 0)
+    try:
+        with pytest.raises(PermissionError):
+            os.killpg(ended.process.pid, signal.SIGKILL)
+        ended.signal_all(signal.SIGSTOP)
+        ended.kill()
+        reap(ended, wait_until)
+    finally:
+        os.setresuid(0, 0, 0)
+    assert ended.code == 3
