@@ -156,7 +156,8 @@ def own_pid(process: psutil.Process) -> int:
 
 def signal_process(process: psutil.Process, signum: int) -> None:
     """Signal a process if it has not gone; never another one that has its pid now."""
-    if not hasattr(signal, "pidfd_send_signal"):  # before Python 3.9
+    # Before Python 3.9 there is neither; later, one built with old headers may have but the other.
+    if not (hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")):
         _signal_by_pid(process, signum)
         return
     try:
