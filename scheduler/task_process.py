@@ -101,6 +101,11 @@ class TaskProcess:
 
         self._kills.append(self._reactor.call_later(delay_s, due))
 
+    def new_oom_kills(self) -> int:
+        """How many processes the host's kernel has ended for want of memory since it began."""
+        # The counter may go back: where it cannot be read, it is 0.
+        return max(0, count_oom_kills() - self.oom_kills)
+
     def end(self) -> None:
         """It has ended and will be reaped: end what it has left in its process group."""
         for timer in self._kills:

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from baryon.ps import Reactor
-from baryon.scheduler import messages, processes
+from baryon.scheduler import messages, processes, task_process
 from baryon.scheduler.processes import ended_child, is_any_stopped, signal_process, spawn
 from baryon.scheduler.task_process import TaskProcess
 
@@ -137,3 +137,13 @@ def test_a_task_that_has_become_another_users_does_no_harm_to_the_agent(task, re
     finally:
         os.setresuid(0, 0, 0)
     assert ended.code == 3
+
+
+def test_a_counter_of_the_kernel_that_goes_back_counts_nothing(task, monkeypatch, wait_until):
+    """As after a migration, or where /proc/vmstat cannot be read any more."""
+    running = task("true")
+    monkeypatch.setattr(task_process, "count_oom_kills", lambda: running.oom_kills + 2)
+    assert running.new_oom_kills() == 2
+    monkeypatch.setattr(task_process, "count_oom_kills", lambda: running.oom_kills - 1)
+    assert running.new_oom_kills() == 0
+    reap(running, wait_until)
