@@ -422,9 +422,9 @@ class SchedulerCore:
     # -- late and silent ----------------------------------------------------------------------
 
     def _forgive_own_absence(self, now: float) -> List[Action]:
-        """If this process was suspended, nobody else was silent in that time.
+        """If this process was suspended, nobody was silent or late in that time.
 
-        The agents took it for lost, though, if it was away for longer than their patience.
+        The agents took it for lost, though, if they were not, for longer than their patience.
         """
         absence = now - self._last_tick
         self._last_tick = now
@@ -436,10 +436,16 @@ class SchedulerCore:
         for host, heard in self._agents.items():
             if heard is not None:
                 self._agents[host] = min(now, heard + absence)
+        for wait in [*self._meetings.waits(), *filter(None, [self._joining])]:
+            wait.since = min(now, wait.since + absence)
+        self._start_clock = min(now, self._start_clock + absence)
+        self._deadline += absence
+        self._suspend_deadline += absence
         if absence <= self.job.silence_s or self.phase not in (STARTING, RUNNING):
             return []
-        text = f"this machine slept, or launch.py was stopped, for {absence:.0f} s; agents give up "
-        return [Say(text + f"after {self.job.silence_s:.0f} s (--heartbeat-timeout)")]
+        text = f"this machine slept, or launch.py was stopped, for {absence:.0f} s; agents that "
+        text += f"were awake give up after {self.job.silence_s:.0f} s (--heartbeat-timeout)"
+        return [Say(text)]
 
     def _look_for_silence(self, now: float) -> List[Action]:
         limit_s = self.job.silence_s
