@@ -209,7 +209,8 @@ class SchedulerCore:
             say.append(Say(f"{text}agents give up after {self.job.silence_s:.0f} s"))
         gone = self._agents_ended | self._lost
         self._suspending = {h for h, heard in self._agents.items() if heard and h not in gone}
-        self._suspend_deadline = now + SUSPEND_S
+        # Those that have stopped their tasks say no more, which is not to look like silence.
+        self._suspend_deadline = now + min(SUSPEND_S, self.job.silence_s / 2)
         suspend = messages.Suspend(self.job.timeout_s)
         send: List[Action] = [Send(f"agent-{host}", suspend) for host in self._suspending]
         return say + send + self._pause_if_ready(now)

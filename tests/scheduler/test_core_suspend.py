@@ -2,7 +2,7 @@
 
 import signal
 
-from baryon.scheduler import messages
+from baryon.scheduler import core, messages
 from baryon.scheduler.actions import Kill, Pause
 from baryon.scheduler.core import SUSPEND_S
 
@@ -95,3 +95,15 @@ def test_in_a_queue_it_is_stopped_at_once_and_says_what_may_come_of_it(make_scen
     assert scene.message("agent-1", messages.Suspended()) == [Pause()]
     started = sent(scene.resume(), messages.StartTasks)
     assert [peer for peer, _ in started] == ["agent-0", "agent-1"]
+
+
+def test_who_is_slow_to_stop_does_not_make_the_others_seem_silent(make_scene, said):
+    """From then on they say nothing, since nobody would hear it."""
+    scene = make_scene(num_workers=2, num_hosts=2, silence_s=1.0).begin()
+    scene.suspend()
+    scene.message("agent-0", messages.Suspended())
+    while Pause() not in scene.tick():
+        assert scene.core.phase == core.RUNNING
+    scene.resume()
+    assert said(scene.tick()) == ""
+    assert scene.core.phase == core.RUNNING
