@@ -275,7 +275,7 @@ class SchedulerCore:
     # -- starting -----------------------------------------------------------------------------
 
     def _on_agent_hello(self, host: int, hello: messages.AgentHello, now: float) -> List[Action]:
-        if self.phase != STARTING:
+        if self.phase not in (STARTING, RUNNING):
             return [ReleaseAgent(host)]
         where = f"the agent on {self._names[host]}"
         if hello.version != __version__:
