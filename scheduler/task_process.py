@@ -19,8 +19,8 @@ from baryon.ps import Reactor, Timer
 from .messages import TaskSpec
 from .processes import (
     count_oom_kills,
-    descendants,
     is_any_stopped,
+    listed_descendants,
     own_pid,
     signal_process,
     status_of,
@@ -136,4 +136,4 @@ class TaskProcess:
             itself = [psutil.Process(self.process.pid)] if with_itself else []
         except psutil.NoSuchProcess:
             return []
-        return itself + descendants(self.process.pid)
+        return itself + listed_descendants(self.process.pid)

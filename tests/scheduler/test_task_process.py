@@ -112,9 +112,7 @@ def test_what_a_task_leaves_in_its_group_ends_with_it(task, marked, wait_until):
     wait_until(lambda: not marked.alive("sleep"))
 
 
-def test_the_look_for_stopped_processes_is_at_the_tasks_own_only(
-    task, marked, wait_until, monkeypatch
-):
+def test_who_looks_for_a_tasks_processes_looks_at_no_others(task, marked, wait_until, monkeypatch):
     """Or it would take seconds where thousands run."""
     running = task("sh", "-c", "setsid sh -c 'sleep 1000; exit'; exit")
     (sleeper,) = wait_until(lambda: marked.alive("sleep"))
@@ -125,6 +123,10 @@ def test_the_look_for_stopped_processes_is_at_the_tasks_own_only(
         sleeper.suspend()
         wait_until(running.is_stopped)
         sleeper.resume()
+        wait_until(lambda: not running.is_stopped())
+        running.signal_all(signal.SIGSTOP)
+        wait_until(lambda: sleeper.status() == psutil.STATUS_STOPPED)
+        running.signal_all(signal.SIGCONT)
         wait_until(lambda: not running.is_stopped())
     patch.setattr(processes, "_OWN_CHILDREN", "/no/such")  # an old kernel
     sleeper.suspend()
