@@ -356,7 +356,7 @@ class SchedulerCore:
         if state.is_gone or state.task.role != "worker":
             return []
         state.is_gone = True
-        state.own_code = max(0, min(message.code, 255))
+        state.own_code = message.code
         if state.exited is not None:
             return self._on_exited(state, state.exited, now)
         limit_s = self._goodbye_limit_s(message.code)
