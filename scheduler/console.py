@@ -42,7 +42,7 @@ class Console:
     """Writes to standard output and error as they are; colours and progress on a terminal only.
 
     ``on_broken_pipe()`` is called once, from the console's thread, when nobody reads any more.
-    Raises UsageError if the log directory cannot be made.
+    The job's log directory exists.
     """
 
     def __init__(self, job: Job, on_broken_pipe: Callable[[], None]) -> None:

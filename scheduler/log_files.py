@@ -13,8 +13,6 @@ import time
 from collections import deque
 from typing import BinaryIO, Callable, Deque, Dict, List, Optional, Tuple
 
-from baryon.ps import UsageError
-
 __all__ = ["LogFiles", "join_unless_stuck"]
 
 _MAX_WAITING_NBYTES = 64 << 20
@@ -37,17 +35,10 @@ def join_unless_stuck(
 
 
 class LogFiles:
-    """Methods are called by one thread. Raises UsageError if ``directory`` cannot be made."""
+    """Methods are called by one thread; ``directory`` exists."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
-        try:
-            os.makedirs(directory, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"the log directory {directory} cannot be made ({error.strerror}); "
-                "choose another --log-dir"
-            ) from error
         self._put_nbytes = 0
         self._left_out: Dict[str, int] = {}  # lines, by task, since the last that was taken
         self._num_left_out = 0  # in all

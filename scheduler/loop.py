@@ -61,7 +61,7 @@ def run(
     on_taken: Callable[[str], None] = lambda name: None,
     asked_at: Optional[socket.socket] = None,
 ) -> Outcome:
-    """Run a job to its end.
+    """Run a job, whose log directory exists, to its end.
 
     ``on_taken(name)`` is called once the cluster has taken the job, with what it calls it, by a
     thread of its own; ``asked_at`` is where other shells ask how it is (questions.py). Raises

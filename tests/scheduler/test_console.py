@@ -12,7 +12,6 @@ import types
 import msgspec
 import pytest
 
-from baryon.ps import UsageError
 from baryon.scheduler import Host, Task
 from baryon.scheduler.console import Console
 from baryon.scheduler.messages import Output
@@ -111,7 +110,8 @@ def terminal(streams, monkeypatch):
 @pytest.fixture
 def console(streams, make_job, tmp_path):
     tasks = (Task("server", 0, 0, 0), Task("worker", 0, 0, 0), Task("worker", 10, 0, 1))
-    job = make_job(hosts=(Host("a", 2),), tasks=tasks, log_dir=str(tmp_path / "new" / "logs"))
+    (tmp_path / "logs").mkdir()
+    job = make_job(hosts=(Host("a", 2),), tasks=tasks, log_dir=str(tmp_path / "logs"))
     console = Prompt(job)
     yield console
     console.close()
@@ -147,7 +147,7 @@ def test_errors_go_to_standard_error(console, streams):
 def test_bytes_that_are_no_text_pass_through(console, streams, tmp_path):
     console.show(out(b"caf\xe9 \x00\r \xf0\n"))
     assert streams.out.take() == b" worker 0 | caf\xe9 \x00\r \xf0\n"
-    assert (tmp_path / "new" / "logs" / "worker-0.log").read_bytes() == b"caf\xe9 \x00\r \xf0\n"
+    assert (tmp_path / "logs" / "worker-0.log").read_bytes() == b"caf\xe9 \x00\r \xf0\n"
 
 
 def test_what_the_scheduler_says_goes_to_standard_error(console, streams):
@@ -164,14 +164,14 @@ def test_each_task_has_a_log_without_prefixes(console, streams, tmp_path):
     console.show(err(b"two\n"))
     console.show(passing(b"10%"))
     console.show(out(b"other\n", "worker-10"))
-    logs = tmp_path / "new" / "logs"
+    logs = tmp_path / "logs"
     assert sorted(os.listdir(logs)) == ["worker-0.log", "worker-10.log"]
     assert (logs / "worker-0.log").read_bytes() == b"one\ntwo\n", "and not only once it is closed"
     assert (logs / "worker-10.log").read_bytes() == b"other\n"
 
 
 def test_logs_that_cannot_be_written_are_mentioned_once(console, streams, tmp_path):
-    logs = tmp_path / "new" / "logs"
+    logs = tmp_path / "logs"
     (logs / "worker-0.log").mkdir()
     console.show(out(b"one\n"))
     console.look()
@@ -184,16 +184,6 @@ def test_logs_that_cannot_be_written_are_mentioned_once(console, streams, tmp_pa
     assert streams.err.take() == b""
     assert streams.out.take().count(b"\n") == 3, "the output is shown all the same"
     assert (logs / "worker-10.log").read_bytes() == b"three\n"
-
-
-def test_a_log_folder_that_cannot_be_made_is_a_usage_error(streams, make_job, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"file/logs cannot be made.*--log-dir"):
-        Prompt(make_job(log_dir=str(tmp_path / "file" / "logs")))
-
-
-def test_a_log_folder_may_exist(streams, make_job, tmp_path):
-    Prompt(make_job(log_dir=str(tmp_path))).close()
 
 
 # -- terminals --------------------------------------------------------------------------------

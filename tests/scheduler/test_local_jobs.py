@@ -20,7 +20,7 @@ def start(make_job, tmp_path, capfdbinary):
     def start(*command, num_workers=1, num_hosts=1, **changes):
         job = make_job(
             num_workers, 0, num_hosts, command=command, python=sys.executable,
-            cwd=os.fspath(tmp_path), log_dir=os.fspath(tmp_path / "logs"), **changes,
+            cwd=os.fspath(tmp_path), log_dir=os.fspath(tmp_path), **changes,
         )  # fmt: skip
         code = run(job, LocalCluster()).exit_code
         out, err = capfdbinary.readouterr()
@@ -103,7 +103,7 @@ def test_much_output_arrives_whole_and_in_order(start, tmp_path):
     assert code == 0
     assert out.splitlines() == [*numbers, "worker 0 | end"]
     assert err.splitlines() == numbers[:100000]
-    assert (tmp_path / "logs" / "worker-0.log").read_bytes().count(b"\n") == 300001
+    assert (tmp_path / "worker-0.log").read_bytes().count(b"\n") == 300001
 
 
 def test_what_was_written_before_a_sudden_end_is_shown(start):
