@@ -5,14 +5,18 @@ import hashlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from baryon import launcher
+from baryon.launcher.hosts import collect as collecting
 from baryon.launcher.hosts import sender
 from baryon.launcher.hosts.collect import collect
+from baryon.launcher.ssh import remote
 from baryon.ps import PeerError, ProtocolError
 
 LIMIT_S = 30
@@ -156,7 +160,7 @@ def whole(data):
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/passwd", "../x", "a/../../x", "a//b", "", ".", "a/.", "x\0y"]
+    "path", ["/etc/passwd", "../x", "a/../../x", "a//b", "", ".", "a/.", "x\0y", "\ud800"]
 )
 def test_no_path_leads_out_of_the_directory(tmp_path, path):
     stream = answered([[path, 1, 1, 0o644]], whole(b"x"))
@@ -169,6 +173,61 @@ def test_no_path_leads_out_of_the_directory(tmp_path, path):
 def test_a_list_that_is_none(tmp_path, files):
     with pytest.raises(ProtocolError, match="impossible list of files"):
         collect(answered(files), "job", ["*"], os.fspath(tmp_path / "here"))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_times(tmp_path, sign):
+    here = os.fspath(tmp_path / "here")
+    with pytest.raises(ProtocolError, match="'a' with an impossible time"):
+        collect(answered([["a", 1, sign * 10**30, 0o644]], whole(b"x")), "job", ["*"], here)
+    stream = answered([["a", 1, sign * collecting._MAX_TIME_NS, 0o644]], whole(b"x"))
+    assert collect(stream, "job", ["*"], here).paths == ["a"], "what utime can set, it may be"
+
+
+@pytest.mark.parametrize("garbage", [b"[" * 100_000, b"\xff", b"1" * 10_000])
+def test_an_answer_that_is_none(tmp_path, garbage):
+    stream = io.BytesIO(sender.MARK + garbage + b"\n")
+    stream.write = lambda data: None
+    with pytest.raises(ProtocolError, match="garbled answer"):
+        collect(stream, "job", ["*"], os.fspath(tmp_path / "here"))
+
+
+def test_a_hosts_words_move_no_cursor(tmp_path):
+    evil, here = "\x1b[2J\nnote: all well", os.fspath(tmp_path / "here")
+    shown = r"\x1b[2J\nnote: all well"
+    reason = sender.LENGTH.pack(sender.ABORT) + sender.LENGTH.pack(len(evil)) + evil.encode()
+    collected = collect(answered([["a", 1, 1, 0]], reason, left_out=[evil]), "job", ["*"], here)
+    assert collected.left_out == [shown]
+    assert collected.problems == [f"'a' cannot be read: {shown}"]
+    with pytest.raises(PeerError) as caught:
+        collect(answered([], error=evil), "job", ["*"], here)
+    assert str(caught.value) == shown
+    with pytest.raises(ProtocolError) as caught:
+        collect(answered([evil]), "job", ["*"], here)
+    assert shown in str(caught.value)
+
+
+def test_a_line_without_end(monkeypatch):
+    monkeypatch.setattr(remote, "_MAX_LINE_NBYTES", 1000)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = object.__new__(remote.RemoteProcess)
+        process._channel, process._rest = ours, b""
+        theirs.sendall(b"x" * 999 + b"\n" + b"y" * 1001)
+        assert process.readline() == b"x" * 999 + b"\n"
+        with pytest.raises(OSError, match="a line of more than 1000 bytes"):
+            process.readline()
+
+
+@pytest.mark.parametrize("error", [PeerError("gone\nfor good"), OSError("gone\nfor good")])
+def test_fetching_that_fails_does_not_hide_how_the_job_ended(monkeypatch, error):
+    def finish(*_):
+        raise error
+
+    said = []
+    monkeypatch.setattr(launcher, "finish", finish)
+    assert launcher._finish(None, None, None, said.append) == 1
+    assert said == ["error: gone", "error: for good"]
 
 
 def test_damage_and_a_broken_connection(tmp_path):
