@@ -22,6 +22,8 @@ _OPERATORS = frozenset(["&&", "||", "|", ";", "&", ">", "<"])
 _BUILTINS = frozenset(
     ["cd", "source", ".", "export", "set", "unset", "ulimit", "alias", "eval", "exec", "if", "for"]
 )
+_QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+_LOSS = re.compile(r"(?:(?<![^\s;&|()])#.*|[;&|<>]+)\Z")  # a comment, or another command's begin
 _EXAMPLE = "launch.py -n 2 'cd d && python x.py'"
 
 
@@ -86,11 +88,19 @@ def _take_variables(words: List[str], env: Dict[str, str]) -> None:
 
 
 def _of_line(line: str, more: List[str], env: Dict[str, str]) -> List[str]:
-    """The words of a whole line, and ``more`` behind it. Raises ValueError if it has no end."""
+    """The words of a whole line, and ``more`` behind it. Raises ValueError if it has no end, or one
+    that would keep ``more`` from its last command."""
+    line = line.rstrip() if more else line
     words, variables = shlex.split(line), dict(env)
     _take_variables(words, variables)
     if words and (words[0] in _BUILTINS or _SHELLS_OWN & set(line)):
-        return ["bash", "-c", f'{line} "$@"', "bash", *more] if more else ["bash", "-c", line]
+        if not more:
+            return ["bash", "-c", line]
+        loss = _LOSS.search(_QUOTED.sub("_", line))
+        if loss is not None:
+            lost = f"{shlex.join(more)} would be lost behind {loss[0].strip()!r}"
+            raise ValueError(f"{lost}; write all of it into the quotes")
+        return ["bash", "-c", f'{line} "$@"', "bash", *more]
     env.update(variables)
     return [*words, *more]
 
