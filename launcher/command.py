@@ -18,6 +18,7 @@ __all__ = ["Command", "read_command"]
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _SHELLS_OWN = frozenset("|&;<>()$`*?[]{}~#!\n")  # characters that are more than parts of words
+_OPERATORS = frozenset(["&&", "||", "|", ";", "&", ">", "<"])
 _BUILTINS = frozenset(
     ["cd", "source", ".", "export", "set", "unset", "ulimit", "alias", "eval", "exec", "if", "for"]
 )
@@ -134,9 +135,22 @@ def _look_for_module(name: str, faults: List[str]) -> None:
 
 def _is_path(word: str, is_here: bool) -> bool:
     """Whether a word with blanks in it is the name of a file; on other hosts one can only guess."""
-    first = word.split()[:1]
-    is_line = not first or first[0].startswith("python") or shutil.which(first[0]) is not None
-    return _is_file(word) or (not is_here and not is_line and "/" in first[0])
+    return _is_file(word) or (not is_here and "/" in word and not _is_line(word.split()))
+
+
+def _is_line(words: Sequence[str]) -> bool:
+    """Whether they look like a program with its arguments, not like a path with blanks."""
+    first, rest = words[0], words[1:]
+    return (
+        not rest
+        or "/" not in first
+        or _ASSIGNMENT.fullmatch(first) is not None
+        or os.path.basename(first).startswith("python")
+        or shutil.which(os.path.expanduser(first)) is not None
+        or any(word.startswith("-") or word in _OPERATORS for word in rest)
+        or any(word.endswith(".py") for word in words[:-1])
+        or (rest[-1].endswith(".py") and not any("/" in word for word in rest))
+    )
 
 
 def _is_file(word: str) -> bool:

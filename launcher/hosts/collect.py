@@ -29,6 +29,7 @@ FETCHED = "fetched"
 
 _MAX_CHUNK = 1 << 20
 _MAX_NOISE = 10_000  # lines of login scripts
+_MAX_SENTENCES = 50  # on files of a host that do not come; an honest one has fewer
 
 
 class Incoming(Protocol):
@@ -87,11 +88,12 @@ def collect_all(
             return
         with lock:
             came[source.name] = collected
-            errors.extend(f"{source.name}: {problem}" for problem in collected.problems)
+            problems = sender.few(collected.problems, _MAX_SENTENCES)
+            errors.extend(f"{source.name}: {problem}" for problem in problems)
 
     side_by_side(fetch, sources)
     for name, each in sorted(came.items()):
-        for sentence in each.left_out:
+        for sentence in sender.few(each.left_out, _MAX_SENTENCES):
             say(f"note: {name}: not fetched: {sentence}")
     for error in sorted(errors):
         say(f"error: --fetch: {error}")

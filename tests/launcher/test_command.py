@@ -95,10 +95,40 @@ def test_variables_before_a_line_that_bash_runs(job):
 
 
 def test_over_ssh_the_hosts_are_asked(job, folder):
-    assert job("-n", 1, "-H", "a,", "/my files/train.py").command == ("/my files/train.py",)
     assert job("-n", 1, "-H", "a,", "sh -c x").command == ("sh", "-c", "x")
     assert job("-n", 1, "-H", "a,", "python3.99 x.py").command == ("python3.99", "x.py")
     assert job("-n", 1, "-H", "a,", "-m", "nothing").command == ("-m", "nothing")
+
+
+@pytest.mark.parametrize(
+    ("line", "command", "variables"),
+    [
+        (
+            "LD_LIBRARY_PATH=/opt/a:/opt/b python x.py",
+            ("python", "x.py"),
+            {"LD_LIBRARY_PATH": "/opt/a:/opt/b"},
+        ),
+        (
+            "PYTHONPATH=$HOME/lib python x.py",
+            ("bash", "-c", "PYTHONPATH=$HOME/lib python x.py"),
+            {},
+        ),
+        ("/opt/venv/bin/python x.py", ("/opt/venv/bin/python", "x.py"), {}),
+        ("~/venv/bin/python x.py", ("bash", "-c", "~/venv/bin/python x.py"), {}),
+        ("/opt/run x.py", ("/opt/run", "x.py"), {}),
+        ("/opt/run x.py data/a b", ("/opt/run", "x.py", "data/a", "b"), {}),
+        ("/opt/x.py data/a", ("/opt/x.py", "data/a"), {}),
+        ("/opt/run --data /d", ("/opt/run", "--data", "/d"), {}),
+        ("/opt/run && ./x", ("bash", "-c", "/opt/run && ./x"), {}),
+        (" /opt/run", ("/opt/run",), {}),
+        ("/my files/train.py", ("/my files/train.py",), {}),
+        ("/my files/my train.py", ("/my files/my train.py",), {}),
+        ("/my files/train", ("/my files/train",), {}),
+    ],
+)
+def test_a_line_with_paths_that_only_the_hosts_have(job, line, command, variables):
+    made = job("-n", 1, "-H", "a,", line)
+    assert (made.command, made.env_worker) == (command, variables)
 
 
 @pytest.mark.parametrize(
