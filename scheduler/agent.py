@@ -32,7 +32,6 @@ from .credentials import MEMORY_VARIABLE, TASK_VARIABLE, AgentConfig
 from .lines import LineCutter, Piece
 from .processes import (
     END_SIGNALS,
-    count_oom_kills,
     ended_child,
     guarded,
     kill_all,
@@ -315,8 +314,7 @@ class Agent:
             self._reactor.unwatch(pipe.fileno())
             finish()
             pipe.close()
-        oom_kills = count_oom_kills() - task.oom_kills
-        how = (task.slug, task.code, task.seconds, "", oom_kills, task.was_late)
+        how = (task.slug, task.code, task.seconds, "", task.new_oom_kills(), task.was_late)
         self._uplink.send(messages.Exited(*how))
 
 

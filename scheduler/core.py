@@ -15,6 +15,7 @@ silent is *lost*: nothing more is waited for from there, since its agent ends ev
 soon as it in turn has not heard from the scheduler for as long.
 """
 
+import math
 import signal
 from typing import Callable, Dict, List, Optional, Set
 
@@ -340,7 +341,7 @@ class SchedulerCore:
         state.own_code = max(0, min(message.code, 255))
         if state.exited is not None:
             return self._on_exited(state, state.exited, now)
-        limit_s = self.job.grace_s if message.code else min(self.job.timeout_s, _TEARDOWN_S)
+        limit_s = self._goodbye_limit_s(message.code)
         state.due = now + limit_s
         end = messages.EndProcess(state.task.slug, state.pid, limit_s)
         return [Send(f"agent-{state.task.host}", end)]
@@ -502,15 +503,27 @@ class SchedulerCore:
 
     def _look_for_goodbyes(self, now: float) -> List[Action]:
         """Those that workers have left without, and those after which a command still runs."""
+        actions: List[Action] = []
         for state in self._of_role("worker"):
             if state.ended or now <= state.due:
                 continue
             if state.exited is not None:
-                return self._on_exited(state, state.exited, now)
-            if state.own_code and now > state.due + _GOODBYE_S:  # its agent was to end it
+                return actions + self._on_exited(state, state.exited, now)
+            if now <= state.due + _GOODBYE_S:  # its agent was to end it
+                continue
+            if state.own_code:
                 text = f"{state.where} failed with code {state.own_code}; its command still runs"
-                return self._fail(text, state.own_code, now)
-        return []
+                return actions + self._fail(text, state.own_code, now)
+            seconds = now - state.due + self._goodbye_limit_s(0)
+            state.due = math.inf  # the command may go on for as long as it likes
+            text = f"{state.where} has said that it is done, {seconds:.0f} s ago, but its command "
+            text += f"still runs (process {state.pid} there); Ctrl-C ends the job"
+            actions.append(Say(text))
+        return actions
+
+    def _goodbye_limit_s(self, code: int) -> float:
+        """For a process to be gone after its goodbye."""
+        return self.job.grace_s if code else min(self.job.timeout_s, _TEARDOWN_S)
 
     def _look_for_late_enders(self, now: float) -> List[Action]:
         if now < self._deadline:

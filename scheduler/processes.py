@@ -27,6 +27,7 @@ __all__ = [
     "guarded",
     "is_any_stopped",
     "kill_all",
+    "own_pid",
     "raise_descriptor_limit",
     "signal_process",
     "spawn",
@@ -143,9 +144,20 @@ def _children(pid: int) -> List[int]:
     return children
 
 
+def own_pid(process: psutil.Process) -> int:
+    """Its pid as it knows it: in a container's PID namespace that is another one than here."""
+    try:
+        with open(f"/proc/{process.pid}/status", "rb") as file:
+            pids = [line.split()[-1] for line in file if line.startswith(b"NSpid:")]
+    except OSError:  # it has gone
+        return process.pid
+    return int(pids[0]) if pids else process.pid
+
+
 def signal_process(process: psutil.Process, signum: int) -> None:
     """Signal a process if it has not gone; never another one that has its pid now."""
-    if not hasattr(signal, "pidfd_send_signal"):  # before Python 3.9
+    # Before Python 3.9 there is neither; later, one built with old headers may have but the other.
+    if not (hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")):
         _signal_by_pid(process, signum)
         return
     try:

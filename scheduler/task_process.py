@@ -21,6 +21,7 @@ from .processes import (
     count_oom_kills,
     descendants,
     is_any_stopped,
+    own_pid,
     signal_process,
     status_of,
 )
@@ -61,8 +62,8 @@ class TaskProcess:
         if self.code is None:
             try:
                 os.killpg(self.process.pid, signum)
-            except ProcessLookupError:
-                pass
+            except (ProcessLookupError, PermissionError):
+                pass  # it has gone, or has become another user's
 
     def is_stopped(self) -> bool:
         """Whether a process of the task is stopped (SIGSTOP, Ctrl-Z)."""
@@ -79,11 +80,10 @@ class TaskProcess:
         self._call_later(delay_s, self.kill)
 
     def kill_process_later(self, pid: int, delay_s: float) -> None:
-        """End one process of the task, if ``pid`` is one and then still runs."""
-
-        for process in self._tree(with_itself=True):
-            if process.pid == pid:
-                self._call_later(delay_s, functools.partial(self._kill_if_late, process))
+        """End the one process of the task that calls itself ``pid``, if it then still runs."""
+        found = [process for process in self._tree(with_itself=True) if own_pid(process) == pid]
+        if len(found) == 1:  # several PID namespaces may each have one
+            self._call_later(delay_s, functools.partial(self._kill_if_late, found[0]))
 
     def _kill_if_late(self, process: psutil.Process) -> None:
         if status_of(process) not in (None, psutil.STATUS_ZOMBIE):
@@ -100,6 +100,11 @@ class TaskProcess:
                 kill()
 
         self._kills.append(self._reactor.call_later(delay_s, due))
+
+    def new_oom_kills(self) -> int:
+        """How many processes the host's kernel has ended for want of memory since it began."""
+        # The counter may go back: where it cannot be read, it is 0.
+        return max(0, count_oom_kills() - self.oom_kills)
 
     def end(self) -> None:
         """It has ended and will be reaped: end what it has left in its process group."""

@@ -94,7 +94,8 @@ def test_a_worker_that_has_failed_is_not_saved_by_its_command(make_scene, said):
 def test_what_a_command_does_after_its_script_counts(make_scene, said):
     scene = begin(make_scene)
     scene.message("worker-1", messages.Gone())
-    assert said(scene.pass_time(200, silent=("worker-1",))) == ""
+    scene.pass_time(200, silent=("worker-1",))
+    assert scene.core.phase == core.RUNNING
     assert "exit code 4" in said(scene.vanishes("worker-1", 4, was_late=True))
 
 
@@ -114,6 +115,18 @@ def test_a_failure_is_told_at_last_if_the_command_goes_on(make_scene, said):
     text = said(scene.pass_time(1))
     assert "worker 1 (a) failed with code 3; its command still runs" in text
     assert "exit code 3" in text
+
+
+def test_a_command_that_goes_on_after_a_good_end_is_told_of_once(make_scene, said):
+    """It may do so on purpose, or hang where its agent cannot end it."""
+    scene = begin(make_scene)
+    scene.message("worker-1", messages.Gone())
+    assert said(scene.pass_time(_TEARDOWN_S + _GOODBYE_S)) == ""
+    assert said(scene.pass_time(100)) == (
+        "worker 1 (a) has said that it is done, 66 s ago, but its command still runs "
+        "(process 7 there); Ctrl-C ends the job"
+    )
+    assert scene.core.phase == core.RUNNING
 
 
 def test_a_job_that_stops_does_not_wait_for_a_goodbye(make_scene, sent):

@@ -2,12 +2,13 @@
 
 import os
 import signal
+import subprocess
 
 import psutil
 import pytest
 
 from baryon.ps import Reactor
-from baryon.scheduler import messages, processes
+from baryon.scheduler import messages, processes, task_process
 from baryon.scheduler.processes import ended_child, is_any_stopped, signal_process, spawn
 from baryon.scheduler.task_process import TaskProcess
 
@@ -61,12 +62,10 @@ def test_a_task_that_was_reaped_is_signalled_no_more(task, reactor, take_pid, wa
     assert stranger.poll() is None
 
 
-@pytest.mark.parametrize("has_pidfd", [True, False])
-def test_a_process_is_known_by_more_than_its_pid(
-    task, take_pid, wait_until, monkeypatch, has_pidfd
-):
-    if not has_pidfd:
-        monkeypatch.delattr(signal, "pidfd_send_signal", raising=False)
+@pytest.mark.parametrize("lacks", ["", "os.pidfd_open", "signal.pidfd_send_signal"])
+def test_a_process_is_known_by_more_than_its_pid(task, take_pid, wait_until, monkeypatch, lacks):
+    if lacks:  # as a Python that was built where the kernel's headers were older
+        monkeypatch.delattr(lacks, raising=False)
     first = task("sleep", "1000")
     process = psutil.Process(first.process.pid)
     process.create_time()
@@ -105,3 +104,46 @@ def test_the_look_for_stopped_processes_is_at_the_tasks_own_only(
     running.kill()
     reap(running, wait_until)
     assert not is_any_stopped(running.process.pid)
+
+
+def test_a_process_in_a_container_is_found_by_the_pid_that_it_has_there(task, reactor, wait_until):
+    """A worker says what os.getpid() is to itself."""
+    namespace = ["unshare", "--pid", "--fork"]
+    if subprocess.run([*namespace, "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("this user may not make a PID namespace")
+    contained = task(*namespace, "sh", "-c", "sleep 1000 & echo $!; wait; exit 4")
+    inner = int(contained.process.stdout.readline())
+    contained.kill_process_later(inner, 0.0)
+    reactor.call_later(0.01, reactor.stop)
+    reactor.run()
+    assert contained.was_late
+    reap(contained, wait_until)
+    assert contained.code == 4
+
+
+def test_a_task_that_has_become_another_users_does_no_harm_to_the_agent(task, reactor, wait_until):
+    """As one whose command is sudo."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may become another user")
+    ended = task("sh", "-c", "exit 3")
+    wait_until(ended_child)
+    os.setresuid(65534, 65534, 0)
+    try:
+        with pytest.raises(PermissionError):
+            os.killpg(ended.process.pid, signal.SIGKILL)
+        ended.signal_all(signal.SIGSTOP)
+        ended.kill()
+        reap(ended, wait_until)
+    finally:
+        os.setresuid(0, 0, 0)
+    assert ended.code == 3
+
+
+def test_a_counter_of_the_kernel_that_goes_back_counts_nothing(task, monkeypatch, wait_until):
+    """As after a migration, or where /proc/vmstat cannot be read any more."""
+    running = task("true")
+    monkeypatch.setattr(task_process, "count_oom_kills", lambda: running.oom_kills + 2)
+    assert running.new_oom_kills() == 2
+    monkeypatch.setattr(task_process, "count_oom_kills", lambda: running.oom_kills - 1)
+    assert running.new_oom_kills() == 0
+    reap(running, wait_until)
