@@ -144,8 +144,8 @@ def _guarded(program: str, command: Callable[[Say], int]) -> int:
         for line in str(error).splitlines():
             say(f"error: {line}")
         return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:  # while it was still preparing; a running job has its own handlers
-        say("interrupted; nothing was started")
+    except KeyboardInterrupt:  # a running job has its own handlers
+        say("interrupted")
         return 128 + signal.SIGINT
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:

@@ -19,7 +19,7 @@ from .log_files import LogFiles, join_unless_stuck
 from .messages import Output
 from .screen import Chunk, Said, Screen, Size
 
-__all__ = ["Console", "terminal_sizes"]
+__all__ = ["Console", "complain", "terminal_sizes"]
 
 _MAX_WAITING_NBYTES = 64 << 20
 _MAX_AT_ONCE = 256  # pieces, before bars are drawn again
@@ -93,7 +93,7 @@ class Console:
         self._pieces.put(None)
         limit_s = self._job.timeout_s
         if not join_unless_stuck(self._thread, lambda: self._written_nbytes, limit_s):
-            _complain(
+            complain(
                 f"whoever reads this has taken nothing for {limit_s:.0f} s (--timeout): "
                 f"{self._waiting_nbytes} bytes are not shown; they are in {self._job.log_dir}"
             )
@@ -203,7 +203,7 @@ def _write_all(stream: BinaryIO, data: bytes) -> None:
             data = data[count:]
 
 
-def _complain(text: str) -> None:
+def complain(text: str) -> None:
     """On standard error, if that takes it."""
     try:
         if select.select([], [2], [], 0)[1]:

@@ -74,6 +74,7 @@ class SchedulerCore:
         self._lost: Set[int] = set()  # hosts whose agents are silent
         self._suspending: Optional[Set[int]] = None  # hosts whose tasks still run, from Ctrl-Z on
         self._suspend_deadline = 0.0
+        self._is_to_suspend = False  # once all agents are there
         self._joining: Optional[Wait] = None  # workers, from the first one on
         self._meetings = Meetings()
         self._positions = Positions()
@@ -193,24 +194,36 @@ class SchedulerCore:
     def on_suspend(self, now: float) -> List[Action]:
         """The shell stops this process (Ctrl-Z): all tasks stop first, so that none is missed.
 
-        Time stands still from `Pause` to `on_resume`.
+        Time stands still from `Pause` to `on_resume`. An agent that begins in it gives up, since it
+        hears nobody; so those that are coming up are waited for, unless a queue has them.
         """
         if self._suspending is not None or self.phase == OVER:
             return []
+        is_awaited = self.phase == STARTING and not all(self._agents.values())
+        self._is_to_suspend = is_awaited and not self._is_queued
+        if self._is_to_suspend:
+            return []
+        say: List[Action] = []
+        if is_awaited:
+            text = "launch.py stops while its job is queued: if its hosts come meanwhile, their "
+            say.append(Say(f"{text}agents give up after {self.job.silence_s:.0f} s"))
         gone = self._agents_ended | self._lost
         self._suspending = {h for h, heard in self._agents.items() if heard and h not in gone}
-        self._suspend_deadline = now + SUSPEND_S
+        # Those that have stopped their tasks say no more, which is not to look like silence.
+        self._suspend_deadline = now + min(SUSPEND_S, self.job.silence_s / 2)
         suspend = messages.Suspend(self.job.timeout_s)
         send: List[Action] = [Send(f"agent-{host}", suspend) for host in self._suspending]
-        return send + self._pause_if_ready(now)
+        return say + send + self._pause_if_ready(now)
 
     def on_resume(self) -> List[Action]:
         """The shell lets this process go on (fg, bg), or has thought better of stopping it."""
+        self._is_to_suspend = False
         if self._suspending is None:
             return []
         self._suspending = None
         agents = [f"agent-{host}" for host, heard in self._agents.items() if heard]
-        return [Send(agent, messages.Resume()) for agent in agents]
+        resume: List[Action] = [Send(agent, messages.Resume()) for agent in agents]
+        return resume + self._start_hosts()
 
     def _pause_if_ready(self, now: float) -> List[Action]:
         is_ready = not self._suspending or now >= self._suspend_deadline
@@ -221,7 +234,7 @@ class SchedulerCore:
         alive = self._forgive_own_absence(now)
         if self.phase == OVER:
             return []
-        alive += self._pause_if_ready(now)
+        alive += self.on_suspend(now) if self._is_to_suspend else self._pause_if_ready(now)
         alive += self._keep_in_touch(now)
         if self.phase == STOPPING:
             alive += self._lose_hosts(self._silent_hosts(now), now)
@@ -262,7 +275,7 @@ class SchedulerCore:
     # -- starting -----------------------------------------------------------------------------
 
     def _on_agent_hello(self, host: int, hello: messages.AgentHello, now: float) -> List[Action]:
-        if self.phase != STARTING:
+        if self.phase not in (STARTING, RUNNING):
             return [ReleaseAgent(host)]
         where = f"the agent on {self._names[host]}"
         if hello.version != __version__:
@@ -277,12 +290,17 @@ class SchedulerCore:
                 state.where = f"{state.task.name} ({hello.hostname})"
         self._greeted.add(host)
         self._hellos[host] = hello
+        if self._suspending is not None:
+            self._suspending.add(host)
+            return [Send(f"agent-{host}", messages.Suspend(self.job.timeout_s))]
         return self._start_hosts()
 
     def _start_hosts(self) -> List[Action]:
         """Tell agents what to start, unless others are still to come."""
         is_awaited = len(self._greeted) < len(self._agents)
         if self.phase != STARTING or (self._is_queued and is_awaited):
+            return []
+        if self._suspending is not None:
             return []
         hellos, self._hellos = self._hellos, {}
         self._started |= set(hellos)
@@ -405,9 +423,9 @@ class SchedulerCore:
     # -- late and silent ----------------------------------------------------------------------
 
     def _forgive_own_absence(self, now: float) -> List[Action]:
-        """If this process was suspended, nobody else was silent in that time.
+        """If this process was suspended, nobody was silent or late in that time.
 
-        The agents took it for lost, though, if it was away for longer than their patience.
+        The agents took it for lost, though, if they were not, for longer than their patience.
         """
         absence = now - self._last_tick
         self._last_tick = now
@@ -419,10 +437,16 @@ class SchedulerCore:
         for host, heard in self._agents.items():
             if heard is not None:
                 self._agents[host] = min(now, heard + absence)
+        for wait in [*self._meetings.waits(), *filter(None, [self._joining])]:
+            wait.since = min(now, wait.since + absence)
+        self._start_clock = min(now, self._start_clock + absence)
+        self._deadline += absence
+        self._suspend_deadline += absence
         if absence <= self.job.silence_s or self.phase not in (STARTING, RUNNING):
             return []
-        text = f"this machine slept, or launch.py was stopped, for {absence:.0f} s; agents give up "
-        return [Say(text + f"after {self.job.silence_s:.0f} s (--heartbeat-timeout)")]
+        text = f"this machine slept, or launch.py was stopped, for {absence:.0f} s; agents that "
+        text += f"were awake give up after {self.job.silence_s:.0f} s (--heartbeat-timeout)"
+        return [Say(text)]
 
     def _look_for_silence(self, now: float) -> List[Action]:
         limit_s = self.job.silence_s

@@ -29,7 +29,7 @@ from baryon.ps import (
 
 from . import actions, messages, questions
 from .cluster import Cluster
-from .console import Console
+from .console import Console, complain
 from .core import SchedulerCore
 from .credentials import AgentConfig
 from .delivery import Conversations, decode_envelope
@@ -99,6 +99,7 @@ class _Loop:
         self._frame = zmq.Frame()  # of that message
         self._exit_code = 0
         self._is_told_to_end = False
+        self._is_over = False  # the job, but not all of its output may be shown
         self._reactor = Reactor()
         self._console = Console(job, self._nobody_reads)
         self._context = zmq.Context()
@@ -112,6 +113,17 @@ class _Loop:
         secure_server(self._socket, self._own_keys)
 
     def run(self) -> Outcome:
+        try:
+            self._run()
+        except KeyboardInterrupt:  # since no handler of ours is there
+            if not self._is_over:
+                raise
+            self._is_told_to_end = True
+            complain(f"interrupted before all output was shown; logs are in {self._job.log_dir}")
+        may_go_on = self._exit_code != 0 and not self._is_told_to_end
+        return Outcome(self._exit_code, may_go_on and self._cluster.was_interrupted())
+
+    def _run(self) -> None:
         signums = (*_SIGNALS, *_JOB_CONTROL, signal.SIGCONT)
         handlers = {signum: signal.getsignal(signum) for signum in signums}
         raise_descriptor_limit()
@@ -136,8 +148,7 @@ class _Loop:
                 self._cluster.start(self._job, host, self._config(host, endpoints[host]))
             self._reactor.call_every(_TICK_S, self._tick)
             self._reactor.run()
-        may_go_on = self._exit_code != 0 and not self._is_told_to_end
-        return Outcome(self._exit_code, may_go_on and self._cluster.was_interrupted())
+            self._is_over = True
 
     def _wait_until_told(self) -> None:
         if self._telling is not None:

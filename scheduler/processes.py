@@ -27,6 +27,7 @@ __all__ = [
     "guarded",
     "is_any_stopped",
     "kill_all",
+    "listed_descendants",
     "own_pid",
     "raise_descriptor_limit",
     "signal_process",
@@ -117,6 +118,26 @@ def descendants(pid: int) -> List[psutil.Process]:
         return []
 
 
+def listed_descendants(pid: int) -> List[psutil.Process]:
+    """As `descendants`, by the kernel's own lists: it looks at no other processes.
+
+    Some may be missing that start or end just now.
+    """
+    try:
+        children = _children(pid)
+    except (OSError, psutil.Error):
+        return []  # it has gone, or is hidden (hidepid in proc(5))
+    found: List[psutil.Process] = []
+    for child in children:
+        try:
+            process = psutil.Process(child)
+            if process.ppid() == pid:  # or another has its pid now
+                found += [process, *listed_descendants(child)]
+        except psutil.Error:
+            pass
+    return found
+
+
 def is_any_stopped(pid: int) -> bool:
     """Whether a process is stopped (SIGSTOP, Ctrl-Z), or one below it.
 
@@ -126,8 +147,8 @@ def is_any_stopped(pid: int) -> bool:
         with open(f"/proc/{pid}/stat", "rb") as file:
             state = file.read().rpartition(b")")[2].split()[0]
         return state == b"T" or any(is_any_stopped(child) for child in _children(pid))
-    except (FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
-        return False  # it has gone
+    except (OSError, psutil.Error):
+        return False  # as above
 
 
 def _children(pid: int) -> List[int]:

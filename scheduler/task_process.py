@@ -19,8 +19,8 @@ from baryon.ps import Reactor, Timer
 from .messages import TaskSpec
 from .processes import (
     count_oom_kills,
-    descendants,
     is_any_stopped,
+    listed_descendants,
     own_pid,
     signal_process,
     status_of,
@@ -48,11 +48,14 @@ class TaskProcess:
         self.finishers: List[Callable[[], None]] = []  # pass on the rest of each pipe
         self._reactor = reactor
         self._kills: List[Timer] = []  # to come
-        self._is_suspended = False
+        self._suspended_since: Optional[float] = None
+        self._suspended_s = 0.0  # in all, before that
 
     def signal_all(self, signum: int) -> None:
         """Signal the task and all below it, also what has left its process group."""
-        self._is_suspended = signum == signal.SIGSTOP
+        now = time.monotonic()
+        self._suspended_s = self._suspended_until(now)
+        self._suspended_since = now if signum == signal.SIGSTOP else None
         for process in self._tree():
             signal_process(process, signum)
         self.signal(signum)
@@ -91,15 +94,22 @@ class TaskProcess:
             signal_process(process, signal.SIGKILL)
 
     def _call_later(self, delay_s: float, kill: Callable[[], None]) -> None:
-        """Nothing is given up while it is suspended."""
+        """``delay_s`` of its own time from now: none of that in which it is suspended."""
+        before_s = self._suspended_until(time.monotonic())
 
         def due() -> None:
-            if self._is_suspended:
-                self._call_later(_AWAKE_S, kill)
+            missed_s = self._suspended_until(time.monotonic()) - before_s
+            if missed_s > 0.0:
+                self._call_later(max(missed_s, _AWAKE_S), kill)
             else:
                 kill()
 
         self._kills.append(self._reactor.call_later(delay_s, due))
+
+    def _suspended_until(self, now: float) -> float:
+        """For how many seconds in all it has been suspended."""
+        since = self._suspended_since
+        return self._suspended_s + (0.0 if since is None else now - since)
 
     def new_oom_kills(self) -> int:
         """How many processes the host's kernel has ended for want of memory since it began."""
@@ -126,4 +136,4 @@ class TaskProcess:
             itself = [psutil.Process(self.process.pid)] if with_itself else []
         except psutil.NoSuchProcess:
             return []
-        return itself + descendants(self.process.pid)
+        return itself + listed_descendants(self.process.pid)

@@ -65,3 +65,10 @@ def test_ctrl_c_while_it_imports_is_one_line(tmp_path):
     done = shell(launch, tmp_path, PYTHONPATH=f"{tmp_path}:{REPOSITORY}")
     assert done.returncode == 128 + signal.SIGINT
     assert done.stderr == b"launch.py: interrupted; nothing was started\n"
+
+
+def test_ctrl_c_later_says_nothing_of_what_was_started(tmp_path):
+    interrupt = "lambda say: os.kill(os.getpid(), 2)"
+    code = f"import os, baryon.launcher as l; exit(l._guarded('launch.py', {interrupt}))"
+    done = shell(f'{sys.executable} -c "{code}"', tmp_path)
+    assert (done.returncode, done.stderr) == (130, b"launch.py: interrupted\n")

@@ -182,6 +182,8 @@ def test_an_agent_that_is_started_again_ends_the_job(make_scene, said):
     scene = make_scene(num_hosts=2, num_workers=2)
     scene.hello(0)
     assert "the agent on a was started again" in said(scene.hello(0))
+    scene = make_scene().begin()
+    assert "the agent on a was started again" in said(scene.hello(0)), "also while it runs"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What the scheduler says of those who are late or silent."""
 
+import signal
+
 import pytest
 
 from baryon.scheduler import core, messages
@@ -197,13 +199,42 @@ def test_the_schedulers_own_suspension_is_forgiven(make_scene, said):
     scene = make_scene(num_hosts=2, silence_s=20.0).begin()
     scene.pass_time(5)
     assert said(scene.tick(3600.0)) == (
-        "this machine slept, or launch.py was stopped, for 3600 s; agents give up after 20 s "
-        "(--heartbeat-timeout)"
+        "this machine slept, or launch.py was stopped, for 3600 s; agents that were "
+        "awake give up after 20 s (--heartbeat-timeout)"
     )
     assert said(scene.pass_time(5)) == ""
     assert said(scene.tick(15.0)) == "", "no agent gives up after that"
     text = said(scene.pass_time(21, silent=("agent-1",)))
     assert "the agent on b has not been heard" in text, "forgiven once, not for ever"
+
+
+def test_time_that_was_slept_is_no_workers_wait(make_scene, said):
+    scene = make_scene(num_workers=2, timeout_s=300.0).begin()
+    scene.gather("worker-0", "x")
+    scene.pass_time(10)
+    scene.tick(8 * 3600.0)
+    assert said(scene.pass_time(49)) == ""
+    assert "worker 0 waited 60 s for worker 1 (a)" in said(scene.pass_time(1))
+
+
+def test_time_that_was_slept_is_not_that_of_the_start(make_scene, said):
+    scene = make_scene(num_workers=2, num_hosts=2)
+    scene.hello(0)
+    scene.join("worker-0")
+    scene.pass_time(10)
+    assert "did not come up" not in said(scene.tick(8 * 3600.0))
+    text = said(scene.pass_time(50))
+    assert "the agent on b, server 0 (a) did not come up in 60 s" in text
+
+
+def test_time_that_was_slept_is_not_that_of_the_end(make_scene, said):
+    scene = make_scene(grace_s=5.0).begin()
+    scene.signal(signal.SIGINT)
+    scene.tick(8 * 3600.0)
+    assert "did not end in time" not in said(scene.history)
+    assert scene.core.phase == core.STOPPING
+    scene.exits("worker-0", -2)
+    assert "did not end in time" in said(scene.pass_time(20)), "its server, after a while awake"
 
 
 def test_whoever_has_come_is_told_regularly_that_the_scheduler_lives(make_scene, sent):

@@ -16,7 +16,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from baryon import __version__
 from baryon.ps import KeyPair, UsageError, secure_client
-from baryon.scheduler import Cluster, messages, run
+from baryon.scheduler import Cluster, loop, messages, run
 from baryon.scheduler.credentials import Credentials
 from baryon.scheduler.delivery import Delivery, Envelope, decode_envelope
 from baryon.scheduler.messages import CONTROL
@@ -283,6 +283,23 @@ def test_handlers_are_as_before(play):
     before = [signal.getsignal(number) for number in numbers]
     play(lambda agent: agent.ends("worker-0"))
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+class Interrupted(loop.Console):
+    """The user is tired of waiting for the last output to be taken."""
+
+    def close(self):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            super().close()
+
+
+def test_an_interruption_while_the_last_output_is_shown_changes_no_exit_code(play, monkeypatch):
+    monkeypatch.setattr(loop, "Console", Interrupted)
+    code, _, err = play(lambda agent: agent.ends("worker-0", 3))
+    assert code == 3
+    assert "baryon: interrupted before all output was shown; logs are in /" in err
 
 
 class Stuck(ThreadCluster):

@@ -37,6 +37,34 @@ def task(reactor, marked):
         one.process.stderr.close()
 
 
+class Clock:
+    """Time that passes only when a test says so, and a reactor's timers on it."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self._timers = []
+
+    def monotonic(self):
+        return self.now
+
+    def call_later(self, delay_s, callback):
+        self._timers.append((self.now + delay_s, callback))
+        return self
+
+    def cancel(self):
+        """Every timer."""
+        self._timers.clear()
+
+    def pass_time(self, seconds):
+        end = self.now + seconds
+        while self._timers and min(self._timers, key=lambda timer: timer[0])[0] <= end:
+            timer = min(self._timers, key=lambda timer: timer[0])
+            self._timers.remove(timer)
+            self.now = timer[0]
+            timer[1]()
+        self.now = end
+
+
 def reap(task, wait_until):
     pid = wait_until(ended_child)
     assert pid == task.process.pid
@@ -84,9 +112,7 @@ def test_what_a_task_leaves_in_its_group_ends_with_it(task, marked, wait_until):
     wait_until(lambda: not marked.alive("sleep"))
 
 
-def test_the_look_for_stopped_processes_is_at_the_tasks_own_only(
-    task, marked, wait_until, monkeypatch
-):
+def test_who_looks_for_a_tasks_processes_looks_at_no_others(task, marked, wait_until, monkeypatch):
     """Or it would take seconds where thousands run."""
     running = task("sh", "-c", "setsid sh -c 'sleep 1000; exit'; exit")
     (sleeper,) = wait_until(lambda: marked.alive("sleep"))
@@ -97,6 +123,10 @@ def test_the_look_for_stopped_processes_is_at_the_tasks_own_only(
         sleeper.suspend()
         wait_until(running.is_stopped)
         sleeper.resume()
+        wait_until(lambda: not running.is_stopped())
+        running.signal_all(signal.SIGSTOP)
+        wait_until(lambda: sleeper.status() == psutil.STATUS_STOPPED)
+        running.signal_all(signal.SIGCONT)
         wait_until(lambda: not running.is_stopped())
     patch.setattr(processes, "_OWN_CHILDREN", "/no/such")  # an old kernel
     sleeper.suspend()
@@ -146,4 +176,29 @@ def test_a_counter_of_the_kernel_that_goes_back_counts_nothing(task, monkeypatch
     assert running.new_oom_kills() == 2
     monkeypatch.setattr(task_process, "count_oom_kills", lambda: running.oom_kills - 1)
     assert running.new_oom_kills() == 0
+    reap(running, wait_until)
+
+
+def test_time_in_which_a_task_is_suspended_is_no_part_of_its_limit(task, monkeypatch, wait_until):
+    clock, killed = Clock(), []
+    monkeypatch.setattr(task_process, "time", clock)
+    monkeypatch.setattr(TaskProcess, "kill", lambda self: killed.append(clock.now))
+    running = task("sleep", "1000")
+    monkeypatch.setattr(running, "_reactor", clock)
+    running.kill_later(60.0)
+    clock.pass_time(1.0)
+    running.signal_all(signal.SIGSTOP)
+    clock.pass_time(58.0)
+    running.signal_all(signal.SIGCONT)
+    clock.pass_time(58.0)
+    assert killed == []
+    running.signal_all(signal.SIGSTOP)
+    clock.pass_time(100.0)
+    running.signal_all(signal.SIGCONT)
+    clock.pass_time(0.5)
+    assert killed == []
+    clock.pass_time(10.0)
+    assert len(killed) == 1
+    monkeypatch.undo()
+    running.kill()
     reap(running, wait_until)
