@@ -98,6 +98,10 @@ def _finish(job: Job, options: Options, cluster: Cluster, say: Say) -> int:
     """Do what is left when the job is over; returns the exit code of that."""
     try:
         return 0 if finish(job, options, cluster, say) else 1
+    except (BaryonError, OSError) as error:  # what the job itself has ended with counts more
+        for line in str(error).splitlines():
+            say(f"error: {line}")
+        return 1
     except KeyboardInterrupt:
         say("error: interrupted; results were not all fetched")
         return 128 + signal.SIGINT

@@ -18,9 +18,12 @@ __all__ = ["Command", "read_command"]
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _SHELLS_OWN = frozenset("|&;<>()$`*?[]{}~#!\n")  # characters that are more than parts of words
+_OPERATORS = frozenset(["&&", "||", "|", ";", "&", ">", "<"])
 _BUILTINS = frozenset(
     ["cd", "source", ".", "export", "set", "unset", "ulimit", "alias", "eval", "exec", "if", "for"]
 )
+_QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+_LOSS = re.compile(r"(?:(?<![^\s;&|()])#.*|[;&|<>]+)\Z")  # a comment, or another command's begin
 _EXAMPLE = "launch.py -n 2 'cd d && python x.py'"
 
 
@@ -85,11 +88,19 @@ def _take_variables(words: List[str], env: Dict[str, str]) -> None:
 
 
 def _of_line(line: str, more: List[str], env: Dict[str, str]) -> List[str]:
-    """The words of a whole line, and ``more`` behind it. Raises ValueError if it has no end."""
+    """The words of a whole line, and ``more`` behind it. Raises ValueError if it has no end, or one
+    that would keep ``more`` from its last command."""
+    line = line.rstrip() if more else line
     words, variables = shlex.split(line), dict(env)
     _take_variables(words, variables)
     if words and (words[0] in _BUILTINS or _SHELLS_OWN & set(line)):
-        return ["bash", "-c", f'{line} "$@"', "bash", *more] if more else ["bash", "-c", line]
+        if not more:
+            return ["bash", "-c", line]
+        loss = _LOSS.search(_QUOTED.sub("_", line))
+        if loss is not None:
+            lost = f"{shlex.join(more)} would be lost behind {loss[0].strip()!r}"
+            raise ValueError(f"{lost}; write all of it into the quotes")
+        return ["bash", "-c", f'{line} "$@"', "bash", *more]
     env.update(variables)
     return [*words, *more]
 
@@ -134,9 +145,22 @@ def _look_for_module(name: str, faults: List[str]) -> None:
 
 def _is_path(word: str, is_here: bool) -> bool:
     """Whether a word with blanks in it is the name of a file; on other hosts one can only guess."""
-    first = word.split()[:1]
-    is_line = not first or first[0].startswith("python") or shutil.which(first[0]) is not None
-    return _is_file(word) or (not is_here and not is_line and "/" in first[0])
+    return _is_file(word) or (not is_here and "/" in word and not _is_line(word.split()))
+
+
+def _is_line(words: Sequence[str]) -> bool:
+    """Whether they look like a program with its arguments, not like a path with blanks."""
+    first, rest = words[0], words[1:]
+    return (
+        not rest
+        or "/" not in first
+        or _ASSIGNMENT.fullmatch(first) is not None
+        or os.path.basename(first).startswith("python")
+        or shutil.which(os.path.expanduser(first)) is not None
+        or any(word.startswith("-") or word in _OPERATORS for word in rest)
+        or any(word.endswith(".py") for word in words[:-1])
+        or (rest[-1].endswith(".py") and not any("/" in word for word in rest))
+    )
 
 
 def _is_file(word: str) -> bool:

@@ -39,9 +39,9 @@ def status(job: Optional[str]) -> int:
         f"logs     {record.log_dir}",
     ]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
-    if record.process() is not None:
-        said = ask(record.job)
-        sys.stdout.write(f"{said}\n" if said else "it has not answered yet; it may be starting\n")
+    process = record.process()
+    if process is not None:
+        sys.stdout.write(f"{ask(record.job) or _why_silent(process.pid)}\n")
     return 0
 
 
@@ -86,6 +86,16 @@ def stop(job: Optional[str]) -> int:
         time.sleep(_POLL_S)
     sys.stdout.write(f"{record.job} {find(record.job).state()}\n")
     return 0
+
+
+def _why_silent(pid: int) -> str:
+    try:
+        networks = {os.readlink(f"/proc/{each}/ns/net") for each in ("self", pid)}
+    except OSError:  # it has just ended, or is not to be looked into
+        return "it has not answered yet; it may be starting, or run in another container"
+    if len(networks) > 1:  # abstract sockets belong to one
+        return "it cannot be asked from here, but in its own container (network namespace) only"
+    return "it has not answered yet; it may be starting"
 
 
 def _list() -> None:

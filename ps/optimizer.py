@@ -73,11 +73,14 @@ def dump_optimizer(optimizer: Any) -> Tuple[bytes, bool]:
     """``optimizer`` as `load_optimizer` takes it, and whether it has code of the user's in it.
 
     Such code, of a class defined in the script or in its modules, travels by value. The schedule
-    stays here: of it the servers are told the rates.
+    stays here: of it the servers are told the rates, from the one of the next update on, since
+    another worker's push may come before any of rank 0's.
     """
     if optimizer.lr_scheduler is not None:
+        rate = _next_rate(optimizer)
         optimizer = copy.copy(optimizer)
         optimizer.lr_scheduler = import_mxnet().lr_scheduler.LRScheduler()
+        optimizer.lr = rate
     try:
         file = io.BytesIO()
         _Pickler(file, protocol=4).dump(optimizer)
@@ -85,6 +88,17 @@ def dump_optimizer(optimizer: Any) -> Tuple[bytes, bool]:
         return file.getvalue(), False
     except Exception:
         return _dump_with_code(optimizer), True
+
+
+def _next_rate(optimizer: Any) -> Any:
+    """What the schedule, which must not move yet, gives for the next update."""
+    schedule = optimizer.lr_scheduler
+    try:
+        schedule = copy.deepcopy(schedule)
+    except Exception:  # it has a lock, a file or the like
+        return optimizer.lr
+    rate = schedule(optimizer.num_update + 1)
+    return rate if is_scalar(rate) else optimizer.lr  # rank 0's first push says what is wrong
 
 
 def _dump_with_code(optimizer: Any) -> bytes:

@@ -14,7 +14,8 @@ __all__ = ["LineCutter", "Piece"]
 MAX_LINE_NBYTES = 64 << 10  # a longer line comes in parts
 CONTINUES = b" [the line goes on]"  # at the end of each part but the last
 _MAX_ROWS = 32  # that can be written anew; many more than anybody's bars
-_BORDER = re.compile(rb"\n|\x1b\[([0-9]{0,3})[AF]")  # or cursor up (ECMA-48: CUU, CPL)
+_UP = re.compile(rb"\x1b\[([0-9]{0,3})[AF]")  # the cursor (ECMA-48: CUU, CPL)
+_BORDER = re.compile(rb"\n|" + _UP.pattern)
 _CUT_SEQUENCE = re.compile(rb"\x1b(\[[0-9]{0,3})?\Z")
 
 
@@ -46,7 +47,7 @@ class LineCutter:
 
     def feed(self, data: bytes) -> List[Piece]:
         data = self._rest + data
-        if not self._is_revisited and b"\x1b[" not in data:
+        if not self._is_revisited and not (b"\x1b[" in data and _UP.search(data)):
             return self._feed_plain(data)
         kept: List[bytes] = []
         begin = 0

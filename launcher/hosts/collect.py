@@ -11,6 +11,7 @@ SFTP was rejected, as in delivery.py: it is not on every host, and knows no patt
 import hashlib
 import json
 import os
+import re
 import tempfile
 import threading
 from pathlib import Path
@@ -29,6 +30,9 @@ FETCHED = "fetched"
 
 _MAX_CHUNK = 1 << 20
 _MAX_NOISE = 10_000  # lines of login scripts
+_MAX_SENTENCES = 50  # on files of a host that do not come; an honest one has fewer
+_MAX_SENTENCE = 10_000
+_MAX_TIME_NS = 10**9 << 62  # what utime takes
 
 
 class Incoming(Protocol):
@@ -87,11 +91,12 @@ def collect_all(
             return
         with lock:
             came[source.name] = collected
-            errors.extend(f"{source.name}: {problem}" for problem in collected.problems)
+            problems = sender.few(collected.problems, _MAX_SENTENCES)
+            errors.extend(f"{source.name}: {problem}" for problem in problems)
 
     side_by_side(fetch, sources)
     for name, each in sorted(came.items()):
-        for sentence in each.left_out:
+        for sentence in sender.few(each.left_out, _MAX_SENTENCES):
             say(f"note: {name}: not fetched: {sentence}")
     for error in sorted(errors):
         say(f"error: --fetch: {error}")
@@ -129,7 +134,7 @@ def collect(stream: Incoming, dst: str, patterns: Sequence[str], into: str) -> C
         stream.write(request + b"\n")
         stream.flush()
         answer = _answer(stream)
-        files = _files(answer)
+        files, left_out = _files(answer), _left_out(answer)
         paths: List[str] = []
         problems: List[str] = []
         nbytes = 0
@@ -144,7 +149,9 @@ def collect(stream: Incoming, dst: str, patterns: Sequence[str], into: str) -> C
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         text = f"results were not all fetched: {where}{error.strerror or error}"
         raise PeerError(text) from error
-    return Collected(paths, nbytes, problems, _left_out(answer))
+    except RecursionError as error:
+        raise ProtocolError("garbled answer about results: nested without end") from error
+    return Collected(paths, nbytes, problems, left_out)
 
 
 class _File(NamedTuple):
@@ -160,9 +167,12 @@ def _files(answer: Dict[str, object]) -> List[_File]:
     for entry in listed if isinstance(listed, list) else [None]:
         kinds = [str, int, int, int]
         if not isinstance(entry, list) or [type(value) for value in entry] != kinds:
-            raise ProtocolError(f"impossible list of files: {str(entry)[:200]}")
+            raise ProtocolError(f"impossible list of files: {repr(entry)[:200]}")
         path, _, mtime_ns, mode = entry
-        if path in seen or {"", ".", ".."} & set(path.split("/")) or "\0" in path:
+        if abs(mtime_ns) > _MAX_TIME_NS:
+            raise ProtocolError(f"it sent the file {path!r} with an impossible time")
+        is_name = "\0" not in path and not re.search("[\ud800-\udc7f\udd00-\udfff]", path)
+        if path in seen or {"", ".", ".."} & set(path.split("/")) or not is_name:
             raise ProtocolError(f"it sent the path {path!r}, which is none below a directory")
         seen.add(path)
         files.append(_File(path, mtime_ns, mode & 0o777))
@@ -171,7 +181,7 @@ def _files(answer: Dict[str, object]) -> List[_File]:
 
 def _left_out(answer: Dict[str, object]) -> List[str]:
     left_out = answer.get("left_out")
-    return [str(each) for each in left_out] if isinstance(left_out, list) else []
+    return [_plain(str(each)) for each in left_out] if isinstance(left_out, list) else []
 
 
 def _take(stream: Incoming, into: str, path: str, mtime_ns: int, mode: int) -> Tuple[str, int]:
@@ -200,7 +210,7 @@ def _receive(stream: Incoming, file: BinaryIO) -> Tuple[str, int]:
         length = _length(stream)
         if length == sender.ABORT:
             reason = _exactly(stream, min(_length(stream), _MAX_CHUNK))
-            return f"cannot be read: {reason.decode(errors='replace')}", 0
+            return f"cannot be read: {_plain(reason.decode(errors='replace'))}", 0
         if length == 0:
             break
         if length > _MAX_CHUNK:
@@ -242,5 +252,10 @@ def _answer(stream: Incoming) -> Dict[str, object]:
     if not isinstance(answer, dict):
         raise ProtocolError(f"garbled answer about results: {line[:200]!r}")
     if "error" in answer:
-        raise PeerError(str(answer["error"]))
+        raise PeerError(_plain(str(answer["error"])))
     return answer
+
+
+def _plain(text: str) -> str:
+    """A host's words without what a terminal would obey."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_MAX_SENTENCE])

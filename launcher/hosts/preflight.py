@@ -205,7 +205,10 @@ def _program(found: Dict[str, Any], expected: Expectations) -> Iterator[Problem]
         elif expected.is_here:
             yield True, f"{program} is not in {expected.cwd}", _COPY
         else:
-            yield True, f"{program} is not in {expected.cwd}, nor is it here", "check its name"
+            has_blanks = len(program.split()) > 1
+            hint = "; if it is a program with arguments, leave off the quotes round them all"
+            remedy = "check its name" + hint * has_blanks
+            yield True, f"{program} is not in {expected.cwd}, nor is it here", remedy
     elif state == "not executable":
         yield True, f"{program} is not executable", f"chmod +x {program}"
     elif state.startswith("no "):

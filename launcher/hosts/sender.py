@@ -9,11 +9,12 @@ protocol that collect.py begins::
                or, if it cannot be read, a length of ABORT, then that of the reason, the reason
 
 The first line may be ``{"error": words}`` instead, and is the last then. It begins with MARK, as
-login scripts may print, too. Patterns are those of ``glob`` (``**`` for any directories), relative
-to ``dst``; of a directory that one matches, all is sent. Only regular files are, and links to them:
-nothing that lies outside of ``dst``, wherever a link leads.
+login scripts may print, too. Patterns are those of ``glob`` (``**`` for any directories, but not
+through links), relative to ``dst``; of a directory that one matches, all is sent. Only regular
+files are, and links to them: nothing that lies outside of ``dst``, wherever a link leads.
 """
 
+import fnmatch
 import glob
 import hashlib
 import json
@@ -21,12 +22,13 @@ import os
 import stat
 import struct
 import sys
-from typing import BinaryIO, Dict, Iterator, List, Tuple
+from typing import BinaryIO, Dict, Iterator, List, Sequence, Tuple
 
 MARK = b"BARYON-FETCH "
 ABORT = 0xFFFFFFFF
 LENGTH = struct.Struct("!I")
 _CHUNK = 256 << 10
+_FEW = 20  # sentences on what is left out
 
 
 def main() -> int:
@@ -53,10 +55,10 @@ def main() -> int:
 def find(dst: bytes, patterns: List[bytes]) -> Tuple[Dict[bytes, os.stat_result], List[str]]:
     """(the files below ``dst`` that a pattern matches, by relative path; what is left out)."""
     files = {}
-    left_out = []
+    left_out = set()
     for pattern in patterns:
-        for match in glob.iglob(os.path.join(glob.escape(dst), pattern), recursive=True):
-            for full in _below(match):
+        for match in _matches(dst, dst, [part for part in pattern.split(b"/") if part]):
+            for full in _below(dst, match):
                 path = os.path.relpath(full, dst)
                 if path in files:
                     continue
@@ -64,26 +66,63 @@ def find(dst: bytes, patterns: List[bytes]) -> Tuple[Dict[bytes, os.stat_result]
                 try:
                     state = os.stat(real)
                 except OSError as error:
-                    left_out.append(f"{_text(path)!r}: {error.strerror}")
+                    left_out.add(f"{_text(path)!r}: {error.strerror}")
                     continue
-                if not real.startswith(os.path.join(dst, b"")):
-                    left_out.append(f"{_text(path)!r} leads out of {_text(dst)!r}")
+                if not _is_inside(dst, full):
+                    left_out.add(f"{_text(path)!r} leads out of {_text(dst)!r}")
                 elif stat.S_ISREG(state.st_mode):
                     files[path] = state
                 else:
-                    left_out.append(f"{_text(path)!r} is no file")
-    return files, sorted(set(left_out))
+                    left_out.add(f"{_text(path)!r} is no file")
+    return files, few(sorted(left_out), _FEW)
 
 
-def _below(top: bytes) -> Iterator[bytes]:
+def few(sentences: Sequence[str], count: int) -> List[str]:
+    """So many of them, and how many more there are."""
+    more = len(sentences) - count
+    return [*sentences[:count], *([f"and {more} more"] if more > 0 else [])]
+
+
+def _matches(dst: bytes, path: bytes, parts: List[bytes]) -> Iterator[bytes]:
+    """What a pattern's ``parts`` match below ``path``; instead of what lies behind a link that
+    leads out of ``dst``, which may be a whole data set, the link. glob itself would walk it."""
+    if not parts or not _is_inside(dst, path):
+        yield path
+    elif parts[0] == b"**":
+        yield from _matches(dst, path, parts[1:])
+        for name in _names(path):
+            child = os.path.join(path, name)
+            if not name.startswith(b".") and (len(parts) == 1 or os.path.isdir(child)):
+                is_link = os.path.islink(child)  # not to be followed round and round
+                yield from _matches(dst, child, parts[1:] if is_link else parts)
+    elif glob.has_magic(parts[0]):
+        for name in fnmatch.filter(_names(path), parts[0]):
+            if parts[0].startswith(b".") or not name.startswith(b"."):
+                yield from _matches(dst, os.path.join(path, name), parts[1:])
+    elif os.path.lexists(os.path.join(path, parts[0])):
+        yield from _matches(dst, os.path.join(path, parts[0]), parts[1:])
+
+
+def _names(folder: bytes) -> List[bytes]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _below(dst: bytes, top: bytes) -> Iterator[bytes]:
     """The files below a directory, or ``top`` itself."""
-    if not os.path.isdir(top):
+    if not os.path.isdir(top) or not _is_inside(dst, top):
         yield top
         return
     for folder, folders, names in os.walk(top):
         folders.sort()
         for name in names:
             yield os.path.join(folder, name)
+
+
+def _is_inside(dst: bytes, path: bytes) -> bool:
+    return os.path.join(os.path.realpath(path), b"").startswith(os.path.join(dst, b""))
 
 
 def _send(outgoing: BinaryIO, path: bytes) -> None:

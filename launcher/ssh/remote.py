@@ -29,6 +29,7 @@ __all__ = ["Interpreter", "RemoteProcess"]
 _WINDOW_NBYTES = 16 << 20
 _KILL_LIMIT_S = 5.0
 _STREAM_LIMIT_S = 120.0  # for the next bytes to be taken, or to come
+_MAX_LINE_NBYTES = 256 << 20  # a list of some million files
 _STATUS_LIMIT_S = 2.0  # from the end of a channel to its exit code
 _NO_PYTHON, _NO_SETUP = 96, 97
 # Runs a program that follows on standard input, after a line with its length. The first entry of
@@ -151,6 +152,8 @@ class RemoteProcess:
         """One line; empty at the end. Raises TimeoutError after ``limit_s``."""
         deadline = time.monotonic() + limit_s
         while b"\n" not in self._rest:
+            if len(self._rest) > _MAX_LINE_NBYTES:
+                raise OSError(f"a line of more than {_MAX_LINE_NBYTES} bytes came")
             data = self._receive(deadline - time.monotonic(), limit_s)
             if not data:
                 line, self._rest = self._rest, b""

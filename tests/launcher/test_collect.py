@@ -5,14 +5,18 @@ import hashlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from baryon import launcher
+from baryon.launcher.hosts import collect as collecting
 from baryon.launcher.hosts import sender
 from baryon.launcher.hosts.collect import collect
+from baryon.launcher.ssh import remote
 from baryon.ps import PeerError, ProtocolError
 
 LIMIT_S = 30
@@ -93,9 +97,29 @@ def test_links_are_followed_inside_and_left_out_otherwise(fetch, dst, tmp_path):
     assert "out/latest" in collected.paths
     assert not (tmp_path / "here" / "out" / "latest").is_symlink()
     told = " ".join(collected.left_out)
-    for name in ("out/outside", "out/gone", "out/fifo", "up/secret"):
+    for name in ("out/outside", "out/gone", "out/fifo", "up"):
         assert repr(name) in told
     assert "secret" not in "".join(tree(tmp_path / "here"))
+
+
+@pytest.mark.parametrize("pattern", ["*", "**", "**/*.params", "data/*/*", "data/1.params", "data"])
+def test_a_data_set_behind_a_link_is_not_walked(fetch, dst, tmp_path, pattern):
+    (tmp_path / "set").mkdir()
+    for number in range(3):
+        (tmp_path / "set" / f"{number}.params").write_text("")
+    (dst / "data").symlink_to(tmp_path / "set")
+    (dst / "round").symlink_to(dst)
+    collected = fetch(pattern)
+    assert collected.left_out == [f"'data' leads out of {os.fspath(dst)!r}"]
+    assert len(collected.paths) == len(set(collected.paths)) >= (0 if "data" in pattern else 2)
+
+
+def test_of_many_that_are_left_out_some_are_told(fetch, dst):
+    for number in range(30):
+        (dst / "out" / f"gone{number:02}").symlink_to("nothing")
+    told = fetch("out/*").left_out
+    assert told[0] == "'out/gone00': No such file or directory"
+    assert told[19:] == ["'out/gone19': No such file or directory", "and 10 more"]
 
 
 def test_a_file_that_cannot_be_read_does_not_keep_the_others(tmp_path):
@@ -136,7 +160,7 @@ def whole(data):
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/passwd", "../x", "a/../../x", "a//b", "", ".", "a/.", "x\0y"]
+    "path", ["/etc/passwd", "../x", "a/../../x", "a//b", "", ".", "a/.", "x\0y", "\ud800"]
 )
 def test_no_path_leads_out_of_the_directory(tmp_path, path):
     stream = answered([[path, 1, 1, 0o644]], whole(b"x"))
@@ -149,6 +173,61 @@ def test_no_path_leads_out_of_the_directory(tmp_path, path):
 def test_a_list_that_is_none(tmp_path, files):
     with pytest.raises(ProtocolError, match="impossible list of files"):
         collect(answered(files), "job", ["*"], os.fspath(tmp_path / "here"))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_times(tmp_path, sign):
+    here = os.fspath(tmp_path / "here")
+    with pytest.raises(ProtocolError, match="'a' with an impossible time"):
+        collect(answered([["a", 1, sign * 10**30, 0o644]], whole(b"x")), "job", ["*"], here)
+    stream = answered([["a", 1, sign * collecting._MAX_TIME_NS, 0o644]], whole(b"x"))
+    assert collect(stream, "job", ["*"], here).paths == ["a"], "what utime can set, it may be"
+
+
+@pytest.mark.parametrize("garbage", [b"[" * 100_000, b"\xff", b"1" * 10_000])
+def test_an_answer_that_is_none(tmp_path, garbage):
+    stream = io.BytesIO(sender.MARK + garbage + b"\n")
+    stream.write = lambda data: None
+    with pytest.raises(ProtocolError, match="garbled answer"):
+        collect(stream, "job", ["*"], os.fspath(tmp_path / "here"))
+
+
+def test_a_hosts_words_move_no_cursor(tmp_path):
+    evil, here = "\x1b[2J\nnote: all well", os.fspath(tmp_path / "here")
+    shown = r"\x1b[2J\nnote: all well"
+    reason = sender.LENGTH.pack(sender.ABORT) + sender.LENGTH.pack(len(evil)) + evil.encode()
+    collected = collect(answered([["a", 1, 1, 0]], reason, left_out=[evil]), "job", ["*"], here)
+    assert collected.left_out == [shown]
+    assert collected.problems == [f"'a' cannot be read: {shown}"]
+    with pytest.raises(PeerError) as caught:
+        collect(answered([], error=evil), "job", ["*"], here)
+    assert str(caught.value) == shown
+    with pytest.raises(ProtocolError) as caught:
+        collect(answered([evil]), "job", ["*"], here)
+    assert shown in str(caught.value)
+
+
+def test_a_line_without_end(monkeypatch):
+    monkeypatch.setattr(remote, "_MAX_LINE_NBYTES", 1000)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = object.__new__(remote.RemoteProcess)
+        process._channel, process._rest = ours, b""
+        theirs.sendall(b"x" * 999 + b"\n" + b"y" * 1001)
+        assert process.readline() == b"x" * 999 + b"\n"
+        with pytest.raises(OSError, match="a line of more than 1000 bytes"):
+            process.readline()
+
+
+@pytest.mark.parametrize("error", [PeerError("gone\nfor good"), OSError("gone\nfor good")])
+def test_fetching_that_fails_does_not_hide_how_the_job_ended(monkeypatch, error):
+    def finish(*_):
+        raise error
+
+    said = []
+    monkeypatch.setattr(launcher, "finish", finish)
+    assert launcher._finish(None, None, None, said.append) == 1
+    assert said == ["error: gone", "error: for good"]
 
 
 def test_damage_and_a_broken_connection(tmp_path):

@@ -1,6 +1,7 @@
 """The workers' command: words, a whole line, variables in front, a module."""
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -32,6 +33,34 @@ def package(folder):
 def test_a_whole_line_is_what_it_is_to_mxnets_launcher(job, words, command):
     made = job("-n", 1, *words)
     assert (made.is_script, made.command) == (False, command)
+
+
+@pytest.mark.parametrize("end", ["# run", " ;", ";", " &", "|", "&&", " >"])
+def test_no_words_behind_a_line_are_lost(job, faults, end):
+    line = f"cd d && python3 x.py {end}"
+    assert faults("-n", 1, line, "--lr", "a b") == [
+        f"the command {line!r} cannot be read: --lr 'a b' would be lost behind {end.strip()!r}; "
+        "write all of it into the quotes"
+    ]
+    assert job("-n", 1, line).command == ("bash", "-c", line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["cd d # to d\npython3 x.py", "cd d; python3 '#' \"# ;\"", "cd d; python3 a#b $# ';' \\;"],
+)
+@pytest.mark.parametrize("end", ["", " ", "\n"])
+def test_what_only_looks_like_the_end_of_a_line(job, line, end):
+    assert job("-n", 1, line + end, "--lr").command == (
+        "bash",
+        "-c",
+        f'{line} "$@"',
+        "bash",
+        "--lr",
+    )
+    words = job("-n", 1, line.replace("cd d", "true").replace("python3", "echo") + end, "--lr")
+    out = subprocess.run(words.command, stdout=subprocess.PIPE, check=True).stdout
+    assert out.endswith(b" --lr\n")
 
 
 def test_a_script_in_a_line_runs_under_this_interpreter(job):
@@ -95,10 +124,40 @@ def test_variables_before_a_line_that_bash_runs(job):
 
 
 def test_over_ssh_the_hosts_are_asked(job, folder):
-    assert job("-n", 1, "-H", "a,", "/my files/train.py").command == ("/my files/train.py",)
     assert job("-n", 1, "-H", "a,", "sh -c x").command == ("sh", "-c", "x")
     assert job("-n", 1, "-H", "a,", "python3.99 x.py").command == ("python3.99", "x.py")
     assert job("-n", 1, "-H", "a,", "-m", "nothing").command == ("-m", "nothing")
+
+
+@pytest.mark.parametrize(
+    ("line", "command", "variables"),
+    [
+        (
+            "LD_LIBRARY_PATH=/opt/a:/opt/b python x.py",
+            ("python", "x.py"),
+            {"LD_LIBRARY_PATH": "/opt/a:/opt/b"},
+        ),
+        (
+            "PYTHONPATH=$HOME/lib python x.py",
+            ("bash", "-c", "PYTHONPATH=$HOME/lib python x.py"),
+            {},
+        ),
+        ("/opt/venv/bin/python x.py", ("/opt/venv/bin/python", "x.py"), {}),
+        ("~/venv/bin/python x.py", ("bash", "-c", "~/venv/bin/python x.py"), {}),
+        ("/opt/run x.py", ("/opt/run", "x.py"), {}),
+        ("/opt/run x.py data/a b", ("/opt/run", "x.py", "data/a", "b"), {}),
+        ("/opt/x.py data/a", ("/opt/x.py", "data/a"), {}),
+        ("/opt/run --data /d", ("/opt/run", "--data", "/d"), {}),
+        ("/opt/run && ./x", ("bash", "-c", "/opt/run && ./x"), {}),
+        (" /opt/run", ("/opt/run",), {}),
+        ("/my files/train.py", ("/my files/train.py",), {}),
+        ("/my files/my train.py", ("/my files/my train.py",), {}),
+        ("/my files/train", ("/my files/train",), {}),
+    ],
+)
+def test_a_line_with_paths_that_only_the_hosts_have(job, line, command, variables):
+    made = job("-n", 1, "-H", "a,", line)
+    assert (made.command, made.env_worker) == (command, variables)
 
 
 @pytest.mark.parametrize(

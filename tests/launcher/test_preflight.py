@@ -135,6 +135,8 @@ def test_programs_that_are_not_found():
     assert line.startswith("b: python is not on PATH in a login there; set PATH by --setup; ")
     (line,) = lines(judge(reports, expected(is_here=False)))
     assert line == "b: train.py is not in /job, nor is it here; check its name"
+    (line,) = lines(judge(reports, expected(program="/a b", is_here=False)))
+    assert line.endswith("; if it is a program with arguments, leave off the quotes round them all")
 
 
 def test_of_what_is_copied_the_rest_must_be_there():

@@ -196,6 +196,20 @@ def test_an_optimizer_that_has_counted_goes_on_counting_on_other_servers():
         np.testing.assert_allclose(servers.values[name].reshape(value.shape), value, rtol=1e-5)
 
 
+@pytest.mark.parametrize("given", [{}, {"learning_rate": 1.0}])
+def test_a_schedule_has_a_rate_before_rank_0_has_pushed(given):
+    """As when another worker of an asynchronous store is first: its pushes name no version."""
+    schedule = mx.lr_scheduler.FactorScheduler(step=4, factor=0.5, base_lr=1.0, warmup_steps=8)
+    optimizer = mx.optimizer.SGD(lr_scheduler=schedule, **given)
+    optimizer.num_update = 3  # it goes on from a file
+    before = dict(vars(schedule))
+    pickled, _ = dump_optimizer(optimizer)
+    update, value = SliceUpdater(load_optimizer(pickled, [], [])), np.zeros(4, "float32")
+    update(Plan(1).add("a", (4,), "float32").slices[0], np.ones(4, "float32"), value)
+    assert value.tolist() == [-0.5] * 4
+    assert vars(schedule) == before and optimizer.num_update == 3
+
+
 def test_nothing_is_told_while_nothing_changes():
     optimizer = mx.optimizer.Adam(learning_rate=0.1)
     hyper = LiveHyper(optimizer)
