@@ -278,7 +278,7 @@ class SliceUpdater:
         updated = self._slices[slice_]
         layout, arrays = flatten(updated.state)
         count = updated.optimizer._index_update_count.get(slice_.key.name, 0)
-        told = {**vars(self._optimizer), **self._versions.scalars(0, updated.version)}
+        told = {**vars(self._optimizer), **updated.told}
         scalars = {
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in vars(updated.optimizer).items()
@@ -320,21 +320,27 @@ class SliceUpdater:
         if version <= before:
             return
         updated.version = version
-        vars(updated.optimizer).update(self._versions.scalars(before, version))
+        scalars = self._versions.scalars(before, version)
+        vars(updated.optimizer).update(scalars)
+        updated.told.update(scalars)
         for table, factor in self._versions.multipliers(name, before, version).items():
             getattr(updated.optimizer, table)[name] = factor
 
 
 class _Updated:
-    """A slice that has been updated, with its own optimizer and the version of its attributes."""
+    """A slice that has been updated, with its own optimizer and the version of its attributes.
 
-    __slots__ = ("optimizer", "state", "version", "weight")
+    ``told`` are those that the script has set, as it has set them.
+    """
+
+    __slots__ = ("optimizer", "state", "told", "version", "weight")
 
     def __init__(self, optimizer: Any, weight: Any) -> None:
         self.optimizer = optimizer
         self.weight = weight
         self.state: Any = None
         self.version = 0
+        self.told: Dict[str, Any] = {}
 
 
 class _TheScripts:

@@ -336,6 +336,21 @@ def test_a_state_says_nothing_of_what_the_script_has_set(mx):
     assert list(update.state(slice_).spec.scalars) == ["m_schedule"]
 
 
+def test_a_key_that_has_not_been_pushed_lately_does_not_keep_its_old_rate(mx):
+    update = SliceUpdater(load(mx.optimizer.SGD(learning_rate=1.0)))
+    slice_, value = Plan(1).add(0, (4,), "float32").slices[0], np.zeros(4, "float32")
+    update.set(wire.SetHyper(0, 1, 1, 1, {"lr": 0.5, "wd": 0.0}, [], []))
+    update(slice_, np.ones(4, "float32"), value, 1)
+    for version in (2, 3):  # which other keys are pushed with: the first is forgotten
+        update.set(wire.SetHyper(0, 1, version, version, {"lr": 0.5**version}, [], []))
+    state = update.state(slice_)
+    assert state.spec.scalars == {}
+    other = SliceUpdater(load(mx.optimizer.SGD(learning_rate=0.125)))
+    other.restore(slice_, value, state)
+    other(slice_, np.ones(4, "float32"), value)
+    assert value.tolist() == [-0.625] * 4
+
+
 def test_float16_weights_may_have_a_float32_copy(mx):
     optimizer = load(mx.optimizer.SGD(learning_rate=1.0, multi_precision=True))
     key = Plan(1).add(0, (4,), "float16")
