@@ -303,6 +303,9 @@ def test_attributes_that_an_optimizer_is_not_to_be_given_are_refused(mx):
     bad = [
         "update",
         "__class__",
+        "__doc__",
+        "__module__",
+        "learning_rate",
         "_index_update_count",
         "lr_mult",
         "lr_scheduler",
@@ -325,6 +328,32 @@ def test_attributes_that_an_optimizer_is_not_to_be_given_are_refused(mx):
             0, 1, 1, 1, {"last_lr": 0.1, "wd": 0.2, "momentum": None, "mine": "new"}, [], []
         )
     )
+
+
+def test_an_attribute_may_have_its_default_in_the_class(mx):
+    class Mine(mx.optimizer.Optimizer):
+        alpha = 0.5
+        steps = 0
+
+        def create_state(self, index, weight):
+            return None
+
+        def update(self, index, weight, grad, state):
+            self.steps += 1
+            weight -= self.alpha * self.steps * grad
+
+    slice_ = Plan(1, has_whole_keys=True).add(0, (4,), "float32").slices[0]
+    update, value = SliceUpdater(Mine()), np.zeros(4, "float32")
+    change = wire.SetHyper(0, 1, 1, 1, {"alpha": 1.0}, [], [])
+    update.check(change)
+    update.set(change)
+    update(slice_, np.ones(4, "float32"), value)
+    state = update.state(slice_)
+    assert state.spec.scalars == {"steps": 1}
+    other = SliceUpdater(Mine())
+    other.restore(slice_, value, state)
+    other(slice_, np.ones(4, "float32"), value)
+    assert value.tolist() == [-1.0 - 0.5 * 2] * 4
 
 
 def test_a_state_says_nothing_of_what_the_script_has_set(mx):
