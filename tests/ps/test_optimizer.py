@@ -390,6 +390,24 @@ def test_float16_weights_may_have_a_float32_copy(mx):
     assert (value > 1).all()
 
 
+@pytest.mark.parametrize("name", ["sgd", "nag", "lars", "adam", "lbsgd"])
+def test_a_float32_copy_follows_a_value_that_was_set(mx, name):
+    optimizer = mx.optimizer.create(name, learning_rate=2**-14, multi_precision=True)
+    slice_ = Plan(1, has_whole_keys=True).add(0, (4,), "float16").slices[0]
+    update, value = SliceUpdater(load(optimizer)), np.ones(4, "float16")
+    for _ in range(3):
+        update(slice_, np.full(4, 0.5, "float16"), value)
+    state = update.state(slice_)
+    value[2:] = 100
+    other = SliceUpdater(load(optimizer))
+    other.restore(slice_, value, state)
+    (found,) = [a for a in other.state(slice_).arrays if a[2:].tolist() == [100, 100]]
+    assert any(found[:2].tolist() == array[:2].tolist() for array in state.arrays)
+    assert (found[:2] != value[:2]).all()  # they keep the bits that float16 has no room for
+    other(slice_, np.full(4, 0.5, "float16"), value)
+    assert (abs(value[2:] - 100) < 1).all()
+
+
 def test_what_an_operator_raises_is_raised(mx):
     update = SliceUpdater(load(mx.optimizer.SGD()))
     slice_ = Plan(1).add(0, (4,), "float32").slices[0]
