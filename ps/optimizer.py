@@ -278,7 +278,7 @@ class SliceUpdater:
         updated = self._slices[slice_]
         layout, arrays = flatten(updated.state)
         count = updated.optimizer._index_update_count.get(slice_.key.name, 0)
-        told = {**vars(self._optimizer), **self._versions.scalars(0, updated.version)}
+        told = {**vars(self._optimizer), **updated.told}
         scalars = {
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in vars(updated.optimizer).items()
@@ -288,7 +288,10 @@ class SliceUpdater:
         return SliceState(StateSpec(layout, specs, count, scalars), arrays)
 
     def restore(self, slice_: Slice, value: np.ndarray, state: SliceState) -> None:
-        """Go on from ``state``, which `state` has given for the same elements, ``value`` (1-D)."""
+        """Go on from ``state``, which `state` has given for the same elements, ``value`` (1-D).
+
+        Where the value is another by now, a float16 weight's copy in float32 follows it.
+        """
         key, spec = slice_.key, state.spec
         optimizer = self._copy(key.name)
         set_scalars(optimizer, spec.scalars)
@@ -297,6 +300,8 @@ class SliceUpdater:
         shape = key.shape if value.size == key.size else slice_.shape
         updated = _Updated(optimizer, array_over(value.reshape(shape)))
         updated.state = unflatten(spec.layout, state.arrays)
+        if value.dtype == np.float16 and optimizer.multi_precision:
+            _follow(_copy_in(optimizer, updated.state), updated.weight)
         self._slices[slice_] = updated
 
     def _copy(self, name: Any) -> Any:
@@ -320,21 +325,27 @@ class SliceUpdater:
         if version <= before:
             return
         updated.version = version
-        vars(updated.optimizer).update(self._versions.scalars(before, version))
+        scalars = self._versions.scalars(before, version)
+        vars(updated.optimizer).update(scalars)
+        updated.told.update(scalars)
         for table, factor in self._versions.multipliers(name, before, version).items():
             getattr(updated.optimizer, table)[name] = factor
 
 
 class _Updated:
-    """A slice that has been updated, with its own optimizer and the version of its attributes."""
+    """A slice that has been updated, with its own optimizer and the version of its attributes.
 
-    __slots__ = ("optimizer", "state", "version", "weight")
+    ``told`` are those that the script has set, as it has set them.
+    """
+
+    __slots__ = ("optimizer", "state", "told", "version", "weight")
 
     def __init__(self, optimizer: Any, weight: Any) -> None:
         self.optimizer = optimizer
         self.weight = weight
         self.state: Any = None
         self.version = 0
+        self.told: Dict[str, Any] = {}
 
 
 class _TheScripts:
@@ -349,6 +360,23 @@ class _TheScripts:
 
     def __call__(self, num_update: int) -> Any:
         return self._optimizer.lr
+
+
+def _copy_in(optimizer: Any, state: Any) -> Any:
+    """A float16 weight's copy in float32, where MXNet's own code has put it in the state."""
+    name = "create_state_multi_precision"
+    maker = next(cls for cls in type(optimizer).__mro__ if name in vars(cls))
+    if not _is_mxnets(maker) or not isinstance(state, tuple) or len(state) != 2:
+        return None
+    return state[0 if maker.__name__ == "Optimizer" else 1]
+
+
+def _follow(copy: Any, weight: Any) -> None:
+    """Give the elements of ``copy`` that are not those of ``weight`` any more its values."""
+    if copy is None or copy.shape != weight.shape:
+        return
+    is_same = copy.astype("float16").asnumpy() == weight.asnumpy()
+    copy[:] = np.where(is_same, copy.asnumpy(), weight.asnumpy().astype("float32"))
 
 
 def _row_sparse(rows: Rows, shape: Tuple[int, ...]) -> Any:

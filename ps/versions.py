@@ -75,19 +75,18 @@ def is_scalar(value: Any) -> bool:
 def set_scalars(optimizer: Any, scalars: Dict[str, Any]) -> None:
     """Set attributes whose names and values have come over the wire.
 
-    They may be numbers and the like that the optimizer has, or that its class has nothing of that
+    They may be numbers and the like that the optimizer or its class has, or has nothing of that
     name for: never what it is made of. Raises ProtocolError, with all that is wrong.
     """
-    own = vars(optimizer)
+    own, cls = vars(optimizer), type(optimizer)
     wrong = [
         repr(name)
         for name, value in scalars.items()
         if not (name.isidentifier() and is_scalar(value) and is_scalar(own.get(name)))
         or name in _RESERVED
-        or hasattr(type(optimizer), name)
+        or name.startswith("__")
+        or not is_scalar(getattr(cls, name, None))
     ]
     if wrong:
-        raise ProtocolError(
-            f"{', '.join(wrong)} of {type(optimizer).__name__} is not to be set by message"
-        )
+        raise ProtocolError(f"{', '.join(wrong)} of {cls.__name__} is not to be set by message")
     own.update(scalars)

@@ -303,6 +303,9 @@ def test_attributes_that_an_optimizer_is_not_to_be_given_are_refused(mx):
     bad = [
         "update",
         "__class__",
+        "__doc__",
+        "__module__",
+        "learning_rate",
         "_index_update_count",
         "lr_mult",
         "lr_scheduler",
@@ -327,6 +330,32 @@ def test_attributes_that_an_optimizer_is_not_to_be_given_are_refused(mx):
     )
 
 
+def test_an_attribute_may_have_its_default_in_the_class(mx):
+    class Mine(mx.optimizer.Optimizer):
+        alpha = 0.5
+        steps = 0
+
+        def create_state(self, index, weight):
+            return None
+
+        def update(self, index, weight, grad, state):
+            self.steps += 1
+            weight -= self.alpha * self.steps * grad
+
+    slice_ = Plan(1, has_whole_keys=True).add(0, (4,), "float32").slices[0]
+    update, value = SliceUpdater(Mine()), np.zeros(4, "float32")
+    change = wire.SetHyper(0, 1, 1, 1, {"alpha": 1.0}, [], [])
+    update.check(change)
+    update.set(change)
+    update(slice_, np.ones(4, "float32"), value)
+    state = update.state(slice_)
+    assert state.spec.scalars == {"steps": 1}
+    other = SliceUpdater(Mine())
+    other.restore(slice_, value, state)
+    other(slice_, np.ones(4, "float32"), value)
+    assert value.tolist() == [-1.0 - 0.5 * 2] * 4
+
+
 def test_a_state_says_nothing_of_what_the_script_has_set(mx):
     update = SliceUpdater(load(mx.optimizer.Nadam(learning_rate=0.5)))
     slice_ = Plan(1).add(0, (4,), "float32").slices[0]
@@ -334,6 +363,21 @@ def test_a_state_says_nothing_of_what_the_script_has_set(mx):
     update(slice_, np.ones(4, "float32"), np.ones(4, "float32"), 1)
     update.set(wire.SetHyper(0, 1, 2, 1, {"lr": 0.3}, [], []))
     assert list(update.state(slice_).spec.scalars) == ["m_schedule"]
+
+
+def test_a_key_that_has_not_been_pushed_lately_does_not_keep_its_old_rate(mx):
+    update = SliceUpdater(load(mx.optimizer.SGD(learning_rate=1.0)))
+    slice_, value = Plan(1).add(0, (4,), "float32").slices[0], np.zeros(4, "float32")
+    update.set(wire.SetHyper(0, 1, 1, 1, {"lr": 0.5, "wd": 0.0}, [], []))
+    update(slice_, np.ones(4, "float32"), value, 1)
+    for version in (2, 3):  # which other keys are pushed with: the first is forgotten
+        update.set(wire.SetHyper(0, 1, version, version, {"lr": 0.5**version}, [], []))
+    state = update.state(slice_)
+    assert state.spec.scalars == {}
+    other = SliceUpdater(load(mx.optimizer.SGD(learning_rate=0.125)))
+    other.restore(slice_, value, state)
+    other(slice_, np.ones(4, "float32"), value)
+    assert value.tolist() == [-0.625] * 4
 
 
 def test_float16_weights_may_have_a_float32_copy(mx):
@@ -344,6 +388,24 @@ def test_float16_weights_may_have_a_float32_copy(mx):
     for _ in range(8):  # each step alone is lost in float16 beside 1
         update(key.slices[0], np.full(4, -1e-4, "float16"), value)
     assert (value > 1).all()
+
+
+@pytest.mark.parametrize("name", ["sgd", "nag", "lars", "adam", "lbsgd"])
+def test_a_float32_copy_follows_a_value_that_was_set(mx, name):
+    optimizer = mx.optimizer.create(name, learning_rate=2**-14, multi_precision=True)
+    slice_ = Plan(1, has_whole_keys=True).add(0, (4,), "float16").slices[0]
+    update, value = SliceUpdater(load(optimizer)), np.ones(4, "float16")
+    for _ in range(3):
+        update(slice_, np.full(4, 0.5, "float16"), value)
+    state = update.state(slice_)
+    value[2:] = 100
+    other = SliceUpdater(load(optimizer))
+    other.restore(slice_, value, state)
+    (found,) = [a for a in other.state(slice_).arrays if a[2:].tolist() == [100, 100]]
+    assert any(found[:2].tolist() == array[:2].tolist() for array in state.arrays)
+    assert (found[:2] != value[:2]).all()  # they keep the bits that float16 has no room for
+    other(slice_, np.full(4, 0.5, "float16"), value)
+    assert (abs(value[2:] - 100) < 1).all()
 
 
 def test_what_an_operator_raises_is_raised(mx):
