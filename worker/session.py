@@ -28,7 +28,7 @@ from baryon.ps import (
 )
 from baryon.scheduler import ControlClient, Credentials, Position, client_of, read_credentials
 
-from . import engine, tracebacks
+from . import engine, startup, tracebacks
 from .script_end import ScriptEnd
 from .track import Track
 
@@ -225,15 +225,16 @@ class Session:
             self._reactor.post(client.close)
         self._reactor.post(self.control.close)
         self._reactor.post(self._reactor.stop)
-        self._thread.join(_SETTLE_S)
+        self._thread.join(_SETTLE_S if code else self.credentials.silence_s)
         if self._thread.is_alive():
             is_forced = True
         else:
             self._context.destroy(linger=1000)
         if is_forced:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            # What was registered before us, as by logging, has its turn first.
+            startup.force_exit(code)
+            if multiprocessing.parent_process() is not None:
+                startup.exit_if_forced()
 
     def _finish(self) -> int:
         """Wait for what a script that ends well has left to do; returns its exit code."""
