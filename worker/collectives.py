@@ -18,6 +18,7 @@ from .values import decode, encode
 
 __all__ = ["Collectives"]
 
+_COMPARISON = "a comparison of all workers' weights"
 _MAX_ALL_NBYTES = 64 << 20  # of a call's values together: the scheduler sends them to each worker
 
 
@@ -42,6 +43,7 @@ class Collectives:
         self._store = store
         self._on_call = on_call
         self._calls = 0
+        self._first = 0  # of those that have not ended
 
     def barrier(self, name: Optional[str]) -> None:
         self._gather("barrier" if name is None else f"barrier {name!r}", b"")
@@ -70,8 +72,17 @@ class Collectives:
         return reduce(self._exchange(f"allreduce({op!r})", value), op, self._rank)
 
     def digests(self, own: Any) -> Dict[int, Any]:
-        """Of all workers' weights, by rank."""
-        return self._exchange("a comparison of all workers' weights", own)
+        """Of the weights of the first worker that has not ended, and of this one's, by rank."""
+        while True:
+            value = encode(own) if self._rank == self._first else b""
+            given = self._gather(_COMPARISON, value, num_values=1)
+            if self._first in given:
+                return {self._first: decode(given[self._first]), self._rank: own}
+            self._first = min(given)
+
+    def findings(self, own: str) -> List[str]:
+        """What all workers say after such a comparison."""
+        return list(self._exchange(_COMPARISON, own).values())
 
     def _exchange(self, call: str, value: Any) -> Dict[int, Any]:
         """The values of all workers by rank; its own is the very same object."""

@@ -5,12 +5,13 @@ updates on the workers they do as soon as two workers apply the same sums in dif
 by another `step`, or not at all to what is stale there alone (`ignore_stale_grad`). So now and
 then, at first often, all compare a digest of each weight.
 
-A digest is the weight's length and its projections on some random directions, which are the same on
-all workers. Two weights are as far apart as their projections are, on average; a comparison of bits
-would also find that a GPU of another kind rounds in another way.
+A digest is of some thousand of a weight's elements, the same ones on all workers: their length, and
+their projections on some random directions. Two weights are as far apart as their projections are,
+on average; a comparison of bits would also find that a GPU of another kind rounds in another way.
+What only a few elements of a large weight have may not be found.
 """
 
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterable, Iterator, List
 
 import numpy as np
 
@@ -20,7 +21,7 @@ __all__ = ["Drift", "digest"]
 
 _EVERY = 1024  # steps; and before that after 0, 1, 2, 4, ... steps
 _DIRECTIONS = 8
-_CHUNK = 1 << 18  # elements
+_MAX_SAMPLE = 1 << 13  # elements of a weight
 _TOLERANCE = 1e-4  # of a weight's length: what rounding alone may do in a million steps
 _HALF_TOLERANCE = 5e-2
 
@@ -28,10 +29,17 @@ Digests = Dict[str, List[float]]
 
 
 class Drift:
-    """``compare(digests)`` gives those of all workers, by rank."""
+    """``compare(digests)`` gives those of one worker for all, and this worker's, by rank.
 
-    def __init__(self, compare: Callable[[Digests], Dict[int, Digests]]) -> None:
-        self._compare = compare
+    ``tell(text)`` gives what all workers have found; they then raise the same, together.
+    """
+
+    def __init__(
+        self,
+        compare: Callable[[Digests], Dict[int, Digests]],
+        tell: Callable[[str], Iterable[str]],
+    ) -> None:
+        self._compare, self._tell = compare, tell
         self._steps = 0
 
     def step(self, weights: Callable[[], Dict[str, Any]]) -> None:
@@ -40,22 +48,26 @@ class Drift:
         self._steps += 1
         if steps & (steps - 1) if steps < _EVERY else steps % _EVERY:
             return
-        dense = {n: w for n, w in weights().items() if w.stype == "default"}
-        arrays = {name: weight.asnumpy() for name, weight in dense.items()}
-        floats = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
-        all_digests = self._compare({name: digest(array) for name, array in floats.items()})
-        tolerances = {
-            name: _HALF_TOLERANCE if array.itemsize == 2 else _TOLERANCE
-            for name, array in floats.items()
+        floats = {
+            name: weight
+            for name, weight in weights().items()
+            if weight.stype == "default" and np.dtype(weight.dtype).kind == "f"
         }
-        found = list(differences(all_digests, tolerances))
+        # One after the other: all of them twice may be more than there is memory for.
+        own = {name: digest(weight.asnumpy()) for name, weight in floats.items()}
+        tolerances = {
+            name: _HALF_TOLERANCE if np.dtype(weight.dtype).itemsize == 2 else _TOLERANCE
+            for name, weight in floats.items()
+        }
+        own_found = list(differences(self._compare(own), tolerances))
+        more = f", and {len(own_found) - 1} more" if len(own_found) > 1 else ""
+        found = [text for text in self._tell(own_found[0] + more if own_found else "") if text]
         if found:
             raise UsageError(
-                f"after {steps} steps, workers no longer have the same weights: {found[0]}"
-                f"{f', and {len(found) - 1} more' if len(found) > 1 else ''}. With updates on the "
-                "workers, all must start from the same values, give step() the same batch size, "
-                "and have fresh gradients of the same parameters (ignore_stale_grad); with "
-                "update_on_kvstore=True the servers see to it"
+                f"after {steps} steps, workers no longer have the same weights: {found[0]}. "
+                "With updates on the workers, all must start from the same values, give step() the "
+                "same batch size, and have fresh gradients of the same parameters "
+                "(ignore_stale_grad); with update_on_kvstore=True the servers see to it"
             )
 
 
@@ -76,13 +88,10 @@ def differences(all_digests: Dict[int, Digests], tolerances: Dict[str, float]) -
 
 
 def digest(array: np.ndarray) -> List[float]:
-    """The array's length (L2), and its projections on `_DIRECTIONS` directions of signs."""
+    """A sample's length (L2), and its projections on `_DIRECTIONS` directions of signs."""
     flat, random = array.reshape(-1), np.random.RandomState(0)
-    squares, projections = 0.0, np.zeros(_DIRECTIONS)
-    for start in range(0, flat.size, _CHUNK):
-        part = flat[start : start + _CHUNK].astype(np.float64)
-        bits = np.frombuffer(random.bytes(_DIRECTIONS * -(-part.size // 8)), np.uint8)
-        signs = np.unpackbits(bits).reshape(_DIRECTIONS, -1)[:, : part.size]
-        squares += float(part @ part)
-        projections += 2 * (signs @ part) - part.sum()
-    return [float(np.sqrt(squares)), *projections.tolist()]
+    if flat.size > _MAX_SAMPLE:
+        flat = flat[random.randint(flat.size, size=_MAX_SAMPLE, dtype=np.int64)]
+    sample = flat.astype(np.float64)
+    projections = random.choice([-1.0, 1.0], (_DIRECTIONS, sample.size)) @ sample
+    return [float(np.sqrt(sample @ sample)), *projections.tolist()]

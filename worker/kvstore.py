@@ -72,7 +72,7 @@ class KVStore(mx.kvstore.KVStore):
             self._store.number,
             on_call=self._track.meet,
         )
-        self._drift = Drift(self._collectives.digests)
+        self._drift = Drift(self._collectives.digests, self._collectives.findings)
         self._means: Optional[KVStore] = None  # a store for `sync_aux`
         self._places: Dict[KeyName, Place] = {}
         # The last of each key, likely to be the next. A place does not refer to it: both would then

@@ -28,7 +28,7 @@ from baryon.ps import (
 )
 from baryon.scheduler import ControlClient, Credentials, Position, client_of, read_credentials
 
-from . import engine, tracebacks
+from . import engine, startup, tracebacks
 from .script_end import ScriptEnd
 from .track import Track
 
@@ -210,38 +210,42 @@ class Session:
         if os.getpid() != self.pid or self._has_left:
             return
         self._has_left = True
-        code = self._script.code()
-        is_forced = False
-        if not code:
-            code = self._finish()
-            is_forced = code != 0  # of which Python knows nothing
+        own = code = self._script.code()
+        try:
+            code = own or self._finish()
+            is_clean = self._part(code)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the rest takes seconds
+            code = code or 128 + signal.SIGINT
+            is_clean = self._part(code)
+        if code != own or not is_clean:
+            # What was registered before us, as by logging, has its turn first.
+            startup.force_exit(code)
+            if multiprocessing.parent_process() is not None:
+                startup.exit_if_forced()
+
+    def _part(self, code: int) -> bool:
+        """Leave the job; whether Python can end by itself. It may be called again."""
         # From here on the engine has nothing to do with us, also if threads of the script go on.
         engine.shut()
         self._fail_client(UsageError("this worker has left its job"))
-        is_forced |= not engine.settle(_SETTLE_S if code else self.credentials.timeout_s)
+        is_settled = engine.settle(_SETTLE_S if code else self.credentials.timeout_s)
         self.control.gone(code)
         self.control.settle(_SETTLE_S if code else self.credentials.silence_s)
         for client in self._clients():
             self._reactor.post(client.close)
         self._reactor.post(self.control.close)
         self._reactor.post(self._reactor.stop)
-        self._thread.join(_SETTLE_S)
+        self._thread.join(_SETTLE_S if code else self.credentials.silence_s)
         if self._thread.is_alive():
-            is_forced = True
-        else:
-            self._context.destroy(linger=1000)
-        if is_forced:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            return False
+        self._context.destroy(linger=1000)
+        return is_settled
 
     def _finish(self) -> int:
         """Wait for what a script that ends well has left to do; returns its exit code."""
-        try:
-            # On an error, the script has not called the store since, and would seem to do well.
-            return 1 if self._say_error(self.drain) else 0
-        except KeyboardInterrupt:
-            return 128 + signal.SIGINT
+        # On an error, the script has not called the store since, and would seem to do well.
+        return 1 if self._say_error(self.drain) else 0
 
     def _say_error(self, call: Callable[[], object]) -> bool:
         """Say what error of ours ``call()`` raises; whether there is one."""

@@ -5,14 +5,17 @@ are put back *before* MXNet's own code runs, and our stores are entered *after* 
 registry that `mx.kv.create` looks into before it makes a native store.
 """
 
+import atexit
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import os
 import sys
 from typing import Any, Callable, Dict, NoReturn, Optional
 
-__all__ = ["install"]
+__all__ = ["exit_if_forced", "force_exit", "install"]
 
+_forced_code: Optional[int] = None
 _LOCAL_TYPES = ("local", "device", "nccl", "local_allreduce_cpu", "local_allreduce_device")
 
 
@@ -23,6 +26,25 @@ def install() -> None:
     if sys.version_info < (3, 12):
         sys.exit = _exit  # see script_end.py
     sys.meta_path.insert(0, _MXNetFinder())
+    atexit.register(exit_if_forced)  # the first, so that it is called last
+
+
+def force_exit(code: int) -> None:
+    """Have the process end with ``code`` as soon as all that is registered with atexit is done."""
+    global _forced_code
+    _forced_code = code
+
+
+def exit_if_forced() -> None:
+    """Do it now; a process of `multiprocessing` may never call what is registered."""
+    if _forced_code is None:
+        return
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # there is none, or nobody reads it any more
+    os._exit(_forced_code)
 
 
 def _exit(status: Any = None, /) -> NoReturn:

@@ -58,6 +58,48 @@ def test_end_of_a_worker_is_seen_however_long_others_compute(
     assert said in run.err
 
 
+SLOW = """
+import atexit, os, sys, threading, time
+import mxnet as mx
+atexit.register(lambda: print(f"registered first by {kv.rank}", flush=True))
+
+@mx.operator.register("slow")
+class Slow(mx.operator.CustomOpProp):
+    def create_operator(self, *args):
+        operator = mx.operator.CustomOp()
+        operator.forward = lambda **kwargs: time.sleep(5)
+        return operator
+
+kv = mx.kv.create("dist_sync")
+kv.barrier()
+mx.nd.Custom(mx.nd.ones(2), op_type="slow")
+"""
+
+
+def test_what_was_registered_with_atexit_runs_whatever_the_engine_has_to_do(
+    cluster: Cluster,
+) -> None:
+    run = cluster.run("-n", 1, cluster.script(SLOW + "sys.exit(3)"), code=3)
+    assert "registered first by 0" in run.out
+
+
+def test_ctrl_c_at_a_good_end_is_the_end_of_a_worker_that_leaves_its_job(cluster: Cluster) -> None:
+    """Also a second one."""
+    interrupt = """
+from baryon.worker import engine
+settle = engine.settle
+def settle_and_interrupt(limit_s):
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), 2))
+    timer.start()
+    return settle(limit_s)
+engine.settle = settle_and_interrupt
+"""
+    run = cluster.run("-n", 1, cluster.script(SLOW + interrupt), code=130)
+    assert "registered first by 0" in run.out
+    assert "exited with code 130" in run.err
+    assert "Traceback" not in run.err
+
+
 def test_naive_engine(cluster: Cluster) -> None:
     """It waits in the push for what another thread completes."""
     script = cluster.script(

@@ -5,6 +5,7 @@ import pytest
 
 from baryon.ps import UsageError
 from baryon.worker.collectives import Collectives
+from baryon.worker.values import encode
 
 
 class Nobody:
@@ -43,3 +44,24 @@ def test_what_there_is_not_is_named(calls):
         calls(4).allreduce(1, "prod")
     with pytest.raises(UsageError, match="object"):
         calls(4).allgather(object())
+
+
+class Meeting:
+    """In each call, the workers that have not ended give what ``others`` say."""
+
+    def __init__(self, others):
+        self.others, self.sent = others, []
+
+    def gather(self, name, call, value):
+        self.sent.append(value)
+        return (*self.others[len(self.sent) - 1].items(), (2, value))
+
+
+def test_one_worker_gives_its_digests_for_all_and_another_when_that_has_ended():
+    rounds = [{0: encode("a"), 1: b""}, {1: b""}, {1: encode("b")}, {}, {}]
+    meeting = Meeting(rounds)
+    calls = Collectives(meeting, 2, 1000, 0, lambda: None)
+    assert list(calls.digests("own").items()) == [(0, "a"), (2, "own")]
+    assert list(calls.digests("own").items()) == [(1, "b"), (2, "own")]
+    assert list(calls.digests("own").items()) == [(2, "own")]
+    assert meeting.sent == [b"", b"", b"", b"", encode("own")]

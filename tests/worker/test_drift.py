@@ -15,14 +15,20 @@ WEIGHT = np.random.RandomState(1).standard_normal(300_000).astype(np.float32)
 @pytest.mark.parametrize("size", [1, 2, 9, 300_000])
 @pytest.mark.parametrize("apart", [0.01, 0.3])
 def test_distances_are_found(size: int, apart: float) -> None:
-    """Also of a part only, and of noise that changes neither sum nor length."""
-    one, two = WEIGHT[:size].copy(), WEIGHT[:size].copy()
-    two[0] += apart * np.linalg.norm(one)
+    """Also of noise that changes neither sum nor length."""
+    one = WEIGHT[:size]
+    noise = np.random.RandomState(2).standard_normal(size)
+    two = one + apart * np.linalg.norm(one) / np.linalg.norm(noise) * noise
     (found,) = differences({0: {"w": digest(one)}, 3: {"w": digest(two)}}, {"w": 1e-4})
     percent = float(found.split(" is ")[1].split("%")[0])
     assert found == f"w of worker 3 is {percent:.2f}% away from worker 0's"
     length = max(1, np.linalg.norm(two) / np.linalg.norm(one))
     assert apart / 3 < percent / 100 * length < apart * 3
+
+
+def test_a_digest_is_as_small_whatever_the_weight_is() -> None:
+    one, two = digest(WEIGHT), digest(WEIGHT[:9])
+    assert len(one) == len(two) < 10
 
 
 @pytest.mark.parametrize(
@@ -50,7 +56,7 @@ def test_looks_get_rarer_and_no_integer_is_compared() -> None:
         return {0: own, 1: own if len(looks) < 16 else {"w": digest(np.ones(3))}}
 
     weights = {"w": mx.nd.zeros(3), "i": mx.nd.zeros(3, dtype="int32")}
-    drift = Drift(compare)
+    drift = Drift(compare, lambda text: ["", text])
     with pytest.raises(UsageError, match=r"after 5120 steps.*: w of worker 1 is [\d.]+% away"):
         for step in range(10_000):
             drift.step(lambda: weights)

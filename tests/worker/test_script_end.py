@@ -59,6 +59,11 @@ def test_a_success_is_none(script: str) -> None:
     assert (ended.returncode, ended.stdout) == (0, "ends 0\n")
 
 
+def test_an_end_by_force_lets_others_have_their_turn_first() -> None:
+    ended = run("atexit.register(startup.force_exit, 5)")
+    assert (ended.returncode, ended.stdout) == (5, "ends 0\n")
+
+
 def test_a_process_of_multiprocessing_knows_it_in_its_finalizer() -> None:
     ended = run(
         """
