@@ -354,7 +354,7 @@ class KVStore(mx.kvstore.KVStore):
             raise UsageError("the servers have no optimizer, whose states there could be")
         self._client.raise_if_failed()
         self._client.drain()
-        return States(self._session.direct_client(), self._store)
+        return States(self._session.direct_client(), self._store, self._is_async)
 
     def _set_updater(self, updater: Any) -> None:
         """Take note of it, as MXNet's dist stores do, whose servers have `set_optimizer`'s."""

@@ -4,7 +4,9 @@ A file holds what ``mx.optimizer.Updater.get_states`` would have written on one 
 the number of servers was: {key: state}, each state with arrays of the key's shape, or the pair of
 that and the optimizer. So MXNet reads ours and we read MXNet's. Update counts travel in the
 optimizer, as there; what an optimizer has changed in itself, which here it does for each slice, is
-in its attribute `SCALARS`: {key: [{attribute: value} for each slice]}.
+in its attribute `SCALARS`: {key: [{attribute: value} for each slice]}. In an asynchronous store it
+has the counts of one worker's pushes, by which its schedule goes, while the servers have more,
+those of all workers: these are in its attribute `COUNTS`: {key: count}.
 """
 
 import copy
@@ -37,14 +39,16 @@ from .arguments import KeyName
 
 __all__ = ["States", "check_states", "parse_states", "read_states", "write_atomically"]
 SCALARS = "baryon_scalars"
+COUNTS = "baryon_counts"
 
 
 class States:
     """The states of one store's servers; ``client`` speaks to these."""
 
-    def __init__(self, client: Client, store: StoreClient) -> None:
+    def __init__(self, client: Client, store: StoreClient, is_async: bool) -> None:
         self._client = client
         self._store = store
+        self._is_async = is_async
 
     def dump(self, optimizer: Any, with_optimizer: bool) -> bytes:
         """All states, as the bytes of a file."""
@@ -66,10 +70,12 @@ class States:
             if any(part.spec.scalars for part in found):
                 scalars[key.name] = [part.spec.scalars for part in found]
         optimizer = copy.copy(optimizer)
-        optimizer._all_index_update_counts = {0: counts}
-        optimizer._index_update_count = counts
-        optimizer.num_update = max([optimizer.num_update, *counts.values()])
+        own = dict(optimizer._index_update_count) if self._is_async else counts
+        optimizer._all_index_update_counts = {0: own}
+        optimizer._index_update_count = own
+        optimizer.num_update = max([optimizer.num_update, *own.values()])
         setattr(optimizer, SCALARS, scalars)
+        setattr(optimizer, COUNTS, counts if self._is_async else {})
         return states, optimizer
 
     def load(self, states: Dict[Any, Any], optimizer: Any) -> None:
@@ -77,7 +83,8 @@ class States:
         for key in self._store.keys:
             if key.name not in states:
                 continue
-            count = optimizer._index_update_count.get(key.name, 0)
+            counts = optimizer._index_update_count, getattr(optimizer, COUNTS, {})
+            count = max(table.get(key.name, 0) for table in counts)
             given = getattr(optimizer, SCALARS, {}).get(key.name, [])
             layout, arrays = flatten(states[key.name])
             units = self._units(key)

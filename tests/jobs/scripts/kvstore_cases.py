@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import tempfile
 import threading
 
 import mxnet as mx
@@ -226,6 +227,32 @@ def case_a_lone_asynchronous_worker_is_as_one_machine():
     kv.pull(list(ones), out=weights)
     same(weights[0], -(1 + 2 + 3))
     same(weights[1], -(1 * 10 + 2 * 100 + 3 * 10_000))
+
+
+def case_a_resumed_asynchronous_store_goes_on_with_its_schedule():
+    """By rank 0's own pushes, while Adam corrects by those of all."""
+    kv = mx.kv.create("dist_async")
+    schedule = mx.lr_scheduler.FactorScheduler(step=4, factor=0.5, base_lr=1.0)
+    kv.set_optimizer(mx.optimizer.Adam(learning_rate=1.0, lr_scheduler=schedule))
+    kv.init("a", mx.nd.zeros(2))
+    before, after = mx.nd.zeros(2), mx.nd.zeros(2)
+    for _ in range(4):
+        kv.pushpull("a", mx.nd.ones(2), out=before)
+    before.wait_to_read()
+    kv.barrier()
+    with tempfile.TemporaryDirectory() as folder:
+        kv.save_optimizer_states(f"{folder}/states", dump_optimizer=True)
+        kv.load_optimizer_states(f"{folder}/states")
+    resumed = kv._optimizer
+    assert (resumed.num_update, resumed.learning_rate) == (4, 1.0)
+    kv.pull("a", out=before)
+    before.wait_to_read()
+    kv.barrier()
+    kv.pushpull("a", mx.nd.ones(2), out=after)
+    after.wait_to_read()
+    kv.barrier()
+    kv.pull("a", out=after)
+    assert np.allclose((after - before).asnumpy(), -0.5 * kv.num_workers, atol=1e-3)
 
 
 def case_a_changed_rate_reaches_what_a_bucket_has():
