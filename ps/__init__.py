@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .compression import Compression, compression_of
     from .departures import Operation
     from .link import ServerAddress
-    from .memory import HostMemory
+    from .memory import MAX_STORES, HostMemory
     from .mxnet_compat import array_over, import_mxnet
     from .optimizer import dump_optimizer, needs_whole_keys
     from .plan import Key, Slice
@@ -43,6 +43,7 @@ __all__ = [
     "Dialer",
     "GetState",
     "HostMemory",
+    "MAX_STORES",
     "Key",
     "KeyPair",
     "Message",
@@ -95,6 +96,7 @@ _LATER = {
     "Client": "client",
     "Compression": "compression",
     "compression_of": "compression",
+    "MAX_STORES": "memory",
     "HostMemory": "memory",
     "Key": "plan",
     "Slice": "plan",

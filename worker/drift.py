@@ -9,15 +9,20 @@ A digest is of some thousand of a weight's elements, the same ones on all worker
 their projections on some random directions. Two weights are as far apart as their projections are,
 on average; a comparison of bits would also find that a GPU of another kind rounds in another way.
 What only a few elements of a large weight have may not be found.
+
+An optimizer that adds noise of each worker's own is not at fault: SGLD is left alone, and others
+by BARYON_COMPARE_WEIGHTS=0, on all workers.
 """
 
+import os
 from typing import Any, Callable, Dict, Iterable, Iterator, List
 
+import mxnet as mx
 import numpy as np
 
 from baryon.ps import UsageError
 
-__all__ = ["Drift", "digest"]
+__all__ = ["Drift", "digest", "is_comparable"]
 
 _EVERY = 1024  # steps; and before that after 0, 1, 2, 4, ... steps
 _DIRECTIONS = 8
@@ -26,6 +31,12 @@ _TOLERANCE = 1e-4  # of a weight's length: what rounding alone may do in a milli
 _HALF_TOLERANCE = 5e-2
 
 Digests = Dict[str, List[float]]
+
+
+def is_comparable(optimizer: Any) -> bool:
+    """Whether all workers have the same weights after the same sums, and shall be asked."""
+    is_wanted = os.environ.get("BARYON_COMPARE_WEIGHTS") != "0"
+    return is_wanted and not isinstance(optimizer, mx.optimizer.SGLD)
 
 
 class Drift:
@@ -67,7 +78,9 @@ class Drift:
                 f"after {steps} steps, workers no longer have the same weights: {found[0]}. "
                 "With updates on the workers, all must start from the same values, give step() the "
                 "same batch size, and have fresh gradients of the same parameters "
-                "(ignore_stale_grad); with update_on_kvstore=True the servers see to it"
+                "(ignore_stale_grad); with update_on_kvstore=True the servers see to it. If "
+                "they are to differ, as by noise of each worker's own, start the job by launch.py "
+                "--env BARYON_COMPARE_WEIGHTS=0"
             )
 
 

@@ -85,6 +85,7 @@ class Step(Protocol):
 _pending: Dict[int, Step] = {}
 _alive: Set[int] = set()  # tokens of operations that the engine has, or is being given
 _is_shut = False
+_interrupt: Optional[KeyboardInterrupt] = None  # that came in a callback, out of which none can go
 _tokens = itertools.count(1)
 _completions: Dict[int, Any] = {}  # address -> function; of one engine there is one
 _errors: List[Any] = []  # the memory of what `_error` has made
@@ -102,6 +103,9 @@ def _on_run(_context: int, on_complete: int, token: int) -> None:
         text = f"{type(error).__name__}: {error}"
         complete(completion, text)
         _fail(step, text)
+        if isinstance(error, KeyboardInterrupt):  # NaiveEngine: this is the script's own thread
+            global _interrupt
+            _interrupt = error
 
 
 def _on_delete(token: int) -> None:
@@ -160,6 +164,15 @@ def push_async(step: Step, writes: Any, priority: int = 0) -> None:
             False,
         )
     )
+    if _interrupt is not None and threading.current_thread() is threading.main_thread():
+        _raise_interrupt()
+
+
+def _raise_interrupt() -> None:
+    global _interrupt
+    error, _interrupt = _interrupt, None
+    assert error is not None
+    raise error
 
 
 def complete(completion: bytes, error: Optional[str] = None) -> None:

@@ -24,7 +24,7 @@ from baryon.scheduler import KVSTORE_TYPES
 from .advice import advice, reader
 from .arguments import KeyName, first_values, fitting, pairs
 from .collectives import Collectives
-from .drift import Drift
+from .drift import Drift, is_comparable
 from .exchange import Exchange, Place
 from .hyper import LiveHyper
 from .module import adapt_modules
@@ -450,12 +450,13 @@ class KVStore(mx.kvstore.KVStore):
         sums = total.asnumpy()
         return sums[:-1] / sums[-1]
 
-    def look_for_drift(self, weights: Callable[[], Dict[str, Any]]) -> None:
-        """Now and then compare ``weights()`` with the other workers', which update their own, too.
+    def look_for_drift(self, weights: Callable[[], Dict[str, Any]], optimizer: Any) -> None:
+        """Now and then compare ``weights()`` with the other workers', which update their own, too,
+        by ``optimizer``.
 
         All workers call it, once a step. Raises UsageError if they differ; see drift.py.
         """
-        if not self._is_async and self.num_workers > 1:
+        if not self._is_async and self.num_workers > 1 and is_comparable(optimizer):
             self._drift.step(weights)
 
     def _others(self) -> Collectives:

@@ -38,7 +38,10 @@ def adapt_modules(store_class: Type[Any]) -> None:
         param_names: Any = None,
     ) -> None:
         if isinstance(kvstore, store_class):
-            kvstore.look_for_drift(lambda: {n: a[0] for n, a in zip(param_names, param_arrays)})
+            kvstore.look_for_drift(
+                lambda: {n: a[0] for n, a in zip(param_names, param_arrays)},
+                getattr(updater, "optimizer", None),
+            )
         update(param_arrays, grad_arrays, updater, num_device, kvstore, param_names)
 
     for user in (mx.model, mx.module.module):

@@ -18,6 +18,7 @@ from typing import Callable, Deque, List, Optional, Set, Tuple
 import zmq
 
 from baryon.ps import (
+    MAX_STORES,
     BaryonError,
     Client,
     Open,
@@ -59,6 +60,17 @@ def session() -> "Session":
         return _session
 
 
+def check_can_open(number: int) -> None:
+    """Raise UsageError for a store that servers would refuse."""
+    if number >= MAX_STORES:
+        raise UsageError(
+            f"a job has {MAX_STORES} kvstores at most, and this one has made them all. A Trainer "
+            "makes another one after each set_data or load_parameters: instead of setting "
+            "parameters in every step, as to clip them, let the optimizer do it, or give Trainer "
+            "update_on_kvstore=False and change p.data() in place on all workers"
+        )
+
+
 class Session:
     """Joins the job, waits for all others, connects to the servers; leaves when Python ends."""
 
@@ -98,6 +110,7 @@ class Session:
         """A new store; all workers open the same ones in the same order. See wire.Open."""
         with _lock:
             number = self._num_stores
+            check_can_open(number)
             self._num_stores += 1
         client = self.client if kind == "sync" else self.direct_client()
         return client, client.open(Open(number, kind, has_whole_keys, staleness))

@@ -39,7 +39,7 @@ def adapt(store_class: Type[Any]) -> None:
 
     def allreduce_same_weights(self: Any) -> None:
         if isinstance(self._kvstore, store_class) and not self._update_on_kvstore:
-            self._kvstore.look_for_drift(lambda: _weights_of(self))
+            self._kvstore.look_for_drift(lambda: _weights_of(self), self._optimizer)
         allreduce(self)
 
     def init_with_the_old_states(self: Any) -> None:

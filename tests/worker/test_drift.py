@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from baryon.ps import UsageError
-from baryon.worker.drift import Digests, Drift, differences, digest
+from baryon.worker.drift import Digests, Drift, differences, digest, is_comparable
 
 WEIGHT = np.random.RandomState(1).standard_normal(300_000).astype(np.float32)
 
@@ -63,3 +63,11 @@ def test_looks_get_rarer_and_no_integer_is_compared() -> None:
             steps += [step] * (len(looks) - len(steps))
     assert steps == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3072, 4096]
     assert {name for look in looks for name in look} == {"w"}
+
+
+def test_noise_of_each_worker_s_own_is_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_comparable(mx.optimizer.SGD())
+    assert is_comparable(None)
+    assert not is_comparable(mx.optimizer.SGLD())
+    monkeypatch.setenv("BARYON_COMPARE_WEIGHTS", "0")
+    assert not is_comparable(mx.optimizer.SGD())

@@ -2,6 +2,9 @@
 
 import ctypes
 import functools
+import os
+import subprocess
+import sys
 import threading
 from typing import Any, Callable, List, Optional
 
@@ -169,6 +172,39 @@ def test_step_whose_start_raises_is_told(capfd: pytest.CaptureFixture[str]) -> N
     push_async(step, as_handles([array]))
     assert settle(LIMIT_S)
     assert told == ["ZeroDivisionError: integer division or modulo by zero"]
+
+
+def test_ctrl_c_in_a_step_of_naive_engine_reaches_the_script() -> None:
+    """There the script's own thread starts it, in a callback that no exception leaves."""
+    script = """
+import mxnet as mx
+from baryon.worker.engine import as_handles, push_async
+array = mx.nd.zeros(1)
+class Step:
+    def start(self, completion):
+        raise KeyboardInterrupt
+    def failed(self, error):
+        print("failed", error)
+try:
+    push_async(Step(), as_handles([array]))
+except KeyboardInterrupt:
+    print("interrupted")
+Step.start = lambda self, completion: 1 / 0
+push_async(Step(), as_handles([array]))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "MXNET_ENGINE_TYPE": "NaiveEngine"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    told = [
+        "failed KeyboardInterrupt: ",
+        "interrupted",
+        "failed ZeroDivisionError: division by zero",
+    ]
+    assert ended.stdout.splitlines() == told, ended.stderr
 
 
 def test_engine_settles_when_its_operations_are_completed_and_its_threads_are_back() -> None:

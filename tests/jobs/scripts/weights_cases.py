@@ -154,6 +154,15 @@ def case_weights_that_are_set_on_one_worker_are_named():
     raises(text, train, net, trainer, 10)
 
 
+def case_noise_of_each_workers_own_is_no_drift():
+    net = network()
+    trainer = gluon.Trainer(
+        net.collect_params(), "sgld", kvstore="dist_sync", update_on_kvstore=False
+    )
+    mx.random.seed(kv.rank)
+    train(net, trainer, 3)
+
+
 def case_a_module_that_has_drifted_apart_is_named():
     with mock.patch.dict(os.environ, MXNET_UPDATE_ON_KVSTORE="0"):
         raises(
