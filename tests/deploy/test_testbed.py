@@ -390,8 +390,10 @@ def test_the_command_line_is_safe_to_repeat_and_leaves_nothing(tmp_path: Path) -
         assert bed.run(bed.hosts[0], ["sed", "-i", home, "/etc/passwd"]).wait(60) == 0
         assert "root's home is /root: what runs there writes outside" in testbed("status", code=1)
         assert "replaced" in testbed("up", "3", "--rate", "1gbit")
+        bed = Testbed.attach(directory)
+        assert bed is not None
         number = link_number(bed.driver_link)
-        assert "ended 3 hosts" in testbed("down")
+        assert number is not None and "ended 3 hosts" in testbed("down")
         assert link_number(bed.driver_link) != number
         assert not traces(tmp_path)
         assert "no test bed" in testbed("down")
