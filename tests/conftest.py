@@ -54,6 +54,7 @@ settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks at the groups in the same hook
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
     for item in items:
         if JOBS in item.path.parents:
