@@ -20,7 +20,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import mxnet as mx
 
-from baryon.worker.engine import as_handles, complete, push_async
+from baryon.worker.mxnet.engine import as_handles, complete, push_async
 
 
 class EmulatedDevice:

@@ -26,7 +26,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from baryon.scheduler import AgentConfig, Cluster, Host, Job, place, run
+from baryon.scheduler import Cluster, run
+from baryon.scheduler.control import AgentConfig, Host, Job, place
 from benchmarks.processes import exit_on_sigterm
 from benchmarks.report import RESULTS, machine_facts
 

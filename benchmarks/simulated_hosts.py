@@ -20,7 +20,7 @@ import msgspec
 import zmq
 
 from baryon.ps import KeyPair, Reactor, secure_client
-from baryon.scheduler import AgentConfig, Credentials, messages
+from baryon.scheduler.control import AgentConfig, Credentials, messages
 
 ADDRESS = "127.0.0.1"
 

@@ -16,7 +16,8 @@ from typing import Callable, List, Optional
 import msgspec
 
 from baryon.ps import BaryonError, UsageError
-from baryon.scheduler import Cluster, Job, run
+from baryon.scheduler import Cluster, run
+from baryon.scheduler.control import Job
 
 from . import installation
 from .clusters import finish, prepare, preview

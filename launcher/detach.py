@@ -16,7 +16,8 @@ from typing import Callable, Optional
 import msgspec
 
 from baryon.ps import UsageError
-from baryon.scheduler import Job, listen
+from baryon.scheduler import listen
+from baryon.scheduler.control import Job
 
 from .records import Record, record_of, remove_old, save
 

@@ -6,7 +6,7 @@ from typing import List, Tuple
 
 from rich.console import Console
 
-from baryon.scheduler import Job
+from baryon.scheduler.control import Job
 
 from .flags import Options
 from .hosts import probe

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from baryon.scheduler import Job, Task
+from baryon.scheduler.control import Job, Task
 
 __all__ = ["show"]
 

@@ -5,7 +5,7 @@ from typing import Any, Callable, NoReturn, Tuple
 
 from baryon import __version__
 from baryon.ps import UsageError
-from baryon.scheduler import KVSTORE_TYPES
+from baryon.scheduler.control import KVSTORE_TYPES
 
 from .habits import remedy_for, translated
 

@@ -10,7 +10,8 @@ import time
 from typing import Dict, List, Mapping, Optional, Tuple
 
 from baryon.ps import UsageError
-from baryon.scheduler import Group, Host, Job, Task, place, terminal_sizes
+from baryon.scheduler import terminal_sizes
+from baryon.scheduler.control import Group, Host, Job, Task, place
 
 from .clusters import allocated_hosts
 from .command import Command, read_command

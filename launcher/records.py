@@ -15,7 +15,7 @@ import msgspec
 import psutil
 
 from baryon.ps import UsageError
-from baryon.scheduler import Job
+from baryon.scheduler.control import Job
 
 __all__ = ["Record", "find", "load_all", "record_of", "remove_old", "save"]
 

@@ -15,7 +15,7 @@ import re
 from typing import Dict, List, Sequence, Tuple
 
 from baryon.ps import UsageError
-from baryon.scheduler import Group
+from baryon.scheduler.control import Group
 
 from .hostfile import expanded
 

@@ -7,30 +7,37 @@ launch.py and the agents use only the transport, and there is an agent on every 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .children import Child
-from .dialer import Dialer
-from .endpoints import bind_to, connect_to, endpoint_of
+from .child import Child
 from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
-from .outbox import Outbox
-from .reactor import Reactor, Timer
-from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server, token_of
+from .transport import (
+    Authenticator,
+    Dialer,
+    KeyPair,
+    Outbox,
+    Reactor,
+    ServerAddress,
+    Timer,
+    bind_to,
+    connect_to,
+    endpoint_of,
+    new_key_pair,
+    secure_client,
+    secure_server,
+    token_of,
+)
 from .waits import wait_awake
 from .wire import Codec, GetState, Message, Multipliers, Open, PutState, Scalar, StateSpec
 
 if TYPE_CHECKING:
-    from .client import Client
+    from .client import Client, Operation, RowOperation, StoreClient
     from .compression import Compression, compression_of
-    from .departures import Operation
-    from .link import ServerAddress
     from .memory import MAX_STORES, HostMemory
     from .mxnet_compat import array_over, import_mxnet
     from .optimizer import dump_optimizer, needs_whole_keys
     from .plan import Key, Slice
-    from .row_operation import RowOperation
     from .rows import Rows, ids_in, rows_in, summed, union
     from .server import Server
     from .states import SliceState, flatten, layout_of, piece_of, pieces, unflatten
-    from .store_client import StoreClient
     from .versions import is_scalar
 
 __all__ = [
@@ -106,16 +113,15 @@ _LATER = {
     "piece_of": "states",
     "pieces": "states",
     "unflatten": "states",
-    "Operation": "departures",
-    "RowOperation": "row_operation",
+    "Operation": "client",
+    "RowOperation": "client",
     "Rows": "rows",
     "ids_in": "rows",
     "rows_in": "rows",
     "summed": "rows",
     "union": "rows",
     "Server": "server",
-    "ServerAddress": "link",
-    "StoreClient": "store_client",
+    "StoreClient": "client",
     "array_over": "mxnet_compat",
     "dump_optimizer": "optimizer",
     "import_mxnet": "mxnet_compat",

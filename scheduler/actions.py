@@ -4,7 +4,7 @@ from typing import FrozenSet, NamedTuple, Union
 
 from baryon.ps import Message
 
-from .messages import Output
+from .control.messages import Output
 
 __all__ = ["Action", "Finish", "Kill", "Pause", "ReleaseAgent", "Say", "Send", "Show"]
 

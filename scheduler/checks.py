@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from baryon.ps import Message
 
-from . import messages
+from .control import messages
 
 __all__ = ["impossible"]
 

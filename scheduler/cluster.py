@@ -3,8 +3,7 @@
 import abc
 from typing import AbstractSet, List, NamedTuple, Optional, Tuple
 
-from .credentials import AgentConfig
-from .job import Job
+from .control import AgentConfig, Job
 
 __all__ = ["Cluster", "Trouble"]
 

@@ -22,11 +22,11 @@ from typing import Callable, Dict, List, Optional, Set
 from baryon import __version__
 from baryon.ps import Message
 
-from . import messages, news
+from . import news
 from .actions import Action, Finish, Kill, Pause, ReleaseAgent, Say, Send, Show
 from .checks import impossible
 from .cluster import Trouble
-from .job import Job
+from .control import Job, messages
 from .meetings import Meetings, Wait
 from .positions import Positions
 from .tasks import TaskState, describe_exit, exit_code_of, has_hung, last_line, own_code_of

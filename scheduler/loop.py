@@ -27,14 +27,18 @@ from baryon.ps import (
     secure_server,
 )
 
-from . import actions, messages, questions
+from . import actions, questions
 from .cluster import Cluster
-from .console import Console, complain
+from .control import (
+    AgentConfig,
+    Conversations,
+    Job,
+    decode_envelope,
+    messages,
+    raise_descriptor_limit,
+)
 from .core import SchedulerCore
-from .credentials import AgentConfig
-from .delivery import Conversations, decode_envelope
-from .job import Job
-from .processes import raise_descriptor_limit
+from .observers import Console, complain
 from .specs import start_tasks
 from .tree import Tree
 

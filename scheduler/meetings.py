@@ -6,7 +6,7 @@ be under way at once; nothing is assumed of the order in which workers come to t
 
 from typing import Dict, List, Set
 
-from .messages import Gather, Gathered
+from .control.messages import Gather, Gathered
 
 __all__ = ["Meetings", "Wait"]
 

@@ -3,7 +3,7 @@
 import shlex
 from typing import List
 
-from .job import Job
+from .control import Job
 
 __all__ = ["begun", "ended", "listed", "waiting"]
 

@@ -8,7 +8,7 @@ itself, never will.
 
 from typing import Dict, Iterable, Tuple
 
-from .messages import Position
+from .control import Position
 
 __all__ = ["Positions"]
 

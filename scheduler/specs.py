@@ -6,10 +6,9 @@ import msgspec
 
 from baryon.ps import Child, KeyPair, token_of
 
-from .credentials import Credentials, Parent
-from .job import Job, Task
-from .messages import AgentHello, StartTasks, TaskSpec
-from .screen import label_width
+from .control import Credentials, Job, Parent, Task
+from .control.messages import AgentHello, StartTasks, TaskSpec
+from .observers import label_width
 from .tree import Tree
 
 __all__ = ["start_tasks"]

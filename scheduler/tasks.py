@@ -4,8 +4,8 @@ import math
 import signal
 from typing import Optional
 
-from .job import Task
-from .messages import Exited
+from .control import Task
+from .control.messages import Exited
 
 __all__ = ["TaskState", "describe_exit", "exit_code_of", "has_hung", "last_line", "own_code_of"]
 

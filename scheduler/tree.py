@@ -7,7 +7,7 @@ to one server below them. So depth is a matter of placement (`place`), not of co
 
 from typing import Dict, List, Sequence, Tuple
 
-from .job import Task
+from .control import Task
 
 __all__ = ["Tree"]
 

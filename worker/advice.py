@@ -4,7 +4,7 @@ import sys
 from typing import Iterable, List, Optional
 
 from baryon.ps import Compression, Key
-from baryon.scheduler import Credentials
+from baryon.scheduler.control import Credentials
 
 __all__ = ["advice", "asked_for_part", "reader"]
 

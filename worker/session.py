@@ -27,9 +27,16 @@ from baryon.ps import (
     StoreClient,
     UsageError,
 )
-from baryon.scheduler import ControlClient, Credentials, Position, client_of, read_credentials
+from baryon.scheduler.control import (
+    ControlClient,
+    Credentials,
+    Position,
+    client_of,
+    read_credentials,
+)
 
-from . import engine, startup, tracebacks
+from . import startup, tracebacks
+from .mxnet import engine
 from .script_end import ScriptEnd
 from .track import Track
 

@@ -98,7 +98,7 @@ class _Around(importlib.abc.Loader):
 def _register_stores() -> None:
     from mxnet.kvstore.base import KVStoreBase
 
-    from baryon.scheduler import read_credentials
+    from baryon.scheduler.control import read_credentials
 
     credentials = read_credentials()
     assert credentials is not None
@@ -123,7 +123,7 @@ class _Registry(Dict[str, Any]):
 
 def _creator(name: str) -> Callable[[], Any]:
     def create() -> Any:
-        from .kvstore import create
+        from .mxnet import create
 
         return create(name)
 
@@ -137,7 +137,7 @@ def _override(kind: str) -> None:
     import mxnet as mx
     from mxnet.kvstore.base import KVStoreBase
 
-    from baryon.scheduler import KVSTORE_TYPES
+    from baryon.scheduler.control import KVSTORE_TYPES
 
     for name in (*_LOCAL_TYPES, *KVSTORE_TYPES):
         KVStoreBase.kv_registry[name] = _creator(kind)

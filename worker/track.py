@@ -4,7 +4,7 @@ Counted in the script's order, also of what MXNet's engine has not done yet. The
 write, the communication thread reads: each attribute is replaced as a whole.
 """
 
-from baryon.scheduler import Position
+from baryon.scheduler.control import Position
 
 __all__ = ["Track"]
 

@@ -9,7 +9,8 @@ import importlib
 from types import ModuleType
 from typing import Callable, Mapping, Tuple
 
-from baryon.scheduler import Cluster, Job
+from baryon.scheduler import Cluster
+from baryon.scheduler.control import Job
 
 from ..flags import MANAGERS, Options
 

@@ -32,7 +32,9 @@ from typing import (
 )
 
 from baryon.ps import PeerError
-from baryon.scheduler import AgentConfig, Cluster, Job, Trouble, config_name
+from baryon.scheduler import Cluster, Trouble
+from baryon.scheduler.agent import config_name
+from baryon.scheduler.control import AgentConfig, Job
 
 from .watch import OVER, QUEUED, Status, Watch
 

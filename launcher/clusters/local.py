@@ -7,7 +7,9 @@ from typing import AbstractSet, Callable, Dict, List, Tuple
 
 import msgspec
 
-from baryon.scheduler import AgentConfig, Cluster, Job, agent_argv
+from baryon.scheduler import Cluster
+from baryon.scheduler.agent import agent_argv
+from baryon.scheduler.control import AgentConfig, Job
 
 from ..flags import Options
 

@@ -17,7 +17,8 @@ import time
 from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from baryon.ps import PeerError, UsageError
-from baryon.scheduler import Job, agent_argv
+from baryon.scheduler.agent import agent_argv
+from baryon.scheduler.control import Job
 
 from ..flags import Options
 from . import slurm

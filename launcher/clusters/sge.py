@@ -19,7 +19,8 @@ import xml.etree.ElementTree as ElementTree
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from baryon.ps import PeerError, UsageError
-from baryon.scheduler import Job, agent_argv
+from baryon.scheduler.agent import agent_argv
+from baryon.scheduler.control import Job
 
 from ..flags import Options
 from .batch import SUBMIT_LIMIT_S, BatchCluster, call

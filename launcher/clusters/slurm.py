@@ -15,7 +15,8 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import msgspec
 
 from baryon.ps import PeerError, UsageError
-from baryon.scheduler import Job, agent_argv
+from baryon.scheduler.agent import agent_argv
+from baryon.scheduler.control import Job
 
 from ..flags import Options
 from .batch import SUBMIT_LIMIT_S, BatchCluster, call

@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from baryon.ps import PeerError
-from baryon.scheduler import AgentConfig, Cluster, Job, agent_argv
+from baryon.scheduler import Cluster
+from baryon.scheduler.agent import agent_argv
+from baryon.scheduler.control import AgentConfig, Job
 
 from ..flags import Options
 from ..hosts.collect import FETCHED, Source, collect_all

@@ -15,7 +15,7 @@ import psutil
 
 import baryon
 from baryon.ps import PeerError, UsageError
-from baryon.scheduler import Job, own_address
+from baryon.scheduler.control import Job, own_address
 
 from ..flags import Options
 

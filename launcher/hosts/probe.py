@@ -31,7 +31,7 @@ import sys
 import time
 
 if "own_address" not in globals():  # on a host, its text stands before ours
-    from baryon.scheduler import own_address
+    from baryon.scheduler.control import own_address
 
 __all__ = ["MARK", "fingerprint_of", "interpreter_of", "main", "report", "source"]
 

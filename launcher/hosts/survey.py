@@ -19,7 +19,7 @@ import zmq
 
 import baryon
 from baryon.ps import BaryonError, PeerError, UsageError, bind_to, endpoint_of, new_key_pair
-from baryon.scheduler import Job, own_address
+from baryon.scheduler.control import Job, own_address
 
 from ..flags import Options
 from ..hostfile import HostLine

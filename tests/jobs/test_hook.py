@@ -61,7 +61,7 @@ def test_any_command_gets_the_store(cluster: Cluster, command: list) -> None:
     runner = cluster.script(f"#!/bin/sh\ncd .\n'{sys.executable}' train.py\n", "run.sh")
     runner.chmod(0o755)
     run = cluster.run("-n", 2, *command)
-    assert run.out.count("GOT baryon.worker.kvstore") == 2
+    assert run.out.count("GOT baryon.worker.mxnet.kvstore") == 2
 
 
 def test_users_own_sitecustomize_still_runs(cluster: Cluster) -> None:
@@ -103,7 +103,7 @@ def test_kvstore_flag_makes_a_local_script_distributed(cluster: Cluster) -> None
     lines = [line.split("| ")[1] for line in run.out.splitlines()]
     trained = [line for line in lines if line.startswith("dist_sync")]
     assert len(trained) == 2 and trained[0] == trained[1]
-    assert lines.count("baryon.worker.kvstore") == 2
+    assert lines.count("baryon.worker.mxnet.kvstore") == 2
     assert run.err.count("each of the 2 workers seems to read all data") == 1
 
 

@@ -7,7 +7,7 @@ from typing import Iterator
 import psutil
 import pytest
 
-from baryon.scheduler.processes import status_of
+from baryon.scheduler.agent.processes import status_of
 from tests.cluster import Cluster, wait_until
 from tests.terminal import LAUNCH, Terminal
 

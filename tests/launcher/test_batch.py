@@ -9,7 +9,7 @@ from baryon.launcher.clusters import batch
 from baryon.launcher.clusters.batch import BatchCluster
 from baryon.launcher.clusters.watch import OVER, QUEUED, RUNNING, Status, Watch
 from baryon.ps import PeerError
-from baryon.scheduler import AgentConfig, Host, Job, Task
+from baryon.scheduler.control import AgentConfig, Host, Job, Task
 from tests.cluster import wait_until
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from baryon.launcher import main
-from baryon.scheduler import Job
+from baryon.scheduler.control import Job
 
 
 @pytest.fixture

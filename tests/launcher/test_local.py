@@ -9,7 +9,7 @@ import pytest
 
 from baryon.launcher import clusters
 from baryon.launcher.clusters.local import LocalCluster
-from baryon.scheduler import AgentConfig, Host, Job, Task
+from baryon.scheduler.control import AgentConfig, Host, Job, Task
 
 LIMIT_S = 20.0
 SECRETS = AgentConfig(

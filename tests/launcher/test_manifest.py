@@ -203,7 +203,7 @@ def test_baryon_itself_runs_where_it_was_delivered(tmp_path):
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(entry.source)
     code = (
-        "import baryon.ps.security, zmq, msgspec, psutil, importlib.metadata;"
+        "import baryon.ps.transport.security, zmq, msgspec, psutil, importlib.metadata;"
         "print(baryon.__file__, zmq.__file__, msgspec.__file__, psutil.__file__);"
         "importlib.metadata.version('pyzmq'); assert zmq.curve_keypair()"
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from baryon import __version__
 from baryon.launcher.options import parse
 from baryon.ps import UsageError
-from baryon.scheduler import Host, Job
+from baryon.scheduler.control import Host, Job
 
 
 def places(job, role="worker"):

@@ -4,7 +4,7 @@ import pytest
 
 from baryon.launcher.topology import parse_topology
 from baryon.ps import UsageError
-from baryon.scheduler import Group
+from baryon.scheduler.control import Group
 
 HOSTS = ["n1", "n2", "n3", "n4"]
 

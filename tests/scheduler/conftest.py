@@ -15,8 +15,9 @@ import pytest
 
 from baryon import __version__
 from baryon.ps import Message
-from baryon.scheduler import Host, Job, core, messages, place
+from baryon.scheduler import core
 from baryon.scheduler.actions import Action, Finish, Say, Send
+from baryon.scheduler.control import Host, Job, messages, place
 
 
 def _make_job(

@@ -4,8 +4,9 @@ import signal
 
 import pytest
 
-from baryon.scheduler import core, messages
+from baryon.scheduler import core
 from baryon.scheduler.actions import Finish, ReleaseAgent
+from baryon.scheduler.control import messages
 
 # -- starting ---------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ import pytest
 
 from baryon import __version__
 from baryon.ps import ProtocolError
-from baryon.scheduler import core, messages
-from baryon.scheduler.messages import CONTROL
+from baryon.scheduler import core
+from baryon.scheduler.control import messages
+from baryon.scheduler.control.messages import CONTROL
 
 TRIES = 6000
 HELLO = messages.AgentHello(__version__, "h", 1, "10.0.0.1", "tcp://10.0.0.9:1", ("0", "1"))

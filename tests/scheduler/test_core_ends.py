@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from baryon.scheduler import core, messages
+from baryon.scheduler import core
+from baryon.scheduler.control import messages
 from baryon.scheduler.core import _GOODBYE_S, _TEARDOWN_S
 
 

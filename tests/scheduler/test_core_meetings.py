@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baryon.scheduler import core, meetings, messages
+from baryon.scheduler import core, meetings
+from baryon.scheduler.control import messages
 from baryon.scheduler.meetings import Meetings
 
 

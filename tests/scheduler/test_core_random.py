@@ -5,7 +5,8 @@ import signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baryon.scheduler import core, messages
+from baryon.scheduler import core
+from baryon.scheduler.control import messages
 
 NUM_WORKERS, NUM_SERVERS, NUM_HOSTS = 3, 2, 2
 HOSTS = st.integers(0, NUM_HOSTS - 1)

@@ -4,8 +4,9 @@ import signal
 
 import pytest
 
-from baryon.scheduler import Trouble, core, messages
+from baryon.scheduler import Trouble, core
 from baryon.scheduler.actions import Finish, Kill, ReleaseAgent
+from baryon.scheduler.control import messages
 
 
 @pytest.mark.parametrize(

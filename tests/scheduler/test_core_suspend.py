@@ -2,8 +2,9 @@
 
 import signal
 
-from baryon.scheduler import core, messages
+from baryon.scheduler import core
 from baryon.scheduler.actions import Kill, Pause
+from baryon.scheduler.control import messages
 from baryon.scheduler.core import SUSPEND_S
 
 

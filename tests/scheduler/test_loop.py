@@ -16,10 +16,11 @@ from zmq.utils.monitor import recv_monitor_message
 
 from baryon import __version__
 from baryon.ps import KeyPair, UsageError, secure_client
-from baryon.scheduler import Cluster, loop, messages, run
-from baryon.scheduler.credentials import Credentials
-from baryon.scheduler.delivery import Delivery, Envelope, decode_envelope
-from baryon.scheduler.messages import CONTROL
+from baryon.scheduler import Cluster, loop, run
+from baryon.scheduler.control import messages
+from baryon.scheduler.control.credentials import Credentials
+from baryon.scheduler.control.delivery import Delivery, Envelope, decode_envelope
+from baryon.scheduler.control.messages import CONTROL
 
 LIMIT_MS = 30_000
 LARGE = bytes(messages.MAX_VALUE_NBYTES)

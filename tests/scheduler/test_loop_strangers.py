@@ -9,7 +9,7 @@ import pytest
 import zmq
 
 from baryon.ps import KeyPair, new_key_pair
-from baryon.scheduler import messages
+from baryon.scheduler.control import messages
 
 from .test_loop import LIMIT_MS, play  # noqa: F401  (play is a fixture)
 

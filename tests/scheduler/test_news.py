@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from baryon.scheduler import Host, Task
+from baryon.scheduler.control import Host, Task
 from baryon.scheduler.core import PATIENCE_S
 
 LOGS = "logs are in /logs/of/job-1"

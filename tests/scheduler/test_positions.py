@@ -2,7 +2,7 @@
 
 from typing import Tuple
 
-from baryon.scheduler import Position
+from baryon.scheduler.control import Position
 from baryon.scheduler.positions import MAX_STORES, Positions
 
 

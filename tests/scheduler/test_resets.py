@@ -8,8 +8,8 @@ import pytest
 import zmq
 
 from baryon.ps import Reactor
-from baryon.scheduler import ControlClient
-from baryon.scheduler.credentials import Credentials
+from baryon.scheduler.control import ControlClient
+from baryon.scheduler.control.credentials import Credentials
 
 from ..proxy import Proxy
 from .test_loop import play  # noqa: F401  (play is a fixture)
@@ -46,7 +46,7 @@ def meet(credentials, cuts, faults):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_job_goes_on_whatever_is_cut(play, seed, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("baryon.ps.dialer._RETRY_S", 0.01)
+    monkeypatch.setattr("baryon.ps.transport.dialer._RETRY_S", 0.01)
     chance = random.Random(seed)
     faults = []
 

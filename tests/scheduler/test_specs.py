@@ -6,8 +6,15 @@ import msgspec
 import pytest
 
 from baryon.ps import KeyPair, token_of
-from baryon.scheduler import TASK_VARIABLE, Credentials, Host, messages, place, read_credentials
-from baryon.scheduler.credentials import Parent
+from baryon.scheduler.control import (
+    TASK_VARIABLE,
+    Credentials,
+    Host,
+    messages,
+    place,
+    read_credentials,
+)
+from baryon.scheduler.control.credentials import Parent
 from baryon.scheduler.specs import start_tasks
 from baryon.scheduler.tree import Tree
 

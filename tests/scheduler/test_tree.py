@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baryon.scheduler import Group, Host, Task, place
+from baryon.scheduler.control import Group, Host, Task, place
 from baryon.scheduler.tree import Tree
 
 

@@ -1,18 +1,28 @@
 """What gives each worker its part of the data, and reads it over the network.
 
 `shard` is the arithmetic; `ShardSampler`, `ShardIter` and `image_record_iter` bring it to MXNet's
-loaders, and `joining` is for parts that are not equally long. The others read by URL.
+loaders, and `joining` is for parts that are not equally long. The others read by URL. What is made
+for MXNet lies in `baryon.worker.mxnet.data`, and is imported when it is first asked for.
 """
 
-from baryon.ps import import_mxnet
+import importlib
+from typing import TYPE_CHECKING, Any
 
-import_mxnet()  # outside a job, nothing else fits it to a newer NumPy
-
-from .loading import ShardIter, ShardSampler, image_record_iter, joining
 from .recordio import RecordError
-from .remote import RemoteImageRecordDataset, RemoteRecordDataset, RemoteRecordIO, iter_records
 from .shards import shard
 from .urls import local_copy, open_url
+
+if TYPE_CHECKING:
+    from ..mxnet.data import (
+        RemoteImageRecordDataset,
+        RemoteRecordDataset,
+        RemoteRecordIO,
+        ShardIter,
+        ShardSampler,
+        image_record_iter,
+        iter_records,
+        joining,
+    )
 
 __all__ = [
     "shard",
@@ -28,3 +38,9 @@ __all__ = [
     "RemoteImageRecordDataset",
     "RecordError",
 ]
+
+
+def __getattr__(name: str) -> Any:  # PEP 562
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("..mxnet.data", __name__), name)

@@ -16,7 +16,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 import msgspec
 
 from baryon.ps import PeerError, UsageError
-from baryon.scheduler import Job
+from baryon.scheduler.control import Job
 
 from ...flags import Options
 from ..batch import BatchCluster

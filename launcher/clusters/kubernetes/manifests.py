@@ -14,7 +14,8 @@ from typing import Any, Dict, List, Mapping, Optional
 import msgspec
 
 from baryon.ps import UsageError
-from baryon.scheduler import Job, agent_argv, config_name
+from baryon.scheduler.agent import agent_argv, config_name
+from baryon.scheduler.control import Job
 
 from ...flags import Options
 from ..submission import render, time_limit

@@ -18,7 +18,7 @@ from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple, Type
 from urllib.parse import urlsplit
 
 from baryon.ps import PeerError
-from baryon.scheduler import Job
+from baryon.scheduler.control import Job
 
 from ...flags import Options
 from ..batch import BatchCluster

@@ -16,7 +16,8 @@ from typing import Any, Dict, Optional
 import msgspec
 
 from baryon.ps import UsageError
-from baryon.scheduler import Job, agent_argv
+from baryon.scheduler.agent import agent_argv
+from baryon.scheduler.control import Job
 
 from ...flags import Options
 from ..submission import job_files, render, split_extra, time_limit

@@ -15,9 +15,9 @@ from cases import run_cases, same
 from mxnet import autograd, gluon
 
 from baryon.ps import StoreClient
-from baryon.worker import checkpoint
-from baryon.worker.collectives import Collectives
-from baryon.worker.states import States
+from baryon.worker.mxnet import checkpoint
+from baryon.worker.mxnet.collectives import Collectives
+from baryon.worker.mxnet.states import States
 from tests.cluster import wait_until
 
 KINDS = ("dist_async", "dist_ssp")

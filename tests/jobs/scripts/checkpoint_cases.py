@@ -10,8 +10,8 @@ import numpy as np
 from cases import raises, run_cases
 from mxnet import autograd, gluon
 
-from baryon.worker import checkpoint
-from baryon.worker.states import States
+from baryon.worker.mxnet import checkpoint
+from baryon.worker.mxnet.states import States
 
 RANK = mx.kv.create("dist_sync").rank
 SIZE = mx.kv.create("dist_sync").num_workers

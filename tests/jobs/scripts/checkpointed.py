@@ -11,7 +11,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 
-from baryon.worker import checkpoint
+from baryon.worker.mxnet import checkpoint
 
 STEPS, SAVED, BATCH = 15, 5, 30
 rank, num_workers = int(os.environ["DMLC_WORKER_ID"]), int(os.environ["DMLC_NUM_WORKER"])

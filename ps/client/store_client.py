@@ -1,0 +1,145 @@
+"""One store as its user sees it: a worker's script, or a relay.
+
+Every method returns at once, unless its name says that it waits, and may be called from any thread:
+what is to be done it posts to the `Client`.
+"""
+
+import threading
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple, Union
+
+import numpy as np
+
+from .. import wire
+from ..compression import Compression
+from ..errors import BaryonError
+from ..plan import Key
+from .departures import Operation
+from .staging import WorkerStore
+
+if TYPE_CHECKING:
+    from .client import Client
+
+__all__ = ["StoreClient"]
+
+
+class StoreClient:
+    """A store that is closed when nobody refers to it any more."""
+
+    def __init__(self, client: "Client", store: WorkerStore) -> None:
+        self.number = store.number
+        self._client = client
+        self._store = store
+
+    def key(self, name: Union[int, str]) -> Key:
+        return self._store.plan[name]
+
+    @property
+    def keys(self) -> List[Key]:
+        """All that are declared, in that order."""
+        return list(self._store.plan.keys)
+
+    @property
+    def has_whole_keys(self) -> bool:
+        """As its plan says (plan.py)."""
+        return self._store.plan.has_whole_keys
+
+    @property
+    def num_keys(self) -> int:
+        return len(self._store.plan.keys)
+
+    def outgoing(self, key: Key) -> np.ndarray:
+        """The key's place in the staging memory, of its shape and dtype, from where it is sent."""
+        return self._store.outgoing.key(key)
+
+    def incoming(self, key: Key) -> np.ndarray:
+        """The same where its values arrive; perhaps the same place."""
+        return self._store.incoming.key(key)
+
+    def declare(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> Key:
+        """Add a key.
+
+        Raises UsageError if the key exists or its dtype or shape cannot be served, or if the host
+        has not enough memory left.
+        """
+        key = self._store.add(name, shape, dtype)
+        spec = wire.KeySpec(name, tuple(shape), dtype)
+        self._client.will_introduce(wire.Declare(self._store.number, key.number, (spec,)))
+        return key
+
+    def set_optimizer(
+        self,
+        pickled: bytes,
+        lr_mult: wire.Multipliers,
+        wd_mult: wire.Multipliers,
+        has_code: bool = False,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Have all servers update by an optimizer; ``done()`` when they have accepted it."""
+        fields = pickled, lr_mult, wd_mult, has_code
+        self._configure(lambda serial: wire.SetOptimizer(self.number, serial, *fields), done)
+
+    def set_compression(self, compression: Compression) -> None:
+        """Compress what travels, as all workers do; call before the first push."""
+        self._store.compress(compression)
+        message = wire.SetCompression(self._store.number, compression.params)
+        self._client.will_introduce(message)
+
+    def set_hyper(
+        self,
+        version: int,
+        scalars: Dict[str, wire.Scalar],
+        lr_mult: wire.Multipliers,
+        wd_mult: wire.Multipliers,
+        done: Callable[[], None] = lambda: None,
+        oldest: Optional[int] = None,
+    ) -> None:
+        """Make the next version of the optimizer's attributes, for the pushes that name it.
+
+        ``oldest`` is as in wire.SetHyper; None: as far as this store knows.
+        """
+        store, fields = self._store, (scalars, lr_mult, wd_mult)
+
+        def make(serial: int) -> wire.SetHyper:
+            named = store.oldest_version(version) if oldest is None else oldest
+            return wire.SetHyper(store.number, serial, version, named, *fields)
+
+        self._configure(make, done)
+
+    def join(self, done: Callable[[], None] = lambda: None) -> None:
+        """As `wait_for_others`, for the reactor's thread: ``done()`` when all have joined."""
+        self._client.join(self._store, done)
+
+    def wait_for_others(self) -> None:
+        """Say that there is no more to push in this epoch, and wait until all have said so.
+
+        Others' rounds are complete without this worker meanwhile. Raises as `Client.drain`.
+        """
+        self._client.wait_for_others(self._store)
+
+    def announce(self, operation: Operation) -> None:
+        """Say, in program order, that ``operation`` will become ready."""
+        self._store.announced.append(operation)
+
+    def ready(self, operation: Operation) -> None:
+        """What it sends is there, and where its values go is the store's."""
+        store = self._store
+        store.made_ready.append(operation)
+        # Whatever becomes ready before the flush runs leaves with it.
+        if not store.is_flush_posted:
+            store.is_flush_posted = True
+            self._client.will_flush(store)
+
+    def wait(self, done: threading.Event, what: str) -> None:
+        """As `Client.wait`."""
+        self._client.wait(done, what)
+
+    def fail(self, error: BaryonError) -> None:
+        """As `Client.fail`."""
+        self._client.fail(error)
+
+    def _configure(
+        self,
+        make: Callable[[int], Union[wire.SetOptimizer, wire.SetHyper]],
+        done: Callable[[], None],
+    ) -> None:
+        self._client.will_configure(self, self._store, make, done)

@@ -1,0 +1,570 @@
+"""A server: one socket, one loop, and a store for each store number that workers open.
+
+Runs in the thread of its reactor and in no other. A malformed frame is answered with a Fault to
+its sender and a log line; an error that leaves the workers without a right answer (keys that
+disagree, an optimizer that raises) is told to all of them and to the caller, who ends the job.
+
+A server with servers above it does the same, except that it owns nothing: relay.py passes on what
+it has merged, and passes down what they answer.
+"""
+
+import functools
+import logging
+import time
+import traceback
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
+
+import numpy as np
+import zmq
+
+from .. import wire
+from ..child import Child
+from ..client import Client
+from ..compression import compression_of
+from ..errors import BaryonError, ProtocolError, UsageError
+from ..memory import MAX_STORES, HostMemory, Memory, staging
+from ..optimizer import SliceUpdater, load_optimizer
+from ..plan import Plan
+from ..transport import Authenticator, KeyPair, Reactor, bind_to, endpoint_of, secure_server
+from ..waits import AwakeClock
+from .async_store import AsyncStore
+from .children import Children
+from .relay import Relay
+from .rising_store import RisingStore
+from .stalls import StallWatch
+from .store import Payload, Reply, Store
+from .sync_store import SyncStore
+from .transfers import Transfers
+
+__all__ = ["Server"]
+
+log = logging.getLogger("baryon.server")
+
+_STALL_WARNING_S = 60.0
+_LOOK_S = 1.0  # how often
+_MAX_TEXT = 1000  # characters of what is wrong with a message
+_BATCH = 128  # answers that go as one message
+_PAYLOAD = (wire.Init, wire.Push)  # in a frame, or in the memory of a host
+_FRAMED = (wire.PutState, wire.PushRows, wire.PullRows)  # always in a frame
+
+
+class Server:
+    """Server number ``index``, for ``children``, ``guests`` (children.py) and nobody else.
+
+    ``num_owners`` servers share the parameters out; ``memory`` is that of the host, if its tasks
+    share it. ``on_fault(text)`` is called when the job cannot go on. Nothing is read before
+    `serve`.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        context: zmq.Context,
+        *,
+        index: int,
+        num_owners: int,
+        children: Sequence[Child],
+        guests: Sequence[Child] = (),
+        keys: KeyPair,
+        address: str,
+        timeout_s: float,
+        on_fault: Callable[[str], None],
+        memory: Optional[HostMemory] = None,
+        encrypts: bool = True,
+    ) -> None:
+        self._reactor = reactor
+        self._index = index
+        self._num_owners = num_owners
+        self._on_fault = on_fault
+        self._memory = memory
+        self._areas: Dict[Tuple[int, int], Memory] = {}  # (store, member) -> what it sends
+        self._stores: Dict[int, Store[Any]] = {}
+        self._opened: Dict[int, Tuple[int, wire.Open]] = {}  # store -> who opened it first, how
+        self._closed: Dict[int, Set[int]] = {}  # store -> children that will not use it again
+        self._gone: Set[int] = set()  # stores that all have closed: their numbers do not come back
+        self._joining: Dict[int, Dict[int, int]] = {}  # store -> child -> its Join's serial number
+        self._joining_above: Set[int] = set()  # stores
+        self._transfers = Transfers()
+        self._relay: Optional[Relay] = None
+        self._left: Set[int] = set()  # ranks of workers
+        self._failure: Optional[str] = None
+        self._stalls = StallWatch(min(_STALL_WARNING_S, timeout_s / 2), timeout_s)
+        self._clock = AwakeClock(_LOOK_S, time.monotonic())
+        self._authenticator: Optional[Authenticator[int]] = None
+        self._socket = context.socket(zmq.ROUTER)
+        self._socket.linger = 0
+        self._socket.sndhwm = 0  # at most one answer per slice and child is ever under way
+        # At a limit ZeroMQ would stop reading, and answer no heartbeat, while Python is busy.
+        self._socket.rcvhwm = 0
+        self._socket.maxmsgsize = wire.MAX_PAYLOAD_NBYTES
+        if encrypts:
+            everyone = enumerate((*children, *guests))
+            public_keys = {child.public_key: index for index, child in everyone}
+            self._authenticator = Authenticator(context, public_keys)
+            secure_server(self._socket, keys)
+        self._children = Children(children, guests, self._authenticator)
+        self.endpoint = bind_to(self._socket, endpoint_of(address))
+        self._handlers: Dict[type, Callable[..., List[Reply]]] = {
+            wire.Hello: self._hello,
+            wire.Open: self._open,
+            wire.Close: self._close,
+            wire.Declare: self._declare,
+            wire.Init: self._init,
+            wire.Push: self._push,
+            wire.Pull: self._pull,
+            wire.PushRows: self._push_rows,
+            wire.PullRows: self._pull_rows,
+            wire.SetOptimizer: self._set_optimizer,
+            wire.SetHyper: self._set_hyper,
+            wire.SetCompression: self._set_compression,
+            wire.Join: self._join,
+            wire.GetState: self._get_state,
+            wire.PutState: self._put_state,
+        }
+
+    def __repr__(self) -> str:
+        return f"Server({self._index}, {self.endpoint}, {list(self._stores.values())})"
+
+    def serve(self, above: Optional[Client] = None) -> None:
+        """Begin to read; with servers above, everything is passed on to them by ``above``."""
+        if above is not None:
+            self._relay = Relay(above, self._send, self._accepted_above)
+            above.when_failed(lambda error: self._fail(str(error), is_told=True))
+        self._reactor.receive(self._socket, self._on_message)
+        self._reactor.call_every(_LOOK_S, self._look_for_stalls)
+
+    def worker_left(self, rank: int) -> None:
+        """Stop waiting for a worker that has ended well; what this completes is answered."""
+        child = self._children.child_above(rank)
+        if child >= 0:  # an owner is above every worker
+            self._guarded(child, self._leave, rank)
+
+    def close(self) -> None:
+        self._socket.close()
+        if self._authenticator is not None:
+            self._authenticator.stop()
+
+    # -- one message --------------------------------------------------------------------------
+
+    def _on_message(self, frames: List[zmq.Frame]) -> None:
+        child = self._children.sender(frames)
+        if child is None:  # cannot happen over CURVE
+            return
+        try:
+            is_heard, is_new = self._children.is_heard(child, frames)
+        except ProtocolError as error:  # it is heard on an older connection still
+            self._send_to(frames[0].bytes, self._refusal(child, error))
+            return
+        if not is_heard:
+            return
+        if is_new:
+            for store in self._stores.values():
+                store.forget_requests(child)
+        if self._failure is not None:
+            self._fault([child], self._failure)
+            return
+        self._guarded(child, self._handle, child, frames[1:])
+
+    def _guarded(self, child: int, handle: Callable[..., None], *args: Any) -> None:
+        """Handle an event that a child has caused; whatever goes wrong is told."""
+        try:
+            handle(*args)
+        except ProtocolError as error:
+            self._reply(child, self._refusal(child, error))
+        except BaryonError as error:
+            self._fail(str(error))
+        except Exception as error:
+            # An optimizer can raise anything, and nobody but its author can say what it means.
+            log.error("%s", traceback.format_exc().rstrip())
+            name = f"server {self._index}"
+            what = "".join(traceback.format_exception_only(type(error), error)).strip()
+            self._fail(f"{name} failed: {what} (where: see server-{self._index}.log)")
+
+    def _refusal(self, child: int, error: ProtocolError) -> wire.Fault:
+        text = str(error)
+        if len(text) > _MAX_TEXT:  # it quotes what it is about
+            text = f"{text[:_MAX_TEXT]} [...]"
+        log.error("%s: %s", self._children.name(child), text)
+        return wire.Fault(f"server {self._index} refused a message: {text}")
+
+    def _handle(self, child: int, frames: List[zmq.Frame]) -> None:
+        if not frames or len(frames[0]) > wire.MAX_HEADER_NBYTES:
+            raise ProtocolError("no header, or one beyond the limit")
+        message = wire.DATA.decode(frames[0].buffer)
+        if not (self._children[child].is_introduced or isinstance(message, wire.Hello)):
+            raise ProtocolError(f"{type(message).__name__} came before Hello")
+        if isinstance(message, wire.Batch):
+            self._batch(child, message, frames[1:])
+            return
+        self._send(getattr(message, "store", 0), self._replies(child, message, frames[1:]))
+
+    def _replies(self, child: int, message: Any, frames: List[zmq.Frame]) -> List[Reply]:
+        """What a message with these payloads gives rise to."""
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            raise ProtocolError(f"{type(message).__name__} is not for a server")
+        if isinstance(message, _PAYLOAD):
+            return handler(child, message, self._payload(child, message, frames))
+        if len(frames) != isinstance(message, _FRAMED):
+            raise ProtocolError(f"{type(message).__name__} came in {1 + len(frames)} frames")
+        return handler(child, message, *(np.frombuffer(f.buffer, np.uint8) for f in frames))
+
+    def _payload(self, child: int, message: Any, frames: List[zmq.Frame]) -> Payload:
+        """The bytes that come with a message, or its sender's area of the memory."""
+        member = self._children[child].member
+        if len(frames) != (0 if member else 1):
+            raise ProtocolError(f"{type(message).__name__} came in {1 + len(frames)} frames")
+        if not member:
+            return np.frombuffer(frames[0].buffer, np.uint8)
+        self._store(child, message)  # of which there is such memory
+        area = self._areas.get((message.store, member))
+        if area is None:
+            assert self._memory is not None  # or the child would be no member of it
+            area = Memory(self._memory.area(message.store, member))
+            self._areas[message.store, member] = area
+        return area
+
+    def _batch(self, child: int, message: wire.Batch, frames: List[zmq.Frame]) -> None:
+        """Its messages, one after the other; replies go together, too.
+
+        What is wrong with one of them is no reason to refuse the rest, still less to keep from
+        others the answers that the rest has given rise to.
+        """
+        if len(frames) != sum(isinstance(inner, _FRAMED) for inner in message.messages):
+            raise ProtocolError(f"{len(message.messages)} messages with {len(frames)} payloads")
+        rest = iter(frames)
+        replies: Dict[int, List[Reply]] = {}
+        refused: List[ProtocolError] = []
+        for inner in message.messages:
+            payloads = [next(rest)] if isinstance(inner, _FRAMED) else []
+            try:
+                replies.setdefault(inner.store, []).extend(self._replies(child, inner, payloads))
+            except ProtocolError as error:
+                refused.append(error)
+        for store, some in replies.items():
+            self._send(store, some)
+        if len(refused) > 1:
+            raise ProtocolError(f"{refused[0]}; and {len(refused) - 1} more of its batch")
+        if refused:
+            raise refused[0]
+
+    def _hello(self, child: int, message: wire.Hello) -> List[Reply]:
+        self._children.introduce(child, message)
+        self._reply(child, wire.Hello(message.version, message.connection))
+        return []
+
+    def _open(self, child: int, message: wire.Open) -> List[Reply]:
+        number = message.store
+        self._check_number(number)
+        if number in self._gone or child in self._closed.get(number, ()):
+            raise ProtocolError(f"{self._children.name(child)} opened store {number}, now closed")
+        if number not in self._stores:
+            self._stores[number] = self._new_store(message)
+            self._opened[number] = child, message
+            for rank in self._left:
+                self._store_left(number, rank)
+        author, first = self._opened[number]
+        if message != first:
+            name = self._children.name
+            raise UsageError(
+                f"kvstore number {number} is {_kind(first)} on {name(author)} and "
+                f"{_kind(message)} on {name(child)}; create the same kvstores in the same order, "
+                "and give them like optimizers, on all workers"
+            )
+        return []
+
+    def _new_store(self, message: wire.Open) -> Store[Any]:
+        if message.staleness is not None and message.staleness < 0:
+            raise ProtocolError(f"a store with a staleness of {message.staleness}")
+        outgoing, values = staging(self._memory, message.store)
+        plan = Plan(self._num_owners, has_whole_keys=message.has_whole_keys)
+        names = [child.name for child in self._children.all]
+        if message.kind == "async" and self._relay is None:
+            workers = self._children.workers()
+            return AsyncStore(
+                self._index, plan, list(workers.values()), values, names, workers.get(0),
+                message.staleness,
+            )  # fmt: skip
+        if message.kind != "sync":
+            raise ProtocolError(f"this server has no store of the kind {message.kind!r}")
+        above_first = self._children.child_above(0)
+        first = None if above_first < 0 else above_first
+        children = list(self._children.in_tree)
+        if self._relay is None:
+            return SyncStore(self._index, plan, children, values, names, first)
+        self._relay.open(message, (outgoing, values))
+        return RisingStore(self._index, plan, children, values, outgoing, names, first)
+
+    def _close(self, child: int, message: wire.Close) -> List[Reply]:
+        number = message.store
+        self._check_number(number)
+        if number in self._stores:
+            self._stores[number].check_can_close(child)
+        if number not in self._gone:
+            self._closed.setdefault(number, set()).add(child)  # perhaps before others open it
+        self._reply(child, wire.Accepted(number, message.serial))
+        self._drop_if_closed(number)
+        return []
+
+    def _drop_if_closed(self, number: int) -> None:
+        """Forget a store that all of its children have closed, if not left."""
+        store, closed = self._stores.get(number), self._closed.get(number)
+        if store is None or closed is None:
+            return
+        if not all(child in closed or self._has_left(child) for child in store.children):
+            return
+        del self._stores[number], self._opened[number], self._closed[number]
+        self._gone.add(number)
+        self._joining.pop(number, None)
+        self._transfers.close(number)
+        self._areas = {name: area for name, area in self._areas.items() if name[0] != number}
+        if self._relay is None:
+            store.discard()
+        else:
+            self._relay.close(number)
+
+    def _has_left(self, child: int) -> bool:
+        return self._left.issuperset(self._children.all[child].ranks)
+
+    def _leave(self, rank: int) -> None:
+        self._left.add(rank)
+        for number in list(self._stores):
+            self._store_left(number, rank)
+            self._drop_if_closed(number)
+
+    def _store_left(self, number: int, rank: int) -> None:
+        store = self._stores[number]
+        child = self._children.workers().get(rank, -1)
+        if not isinstance(store, AsyncStore):
+            child = self._children.child_above(rank)
+        if child >= 0 and self._has_left(child):
+            self._send(number, store.leave(child))
+            self._look_for_end_of_epoch(number)
+        if rank == 0:
+            store.lose_first()
+
+    def _join(self, child: int, message: wire.Join) -> List[Reply]:
+        store = self._store(child, message)
+        if message.epoch == store.epoch:  # a repeat whose answer was lost
+            self._reply(child, wire.Joined(message.serial))
+            return []
+        self._send(message.store, store.join(child, message.epoch))
+        self._joining.setdefault(message.store, {})[child] = message.serial
+        self._look_for_end_of_epoch(message.store)
+        return []
+
+    def _look_for_end_of_epoch(self, number: int) -> None:
+        if not self._stores[number].have_all_joined:
+            return
+        if self._relay is None:
+            self._end_epoch(number)
+        elif number not in self._joining_above:
+            self._joining_above.add(number)
+            self._relay.join(number, functools.partial(self._end_epoch, number))
+
+    def _end_epoch(self, number: int) -> None:
+        self._joining_above.discard(number)
+        self._stores[number].begin_epoch()
+        for child, serial in self._joining.pop(number, {}).items():
+            if not self._has_left(child):
+                self._reply(child, wire.Joined(serial))
+
+    def _declare(self, child: int, message: wire.Declare) -> List[Reply]:
+        store = self._store(child, message)
+        store.declare(child, message.first, message.keys)
+        if self._relay is not None:
+            self._relay.declare(message.store, store.plan)
+        return []
+
+    def _init(self, child: int, message: wire.Init, payload: Payload) -> List[Reply]:
+        m = message
+        return self._store(child, m).init(child, m.bucket, m.first, m.count, payload)
+
+    def _push(self, child: int, message: wire.Push, payload: Payload) -> List[Reply]:
+        m = message
+        store = self._store(child, m)
+        where = m.bucket, m.first, m.count
+        payload = store.contribution(child, *where, payload, m.is_compressed)
+        return store.push(child, *where, m.round, m.want_value, payload, m.version)
+
+    def _pull(self, child: int, message: wire.Pull) -> List[Reply]:
+        m = message
+        return self._store(child, m).pull(child, m.bucket, m.first, m.count)
+
+    def _push_rows(self, child: int, message: wire.PushRows, payload: np.ndarray) -> List[Reply]:
+        m = message
+        store = self._store(child, m)
+        return store.push_rows(child, m.bucket, m.position, m.round, payload, m.version)
+
+    def _pull_rows(self, child: int, message: wire.PullRows, payload: np.ndarray) -> List[Reply]:
+        return self._store(child, message).pull_rows(
+            child, message.bucket, message.position, payload
+        )
+
+    def _set_optimizer(self, child: int, message: wire.SetOptimizer) -> List[Reply]:
+        store = self._store(child, message)
+        self._check_first(child, store, "sent an optimizer; only rank 0's counts")
+        is_new = store.is_new_setting(message.serial)
+        if self._relay is not None:
+            self._relay.set(message, is_new)
+            return []
+        replies: List[Reply] = []
+        if is_new:
+            if message.has_code and self._authenticator is None:
+                raise UsageError(
+                    "the optimizer is a class of the script's own, whose code servers take over "
+                    "encrypted connections only; leave out --no-encryption, or let the workers "
+                    "update: gluon.Trainer(..., update_on_kvstore=False)"
+                )
+            m = message
+            optimizer = load_optimizer(m.pickled, m.lr_mult, m.wd_mult, m.has_code)
+            self._transfers.drop_arrivals(m.store)
+            replies = store.set_update(SliceUpdater(optimizer))
+        self._reply(child, wire.Accepted(message.store, message.serial))
+        return replies
+
+    def _set_hyper(self, child: int, message: wire.SetHyper) -> List[Reply]:
+        store = self._store(child, message)
+        wrong = "changed an optimizer that is not its own"
+        self._check_first(child, store, wrong)
+        update, m = store.update, message
+        if isinstance(update, SliceUpdater):
+            update.check(m)
+        elif self._relay is None:
+            raise ProtocolError(f"{self._children.name(child)} {wrong}")
+        is_new = store.is_new_setting(m.serial)
+        if is_new:
+            store.next_version(m.version, m.oldest)
+        if self._relay is not None:
+            self._relay.set(m, is_new)
+            return []
+        if is_new:
+            assert isinstance(update, SliceUpdater)
+            update.set(m)
+        self._reply(child, wire.Accepted(m.store, m.serial))
+        return []
+
+    def _set_compression(self, child: int, message: wire.SetCompression) -> List[Reply]:
+        try:
+            compression = compression_of(message.params)
+        except UsageError as error:  # of a worker that did not look
+            raise ProtocolError(str(error)) from error
+        is_first = self._store(child, message).set_compression(child, compression)
+        if is_first and self._relay is not None:
+            self._relay.compress(message.store, compression)
+        return []
+
+    def _get_state(self, child: int, message: wire.GetState) -> List[Reply]:
+        store = self._stores.get(message.store)
+        name = self._children.name(child)
+        state, payload = self._transfers.get(child, name, message, store)
+        self._reply(child, state, *([] if payload is None else [payload]))
+        return []
+
+    def _put_state(self, child: int, message: wire.PutState, payload: np.ndarray) -> List[Reply]:
+        name = self._children.name(child)
+        if child != self._children.workers().get(0):
+            raise ProtocolError(f"{name} sent a state; only rank 0's counts")
+        self._transfers.put(name, message, self._store(child, message), payload)
+        self._reply(child, wire.Stored(message.serial))
+        return []
+
+    def _check_first(self, child: int, store: Store[Any], wrong: str) -> None:
+        """Raise ProtocolError unless worker 0 speaks, or is below the child that does."""
+        if child != store.first:
+            raise ProtocolError(f"{self._children.name(child)} {wrong}")
+
+    def _store(self, child: int, message: Any) -> Store[Any]:
+        """Raises ProtocolError if the child cannot use that store."""
+        if child in self._closed.get(message.store, ()):
+            raise ProtocolError(f"{self._children.name(child)} has closed store {message.store}")
+        try:
+            return self._stores[message.store]
+        except KeyError:
+            raise ProtocolError(f"store {message.store} has not been opened") from None
+
+    def _check_number(self, store: int) -> None:
+        if not 0 <= store < MAX_STORES:
+            raise ProtocolError(f"there is no store {store}; their numbers are below {MAX_STORES}")
+
+    # -- answers ------------------------------------------------------------------------------
+
+    def _send(self, number: int, replies: List[Reply]) -> None:
+        """Send answers, the small ones as one, and up what has been merged by now."""
+        small: Dict[int, List[Reply]] = {}
+        for r in replies:
+            if r.rows is None and r.has_value and not self._children[r.child].member:
+                self._send_values(number, r)
+            else:
+                small.setdefault(r.child, []).append(r)
+        for child, some in small.items():
+            for start in range(0, len(some), _BATCH):
+                self._send_small(number, child, some[start : start + _BATCH])
+        store = self._stores.get(number)
+        if isinstance(store, RisingStore):
+            assert self._relay is not None
+            self._relay.rise(number, store)
+
+    def _send_small(self, number: int, child: int, replies: List[Reply]) -> None:
+        answers = tuple(
+            wire.Answer(number, r.bucket, r.first, r.num_slices, r.has_value)
+            if r.rows is None
+            else wire.AnswerRows(number, r.bucket, r.first)
+            for r in replies
+        )
+        self._reply(child, wire.Batch(answers), *(r.rows for r in replies if r.rows is not None))
+
+    def _send_values(self, number: int, reply: Reply) -> None:
+        store = self._stores[number]
+        for r, compressed in store.parts(reply):
+            where = number, r.bucket, r.first, r.num_slices, True
+            if compressed is None:
+                self._reply(r.child, wire.Answer(*where), store.values(r))
+            else:
+                answer = wire.Answer(*where, True, compressed.is_change)
+                self._reply(r.child, answer, compressed.payload)
+
+    def _accepted_above(self, message: wire.Accepted) -> None:
+        first = self._stores[message.store].first
+        assert first is not None  # or nobody would have asked
+        self._reply(first, message)
+
+    def _reply(self, child: int, message: wire.Message, *payloads: np.ndarray) -> None:
+        self._send_to(self._children[child].route, message, *payloads)
+
+    def _send_to(self, route: bytes, message: wire.Message, *payloads: np.ndarray) -> None:
+        frames = [route, wire.DATA.encode(message), *payloads]
+        # Copies the payloads: the store's memory changes in the next round, perhaps before
+        # ZeroMQ has sent it.
+        self._socket.send_multipart(frames, copy=True)
+
+    def _fault(self, children: List[int], text: str) -> None:
+        for child in children:
+            self._reply(child, wire.Fault(text))
+
+    def _fail(self, text: str, is_told: bool = False) -> None:
+        """Tell everybody that it is over, unless those above are told already."""
+        log.error("%s", text)
+        self._failure = text
+        self._fault(self._children.connected(), text)
+        if not is_told:
+            self._on_fault(text)
+
+    def _look_for_stalls(self) -> None:
+        if self._failure is not None:
+            return
+        now = self._clock.look(time.monotonic())
+        waits = [wait for store in self._stores.values() for wait in store.waits()]
+        for stall in self._stalls.observe(waits, now):
+            if stall.is_fatal:
+                self._fail(stall.text(self._children.name))
+                return
+            log.warning("%s", stall.text(self._children.name))
+
+
+def _kind(message: wire.Open) -> str:
+    """What a worker has opened, for people."""
+    extras = ["whole keys"] if message.has_whole_keys else []
+    if message.staleness is not None:
+        extras.append(f"a staleness of {message.staleness}")
+    return " with ".join([repr(message.kind), *([" and ".join(extras)] if extras else [])])

@@ -1,0 +1,29 @@
+"""How bytes travel, and who may send them: one thread with its sockets, the links, the keys.
+
+Both ends of every connection use it, of the data plane and of the control plane.
+"""
+
+from .dialer import Dialer
+from .endpoints import bind_to, connect_to, endpoint_of
+from .link import Link, ServerAddress
+from .outbox import Outbox
+from .reactor import Reactor, Timer
+from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server, token_of
+
+__all__ = [
+    "Authenticator",
+    "Dialer",
+    "KeyPair",
+    "Link",
+    "Outbox",
+    "Reactor",
+    "ServerAddress",
+    "Timer",
+    "bind_to",
+    "connect_to",
+    "endpoint_of",
+    "new_key_pair",
+    "secure_client",
+    "secure_server",
+    "token_of",
+]

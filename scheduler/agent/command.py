@@ -1,0 +1,42 @@
+"""The command that starts an agent."""
+
+from pathlib import Path
+from typing import List, Optional
+
+import baryon
+
+__all__ = ["agent_argv", "config_name", "python_argv"]
+
+_PACKAGE = Path(baryon.__file__).parent
+
+
+def agent_argv(
+    python: str, home: Optional[str] = "", configs: str = "", index_from: str = ""
+) -> List[str]:
+    """The command that starts an agent of this version, whether it is installed there or not.
+
+    ``home`` is the folder there that holds the package baryon; by default, the one that does here;
+    None if it is installed there.
+    With ``configs``, a directory, the agent reads its `AgentConfig` from the file `config_name`
+    there, for the number in its environment variable ``index_from``, and removes that file if it
+    may; its standard input is not used.
+    """
+    home = str(_PACKAGE.parent) if home == "" else home
+    argv = python_argv(python, "baryon.scheduler.agent", home)
+    return [*argv, configs, index_from] if configs else argv
+
+
+def config_name(index: int) -> str:
+    """The name of the file with the `AgentConfig` of agent ``index``."""
+    return f"agent-{index}.json"
+
+
+def python_argv(python: str, module: str, home: Optional[str]) -> List[str]:
+    """The command that runs ``main()`` of a module of ours.
+
+    ``sys.path`` begins with our own folder instead of the working directory, whose files could
+    hide the standard library's.
+    """
+    run = f"from {module} import main; sys.exit(main())"
+    path = [] if home is None else [home]
+    return [python, "-c", f"import sys; sys.path[:1] = {path!r}; {run}"]

@@ -1,0 +1,60 @@
+"""What the scheduler, the agents and the tasks share: their messages, and how these travel.
+
+What needs NumPy is imported when it is first asked for: launch.py and the agents do not.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import messages
+from .addresses import own_address
+from .client import ControlClient
+from .credentials import (
+    MEMORY_VARIABLE,
+    TASK_VARIABLE,
+    AgentConfig,
+    Credentials,
+    Parent,
+    read_credentials,
+)
+from .delivery import Conversations, decode_envelope
+from .job import KVSTORE_TYPES, Group, Host, Job, Task, place
+from .limits import raise_descriptor_limit
+from .messages import MAX_VALUE_NBYTES, Position
+from .uplink import Uplink
+
+if TYPE_CHECKING:
+    from .data_plane import client_of, host_memory_of, keys_of
+
+__all__ = [
+    "KVSTORE_TYPES",
+    "MAX_VALUE_NBYTES",
+    "MEMORY_VARIABLE",
+    "TASK_VARIABLE",
+    "AgentConfig",
+    "ControlClient",
+    "Conversations",
+    "Credentials",
+    "Group",
+    "Host",
+    "Job",
+    "Parent",
+    "Position",
+    "Task",
+    "Uplink",
+    "client_of",
+    "decode_envelope",
+    "host_memory_of",
+    "keys_of",
+    "messages",
+    "own_address",
+    "place",
+    "raise_descriptor_limit",
+    "read_credentials",
+]
+
+
+def __getattr__(name: str) -> Any:  # PEP 562
+    if name not in ("client_of", "host_memory_of", "keys_of"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(".data_plane", __name__), name)

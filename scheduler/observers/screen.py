@@ -1,0 +1,173 @@
+"""What is written to the terminal, or to files in its place. Pure: what tasks write in, bytes out.
+
+A terminal shows lines, and below them one row for each *bar*: a line that a task writes over and
+over. The rows are drawn from the cursor down, and the cursor goes back to the first of them, so
+that everything below it can be wiped away whatever the terminal has made of long rows when it was
+resized. Rejected: the cursor after the last row, as then one would have to know how often each row
+was wrapped, and terminals differ in that.
+"""
+
+import re
+import unicodedata
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
+
+from ..control.messages import Output
+
+__all__ = ["Chunk", "Said", "Screen", "Size", "label_width"]
+
+_COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # of terminals, none of them red
+_RED = 31
+_BORDER = " | "
+_MAX_ROWS = 8  # of bars
+_WIPE = b"\r\x1b[J"
+# What a bar may have in it besides text: colours (ECMA-48: SGR), other sequences, controls.
+_SEQUENCE = re.compile(r"(\x1b\[[0-9;:]*m)|\x1b\[[0-?]*[ -/]*[@-~]|\x1b.?|[\x00-\x1f\x7f-\x9f]")
+
+
+class Size(NamedTuple):
+    columns: int
+    rows: int
+
+
+class Said(NamedTuple):
+    """What the scheduler says: some lines, with one label before the first."""
+
+    text: str
+
+
+class Chunk(NamedTuple):
+    """Bytes for standard output or standard error."""
+
+    is_error: bool
+    data: bytes
+
+
+class Screen:
+    """``names``: what people call each task, by slug, in the order in which bars are shown.
+
+    ``has_colours``: standard output and standard error, in this order, as everywhere here.
+    """
+
+    def __init__(self, names: Dict[str, str], has_colours: Tuple[bool, bool]) -> None:
+        self._has_colours = has_colours
+        width = label_width(names.values()) - len(_BORDER)
+        self._labels = {
+            slug: (name.rjust(width) + _BORDER, _COLOURS[index % len(_COLOURS)])
+            for index, (slug, name) in enumerate(names.items())
+        }
+        self._order = {slug: index for index, slug in enumerate(names)}
+        self._bars: Dict[Tuple[str, bool], bytes] = {}
+        self._drawn: Optional[Chunk] = None
+
+    def write(
+        self,
+        pieces: Iterable[Union[Output, Said]],
+        sizes: Tuple[Optional[Size], Optional[Size]],
+    ) -> List[Chunk]:
+        """What these come to. ``sizes``: of each stream that is a terminal to draw on now."""
+        chunks: List[Chunk] = []
+        for piece in pieces:
+            if isinstance(piece, Said):
+                data = self._label("baryon: ", _RED, True) + piece.text.encode(errors="replace")
+                self._line(chunks, Chunk(True, data + b"\n"))
+            elif piece.is_transient and piece.data.strip():
+                self._bars[piece.task, piece.is_error] = piece.data
+            else:
+                # The bar has become a line, or was wiped away.
+                self._bars.pop((piece.task, piece.is_error), None)
+                if not piece.is_transient:
+                    label = self._label(*self._labels[piece.task], piece.is_error)
+                    lines = piece.data.split(b"\n")[:-1]
+                    data = b"".join(label + line + b"\n" for line in lines)
+                    self._line(chunks, Chunk(piece.is_error, data))
+        self._draw(chunks, sizes)
+        return _joined(chunks)
+
+    def clear(self) -> List[Chunk]:
+        """Wipe the bars away; the next `write` draws them again."""
+        drawn, self._drawn = self._drawn, None
+        return [] if drawn is None else [Chunk(drawn.is_error, _WIPE)]
+
+    def _line(self, chunks: List[Chunk], chunk: Chunk) -> None:
+        chunks += self.clear()
+        chunks.append(chunk)
+
+    def _draw(self, chunks: List[Chunk], sizes: Tuple[Optional[Size], Optional[Size]]) -> None:
+        is_error = sizes[True] is not None
+        size = sizes[is_error]
+        rows = [] if size is None else self._rows(size, sizes, is_error)
+        if size is None or not rows:
+            chunks += self.clear()
+            return
+        up = b"\x1b[%dA" % (len(rows) - 1) if len(rows) > 1 else b""
+        data = b"\r" + b"\x1b[K\r\n".join(rows) + b"\x1b[J" + up + b"\r"
+        if self._drawn != (is_error, data):
+            if self._drawn is not None and self._drawn.is_error != is_error:
+                chunks += self.clear()
+            self._drawn = Chunk(is_error, data)
+            chunks.append(self._drawn)
+
+    def _rows(
+        self, size: Size, sizes: Tuple[Optional[Size], Optional[Size]], is_error: bool
+    ) -> List[bytes]:
+        # The last column stays free: a terminal that has filled it waits with wrapping.
+        columns = max(1, size.columns - 1)
+        rows = []
+        for key in sorted(self._bars, key=lambda key: (self._order[key[0]], key[1])):
+            slug, is_bar_error = key
+            if sizes[is_bar_error] is None:
+                continue  # the stream goes elsewhere
+            label, colour = self._labels[slug]
+            paint = self._label(label[:columns], colour, is_error)
+            for line in self._bars[key].split(b"\n"):
+                rows.append(paint + _cut(line, columns - len(label)))
+        limit = max(1, min(_MAX_ROWS, size.rows // 2))
+        if len(rows) <= limit:
+            return rows
+        if limit == 1:
+            return rows[:1]
+        more = f"... and {len(rows) - limit + 1} more"
+        return [*rows[: limit - 1], more[:columns].encode()]
+
+    def _label(self, label: str, colour: int, is_error: bool) -> bytes:
+        painted = f"\x1b[{colour}m{label}\x1b[0m" if self._has_colours[is_error] else label
+        return painted.encode()
+
+
+def label_width(names: Iterable[str]) -> int:
+    """The columns before each line of tasks with these names."""
+    return max(map(len, names)) + len(_BORDER)
+
+
+def _cut(line: bytes, columns: int) -> bytes:
+    """As much of a line as fits, with its colours and without what else is no text."""
+    shown, used, begin, is_coloured = "", 0, 0, False
+    text = line.decode(errors="replace")
+    for match in [*_SEQUENCE.finditer(text), None]:
+        for character in text[begin : match.start() if match else None]:
+            used += _width(character)
+            if used > columns:
+                return (shown + "\x1b[0m" * is_coloured).encode()
+            shown += character
+        if match and match[1]:
+            shown, is_coloured = shown + match[1], True
+        begin = match.end() if match else 0
+    return (shown + "\x1b[0m" * is_coloured).encode()
+
+
+def _width(character: str) -> int:
+    """The columns that a character takes."""
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0  # it goes with the one before it
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _joined(chunks: List[Chunk]) -> List[Chunk]:
+    """The same with as few writes as there can be."""
+    joined: List[Chunk] = []
+    for chunk in chunks:
+        if joined and joined[-1].is_error == chunk.is_error:
+            joined[-1] = Chunk(chunk.is_error, joined[-1].data + chunk.data)
+        else:
+            joined.append(chunk)
+    return joined

@@ -1,0 +1,5 @@
+"""The process of a server."""
+
+from .process import main
+
+__all__ = ["main"]

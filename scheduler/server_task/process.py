@@ -1,0 +1,83 @@
+"""The process of a server, started by an agent."""
+
+import gc
+import logging
+import os
+import signal
+import threading
+
+import zmq
+
+from baryon.ps import Reactor, Server, UsageError, import_mxnet
+
+from ..control import (
+    ControlClient,
+    client_of,
+    host_memory_of,
+    keys_of,
+    raise_descriptor_limit,
+    read_credentials,
+)
+from ..control.messages import Roster
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    credentials = read_credentials()
+    if credentials is None:
+        raise UsageError("a server is started by launch.py, not by hand")
+    os.environ.pop("DMLC_ROLE", None)  # MXNet would start its own server when it is imported
+    raise_descriptor_limit()  # strangers take some of them
+    reactor = Reactor()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda number, frame: reactor.stop())
+    context = zmq.Context()
+
+    def serve(roster: Roster) -> None:
+        if credentials.parents:
+            server.serve(client_of(reactor, context, credentials, roster, control.failed))
+
+    control = ControlClient(
+        reactor,
+        context,
+        credentials,
+        on_left=lambda rank: server.worker_left(rank),
+        on_roster=serve,
+    )
+    server = Server(
+        reactor,
+        context,
+        index=credentials.rank,
+        num_owners=credentials.num_owners,
+        children=credentials.children,
+        guests=credentials.guests,
+        keys=keys_of(credentials),
+        address=credentials.address,
+        timeout_s=credentials.timeout_s,
+        on_fault=control.failed,
+        memory=host_memory_of(credentials),
+        encrypts=credentials.encrypts_data,
+    )
+    if not credentials.parents:
+        server.serve()
+    control.join(server.endpoint)
+    # MXNet takes a second to import; while the workers do the same, it costs nobody any time.
+    threading.Thread(target=_import_mxnet, name="import-mxnet", daemon=True).start()
+    reactor.run()
+    server.close()
+    control.close()
+    context.destroy(linger=0)
+    reactor.close()
+    return 0
+
+
+def _import_mxnet() -> None:
+    try:
+        import_mxnet()
+        gc.collect()
+        gc.freeze()  # or Python would look through all of it again and again
+    except Exception as error:
+        # Without an optimizer a server does not need it; with one, loading it will say the same.
+        logging.getLogger("baryon.server").warning("mxnet cannot be imported: %s", error)
