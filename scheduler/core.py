@@ -19,15 +19,18 @@ import math
 import signal
 from typing import Callable, Dict, List, Optional, Set
 
+import msgspec
+
 from baryon import __version__
 from baryon.ps import Message
 
 from . import news
-from .actions import Action, Finish, Kill, Pause, ReleaseAgent, Say, Send, Show
+from .actions import Action, Finish, Kill, Pause, ReleaseAgent, Send
 from .checks import impossible
 from .cluster import Trouble
 from .control import Job, messages
 from .meetings import Meetings, Wait
+from .observers import JobPaused, Notice, TaskOutput
 from .positions import Positions
 from .tasks import TaskState, describe_exit, exit_code_of, has_hung, last_line, own_code_of
 
@@ -87,9 +90,9 @@ class SchedulerCore:
 
     # -- events -------------------------------------------------------------------------------
 
-    def on_start(self) -> List[Action]:
+    def on_start(self, now: float) -> List[Action]:
         """The agents are about to be started."""
-        return self._tell(news.begun(self.job))
+        return self._tell(now, news.begun(self.job))
 
     def on_message(self, peer: str, message: Message, now: float) -> List[Action]:
         """A message from ``peer`` (``agent-0``, ``worker-1``, ...), authenticated as such."""
@@ -118,9 +121,11 @@ class SchedulerCore:
         if isinstance(message, (messages.Output, messages.Exited)):
             state = self._tasks.get(message.task)
             if state is None or state.task.host != host or host not in self._greeted:
-                return [Say(f"agent-{host} speaks of {message.task}, which is not its task")]
+                return [
+                    Notice(now, f"agent-{host} speaks of {message.task}, which is not its task")
+                ]
             if isinstance(message, messages.Output):
-                return self._on_output(state, message)
+                return self._on_output(state, message, now)
             # One that has ended, or whose host was lost, has nothing more to end.
             return [] if state.ended else self._on_exited(state, message, now)
         if isinstance(message, messages.Suspended):
@@ -132,7 +137,7 @@ class SchedulerCore:
             for state in self._of_host(host):
                 state.is_stopped = state.task.slug in message.stopped
             return []
-        return [Say(f"agent-{host} has sent {type(message).__name__}, which no agent may")]
+        return [Notice(now, f"agent-{host} has sent {type(message).__name__}, which no agent may")]
 
     def _on_task_message(self, state: TaskState, message: Message, now: float) -> List[Action]:
         is_worker = state.task.role == "worker"
@@ -147,7 +152,7 @@ class SchedulerCore:
             return self._fail(wrong, 1, now) if wrong else []
         if isinstance(message, messages.Failed):
             return self._fail(f"{state.where}: {message.text}{self._also_silent(now)}", 1, now)
-        return [Say(f"{state.where} has sent {type(message).__name__}, which it may not")]
+        return [Notice(now, f"{state.where} has sent {type(message).__name__}, which it may not")]
 
     def on_agent_ended(self, host: int, how: str, now: float) -> List[Action]:
         """The cluster says that the agent of ``host`` has ended."""
@@ -174,21 +179,24 @@ class SchedulerCore:
         if self.phase == OVER:
             return []
         fail = self._fail(trouble.text, trouble.exit_code, now, trouble.grace_s)
-        return fail or [Say(trouble.text)]
+        return fail or [Notice(now, trouble.text)]
 
     def on_signal(self, signum: int, now: float) -> List[Action]:
         """The user wants to stop (SIGINT, SIGTERM, SIGHUP), or to see where things are (USR1)."""
         if signum == signal.SIGUSR1:
-            return [Say(self.status(now))]
+            return [Notice(now, self.status(now))]
         name = signal.Signals(signum).name
         if self.phase in (STARTING, RUNNING):
-            say = Say(f"{name}: stopping all tasks ({name} again to kill them at once)")
+            say = Notice(now, f"{name}: stopping all tasks ({name} again to kill them at once)")
             self._exit_code = 128 + signum
             # Scripts know Ctrl-C as KeyboardInterrupt; everything else is a plain end to them.
             to_tasks = signum if signum == signal.SIGINT else signal.SIGTERM
             return [say, *self._stop(to_tasks, now)]
         if self.phase == STOPPING and signum != signal.SIGPIPE:
-            return [Say(f"{name} while stopping: killing all tasks"), Kill(frozenset(self._lost))]
+            return [
+                Notice(now, f"{name} while stopping: killing all tasks"),
+                Kill(frozenset(self._lost)),
+            ]
         return []
 
     def on_suspend(self, now: float) -> List[Action]:
@@ -206,7 +214,7 @@ class SchedulerCore:
         say: List[Action] = []
         if is_awaited:
             text = "launch.py stops while its job is queued: if its hosts come meanwhile, their "
-            say.append(Say(f"{text}agents give up after {self.job.silence_s:.0f} s"))
+            say.append(Notice(now, f"{text}agents give up after {self.job.silence_s:.0f} s"))
         gone = self._agents_ended | self._lost
         self._suspending = {h for h, heard in self._agents.items() if heard and h not in gone}
         # Those that have stopped their tasks say no more, which is not to look like silence.
@@ -227,7 +235,7 @@ class SchedulerCore:
 
     def _pause_if_ready(self, now: float) -> List[Action]:
         is_ready = not self._suspending or now >= self._suspend_deadline
-        return [Pause()] if self._suspending is not None and is_ready else []
+        return [JobPaused(now), Pause()] if self._suspending is not None and is_ready else []
 
     def on_tick(self, now: float) -> List[Action]:
         """Time passes: look for who is late, and who is silent."""
@@ -347,10 +355,10 @@ class SchedulerCore:
     # -- running ------------------------------------------------------------------------------
 
     @staticmethod
-    def _on_output(state: TaskState, message: messages.Output) -> List[Action]:
+    def _on_output(state: TaskState, message: messages.Output, now: float) -> List[Action]:
         if not message.is_transient:
             state.last_line = last_line(message.data) or state.last_line
-        return [Show(message)]
+        return [TaskOutput(now, *msgspec.structs.astuple(message))]
 
     def _on_gone(self, state: TaskState, message: messages.Gone, now: float) -> List[Action]:
         if state.is_gone or state.task.role != "worker":
@@ -374,7 +382,7 @@ class SchedulerCore:
             return self._release_workers(state.task.name) + self._continue_stopping(now)
         text, code = describe_exit(state, message), own_code_of(state, message)
         if code == 0 and state.task.role == "worker" and not state.owes_goodbye:
-            say: List[Action] = [Say(text)] if has_hung(state, message) else []
+            say: List[Action] = [Notice(now, text)] if has_hung(state, message) else []
             return say + self._on_worker_done(state, now)
         return self._fail(text, exit_code_of(code), now) + self._release_workers(state.task.name)
 
@@ -383,9 +391,10 @@ class SchedulerCore:
             say: List[Action] = []
             if self._joining is None and self._of_role("server"):
                 say.append(
-                    Say(
+                    Notice(
+                        now,
                         "no worker created a dist kvstore, so nothing was kept in step; "
-                        "a script that asks for a local store needs --kvstore dist_sync"
+                        "a script that asks for a local store needs --kvstore dist_sync",
                     )
                 )
             return say + self._stop(signal.SIGTERM, now)
@@ -446,7 +455,7 @@ class SchedulerCore:
             return []
         text = f"this machine slept, or launch.py was stopped, for {absence:.0f} s; agents that "
         text += f"were awake give up after {self.job.silence_s:.0f} s (--heartbeat-timeout)"
-        return [Say(text)]
+        return [Notice(now, text)]
 
     def _look_for_silence(self, now: float) -> List[Action]:
         limit_s = self.job.silence_s
@@ -466,7 +475,7 @@ class SchedulerCore:
                 return self._fail(f"{text}: its process {state.pid} hangs", 1, now)
             if not state.was_warned:  # its Python may be in a long call that lets no thread run
                 state.was_warned = True
-                actions.append(Say(f"{text}; its process {state.pid} still runs"))
+                actions.append(Notice(now, f"{text}; its process {state.pid} still runs"))
         return actions
 
     def _silent_hosts(self, now: float) -> Dict[int, float]:
@@ -509,11 +518,11 @@ class SchedulerCore:
         late += [s.task.name for s in self._of_role("server") if s.joined is None]
         workers = self._of_role("worker")
         absent = [s.task.name for s in workers if s.joined is None and not s.ended]
-        return self._tell(news.waiting(late, absent))
+        return self._tell(now, news.waiting(late, absent))
 
-    def _tell(self, text: str) -> List[Action]:
+    def _tell(self, now: float, text: str) -> List[Action]:
         """What a user may do without."""
-        return [] if self.job.is_quiet else [Say(text)]
+        return [] if self.job.is_quiet else [Notice(now, text)]
 
     def _look_for_late_starters(self, now: float) -> List[Action]:
         limit_s = min(self.job.start_s, self.job.timeout_s)
@@ -542,7 +551,7 @@ class SchedulerCore:
             state.due = math.inf  # the command may go on for as long as it likes
             text = f"{state.where} has said that it is done, {seconds:.0f} s ago, but its command "
             text += f"still runs (process {state.pid} there); Ctrl-C ends the job"
-            actions.append(Say(text))
+            actions.append(Notice(now, text))
         return actions
 
     def _goodbye_limit_s(self, code: int) -> float:
@@ -554,7 +563,7 @@ class SchedulerCore:
             return []
         started = [s for s in self._tasks.values() if s.task.host in self._started]
         late = ", ".join(s.task.name for s in started if not s.ended)
-        say: List[Action] = [Say(f"{late} did not end in time")] if late else []
+        say: List[Action] = [Notice(now, f"{late} did not end in time")] if late else []
         return say + self._finish(now)
 
     def _look_for_late_arrivals(self, now: float) -> List[Action]:
@@ -578,7 +587,7 @@ class SchedulerCore:
                 return self._fail(text + hint, 1, now)
             if seconds >= STALL_WARNING_S and not wait.was_told:
                 wait.was_told = True
-                actions.append(Say(text))
+                actions.append(Notice(now, text))
         return actions
 
     # -- stopping -----------------------------------------------------------------------------
@@ -593,7 +602,7 @@ class SchedulerCore:
         others = sum(s.task.host in self._started and not s.ended for s in self._tasks.values())
         what = f"; stopping {others} other task{'s' * (others > 1)}" if others else ""
         end = f"exit code {exit_code}{what}; logs are in {self.job.log_dir}"
-        return [Say(text), Say(end), *self._stop(signal.SIGTERM, now, grace_s)]
+        return [Notice(now, text), Notice(now, end), *self._stop(signal.SIGTERM, now, grace_s)]
 
     def _stop(self, signum: int, now: float, grace_s: Optional[float] = None) -> List[Action]:
         """Begin to stop: workers first, which may still need the servers to save their work.
@@ -651,7 +660,7 @@ class SchedulerCore:
         self.phase = OVER
         tell: List[Action] = []
         if not self._has_failed:
-            tell = self._tell(news.ended(self.job, self._exit_code, now - self._start))
+            tell = self._tell(now, news.ended(self.job, self._exit_code, now - self._start))
         kill: List[Action] = []
         if len(self._agents_ended) < len(self._agents):
             kill = [Kill(frozenset(self._lost))]

@@ -16,8 +16,9 @@ import pytest
 from baryon import __version__
 from baryon.ps import Message
 from baryon.scheduler import core
-from baryon.scheduler.actions import Action, Finish, Say, Send
+from baryon.scheduler.actions import Action, Finish, Send
 from baryon.scheduler.control import Host, Job, messages, place
+from baryon.scheduler.observers import Notice
 
 
 def _make_job(
@@ -175,7 +176,7 @@ class Scene:
 
 
 def _said(actions: List[Action]) -> str:
-    return "\n".join(action.text for action in actions if isinstance(action, Say))
+    return "\n".join(action.text for action in actions if isinstance(action, Notice))
 
 
 def _sent(actions: List[Action], kind: type) -> List[tuple]:

@@ -294,6 +294,7 @@ class Interrupted(loop.Console):
             os.kill(os.getpid(), signal.SIGINT)
         finally:
             super().close()
+        return []
 
 
 def test_an_interruption_while_the_last_output_is_shown_changes_no_exit_code(play, monkeypatch):
