@@ -116,9 +116,7 @@ def test_an_update_has_the_hyper_parameters_of_its_version(load: Load) -> None:
     assert [rate_of(cut[2], version) for version in (3, 4)] == [0.125, 0.25]
 
 
-@pytest.mark.parametrize(
-    "name", ["__class__", "__dict__", "a b", "learning rate", "__init__"]
-)
+@pytest.mark.parametrize("name", ["__class__", "__dict__", "a b", "learning rate", "__init__"])
 def test_a_name_that_is_no_hyper_parameter_is_refused_whole(load: Load, name: str) -> None:
     updater = load(1.0)
     with pytest.raises(ProtocolError, match=f"{name!r} of .* is not to be set by message"):
