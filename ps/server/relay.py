@@ -81,7 +81,7 @@ class Relay:
         """Declare to those above what ``plan`` has and they do not know."""
         above = self._above[number]
         for key in plan.keys[above.num_keys :]:
-            above.declare(key.name, key.shape, key.dtype.name)
+            above.declare(key.name, key.shape, key.dtype_name)
 
     def compress(self, number: int, compression: Compression) -> None:
         """Compress what is sent up."""
