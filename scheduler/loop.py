@@ -38,7 +38,7 @@ from .control import (
     raise_descriptor_limit,
 )
 from .core import SchedulerCore
-from .observers import Console, Event, EventStream, LogFiles, Notice, complain
+from .observers import Console, Event, EventStream, JobPaused, LogFiles, Notice, complain
 from .specs import start_tasks
 from .tree import Tree
 
@@ -282,6 +282,7 @@ class _Loop:
 
     def _pause(self) -> None:
         """Be stopped, as by a terminal; returns when the shell lets this process go on."""
+        self._events.send(JobPaused(self._now()))
         begin = self._now()
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         # Nothing comes of it in a process group that no shell looks after (setpgid(2)).

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from baryon.scheduler.control import Host, Task
-from baryon.scheduler.core import PATIENCE_S
+from baryon.scheduler.starting import PATIENCE_S
 
 LOGS = "logs are in /logs/of/job-1"
 
