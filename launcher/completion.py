@@ -6,7 +6,7 @@ which the shell lists by itself.
 """
 
 import argparse
-from typing import Dict
+from typing import Any, Dict
 
 import shtab
 
@@ -17,7 +17,8 @@ __all__ = ["script"]
 _FILES = ("hostfile", "topology", "ssh_config", "template", "command")
 _DIRECTORIES = ("log_dir", "job_dir")
 _JOBS = {"bash": "_baryon_jobs", "zsh": "_baryon_jobs"}
-_PREAMBLE = {  # as records.py has the folder
+# The folder is as in records.py. (shtab takes a dictionary, which its annotation forgets: Any.)
+_PREAMBLE: Any = {
     "bash": """\
 _baryon_jobs() {
   local path
@@ -48,7 +49,7 @@ def script(shell: str) -> str:
 
 def _mark(parser: argparse.ArgumentParser) -> None:
     """Tell shtab what each argument's values are; it knows choices by itself."""
-    kinds: Dict[str, Dict[str, str]] = {
+    kinds: Dict[str, object] = {
         **dict.fromkeys(_FILES, shtab.FILE),
         **dict.fromkeys(_DIRECTORIES, shtab.DIRECTORY),
         "job": _JOBS,
