@@ -23,6 +23,7 @@ from baryon.scheduler.control import KVSTORE_TYPES
 
 from ..advice import advice, reader
 from ..session import session
+from . import engine
 from .arguments import KeyName, first_values, fitting, pairs
 from .collectives import Collectives
 from .drift import Drift, is_comparable
@@ -35,6 +36,12 @@ from .statistics import average
 from .trainer import adapt
 
 __all__ = ["KVStore", "create"]
+
+_TOO_MANY = (
+    "A Trainer creates another one after each set_data or load_parameters: do not set parameters "
+    "in every step, as to clip them. Let the optimizer do it, or give Trainer "
+    "update_on_kvstore=False and change p.data() in place on all workers"
+)
 
 
 def create(name: str) -> "KVStore":
@@ -62,6 +69,7 @@ class KVStore(mx.kvstore.KVStore):
     def __init__(self, name: str) -> None:
         self._type = name
         self._session = session()
+        self._session.attach(engine)
         self._compression: Optional[Compression] = None
         self._open(has_whole_keys=False)
         self._track = self._session.track(self._store.number, self._is_async)
@@ -89,7 +97,7 @@ class KVStore(mx.kvstore.KVStore):
     def _open(self, has_whole_keys: bool) -> None:
         kind = "sync" if not self._is_async else "async"
         staleness = self._session.credentials.staleness if "ssp" in self._type else None
-        self._client, self._store = self._session.open(kind, has_whole_keys, staleness)
+        self._client, self._store = self._session.open(kind, has_whole_keys, staleness, _TOO_MANY)
         if self._compression is not None:
             self._store.set_compression(self._compression)
 
