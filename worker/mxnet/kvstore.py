@@ -22,10 +22,11 @@ from baryon.ps import (
 from baryon.scheduler.control import KVSTORE_TYPES
 
 from ..advice import advice, reader
+from ..collectives import Collectives
+from ..reduction import check_op
 from ..session import session
-from . import engine
+from . import engine, metrics
 from .arguments import KeyName, first_values, fitting, pairs
-from .collectives import Collectives
 from .drift import Drift, is_comparable
 from .exchange import Exchange, Place
 from .hyper import LiveHyper
@@ -436,7 +437,13 @@ class KVStore(mx.kvstore.KVStore):
         An `mx.metric.EvalMetric` is changed, and returned, to be that over all workers' samples;
         reset it before it counts on.
         """
-        return self._others().allreduce(value, op)
+        others = self._others()
+        if not isinstance(value, mx.metric.EvalMetric):
+            return others.allreduce(value, op)
+        check_op(op)
+        states = others.exchange("allreduce of a metric", metrics.state_of(value))
+        metrics.merge(value, states, self.rank)
+        return value
 
     def sync_aux(self, net: Any) -> None:
         """Make ``net``'s running statistics (batch normalisation's) the mean over all workers.

@@ -6,7 +6,7 @@ that `mx.kv.create` looks into before it makes a native store. This module must 
 
 from typing import Any, Callable, Dict
 
-from baryon.ps import mxnet_compat
+from baryon.ps import mxnet_compat, raise_also_as
 from baryon.scheduler.control import KVSTORE_TYPES, read_credentials
 
 __all__ = ["after_import", "before_import"]
@@ -19,9 +19,14 @@ def before_import() -> None:
 
 
 def after_import() -> None:
-    """Enter our stores into MXNet's registry, and `launch.py --kvstore`'s under every name."""
+    """Enter our stores into MXNet's registry, and MXNet's arrays and error into ours."""
+    from mxnet import MXNetError
     from mxnet.kvstore.base import KVStoreBase
 
+    from . import arrays
+
+    arrays.register()
+    raise_also_as(MXNetError)
     credentials = read_credentials()
     assert credentials is not None
     KVStoreBase.kv_registry = _Registry(KVStoreBase.kv_registry)
