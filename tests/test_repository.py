@@ -30,8 +30,6 @@ ARROWS: Dict[str, Set[str]] = {
 PASSES_ON = {"ps": "ps.", "worker": "worker.mxnet", "worker.data": "worker.mxnet.data"}
 # What is still to be straightened.
 TO_BE_STRAIGHTENED = {
-    ("worker.mxnet", "ps.mxnet_compat"),
-    ("worker.mxnet.startup", "ps.mxnet_compat"),
     ("ps.client.client", "ps.client.store_client"),
 }
 

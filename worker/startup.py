@@ -2,7 +2,7 @@
 
 `install` runs at the start of every Python below a worker, so it only puts a finder in front of
 Python's own. When the script imports one of `_FRAMEWORKS`, the finder imports our module for that
-framework, calls its `before_import`, lets the framework's own code run, and calls `after_import`.
+framework, lets the framework's own code run, and then calls `after_import` in our module.
 """
 
 import atexit
@@ -80,7 +80,7 @@ class _Finder:
 
 
 class _Loader:
-    """A framework's own loader, with a call of ours before it and one after it."""
+    """A framework's own loader, with our module before it and a call of ours after it."""
 
     def __init__(self, loader: Any, ours: str) -> None:
         self._loader = loader
@@ -94,6 +94,5 @@ class _Loader:
 
     def exec_module(self, module: Any) -> None:
         ours = importlib.import_module(self._ours)
-        ours.before_import()
         self._loader.exec_module(module)
         ours.after_import()

@@ -1,4 +1,4 @@
-"""MXNet's side of a worker. Only this folder imports MXNet.
+"""MXNet's side of a worker, and MXNet's optimizers on a server. Only this folder imports MXNet.
 
 Importing the package makes NumPy fit for MXNet, so that the modules in it can import MXNet. It does
 not import MXNet itself: the start-up hook needs the package before that.
@@ -7,14 +7,14 @@ not import MXNet itself: the start-up hook needs the package before that.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from baryon.ps import mxnet_compat
+from .compat import install
 
 if TYPE_CHECKING:
     from .kvstore import create
 
 __all__ = ["create"]
 
-mxnet_compat.install()  # outside a job, nothing else does
+install()  # outside a job, nothing else does
 
 
 def __getattr__(name: str) -> Any:  # PEP 562

@@ -1,21 +1,18 @@
-"""What a worker does around the script's `import mxnet`; worker/startup.py calls it.
+"""What a worker does after the script's `import mxnet`; worker/startup.py calls it.
 
-Before it, NumPy's removed names are put back. After it, our stores are entered into the registry
-that `mx.kv.create` looks into before it makes a native store. This module must not import MXNet.
+Our stores are entered into the registry that `mx.kv.create` looks into before it makes a native
+store. worker/startup.py imports this module before MXNet, so it must not import MXNet itself. The
+package has put NumPy's removed names back by then.
 """
 
 from typing import Any, Callable, Dict
 
-from baryon.ps import mxnet_compat, raise_also_as
+from baryon.ps import raise_also_as
 from baryon.scheduler.control import KVSTORE_TYPES, read_credentials
 
-__all__ = ["after_import", "before_import"]
+__all__ = ["after_import"]
 
 _LOCAL_TYPES = ("local", "device", "nccl", "local_allreduce_cpu", "local_allreduce_device")
-
-
-def before_import() -> None:
-    mxnet_compat.install()
 
 
 def after_import() -> None:
