@@ -86,7 +86,7 @@ def test_what_was_registered_with_atexit_runs_whatever_the_engine_has_to_do(
 def test_ctrl_c_at_a_good_end_is_the_end_of_a_worker_that_leaves_its_job(cluster: Cluster) -> None:
     """Also a second one."""
     interrupt = """
-from baryon.worker import engine
+from baryon.worker.mxnet import engine
 settle = engine.settle
 def settle_and_interrupt(limit_s):
     timer = threading.Timer(0.1, os.kill, (os.getpid(), 2))

@@ -15,8 +15,8 @@ from cases import run_cases, same
 from mxnet import autograd, gluon
 
 from baryon.ps import StoreClient
+from baryon.worker.collectives import Collectives
 from baryon.worker.mxnet import checkpoint
-from baryon.worker.mxnet.collectives import Collectives
 from baryon.worker.mxnet.states import States
 from tests.cluster import wait_until
 
