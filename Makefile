@@ -10,7 +10,7 @@ STAMP = $(VENV)/.installed
 LANES ?= $(shell n=$$(nproc); echo $$((n < 7 ? n + 1 : 8)))
 PYTEST = $(BIN)/python -m pytest --numprocesses $(LANES) --dist loadgroup
 
-.PHONY: venv demo test check lint bench clean
+.PHONY: venv demo test check lint docs bench clean
 
 venv: $(STAMP)
 
@@ -26,7 +26,7 @@ $(RUNS): setup.cfg pyproject.toml
 	@touch $@
 
 $(STAMP): $(RUNS)
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,data,s3,kubernetes,benchmarks,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,data,s3,kubernetes,benchmarks,docs,test]'
 	@touch $@
 
 demo: $(RUNS)
@@ -43,6 +43,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	if $(BIN)/python -c 'import mypy' 2>/dev/null; then $(BIN)/mypy; fi
 
+# The documentation as a site. A warning is an error.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -q docs site
+
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.pushpull
 	$(BIN)/python -m benchmarks.pushpull --link tcp tcp-plain --workers 2 \
@@ -55,4 +59,4 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.scale
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache
