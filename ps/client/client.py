@@ -59,11 +59,11 @@ os.register_at_fork(after_in_child=_count_fork)
 
 
 Introduction = Union[wire.Open, wire.SetCompression, wire.Declare]
-Setting = Union[wire.SetOptimizer, wire.SetHyper]
+Setting = Union[wire.SetUpdater, wire.SetHyper]
 
 
 class _Setting:
-    """A SetOptimizer, SetHyper or Close that some servers have not accepted yet; until then
+    """A SetUpdater, SetHyper or Close that some servers have not accepted yet; until then
     ``user`` is not closed."""
 
     __slots__ = ("done", "remaining", "user")

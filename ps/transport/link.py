@@ -55,7 +55,7 @@ class Link:
         # For how long it has been down since it was last of use, as far as `pass_time` has said:
         # a connection that comes up and breaks under its load, again and again, is of no use.
         self.down_s = 0.0
-        # (store, serial) -> SetOptimizer, SetHyper or Close
+        # (store, serial) -> SetUpdater, SetHyper or Close
         self.unaccepted: Dict[Tuple[int, int], wire.Message] = {}
         self._keys = keys
         self._member = member if server.is_shared else 0
