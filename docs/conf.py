@@ -11,7 +11,8 @@ MENU = {
     "Clusters": "clusters ssh slurm sge mpi kubernetes yarn",
     "Scripts": "stores data collectives checkpoints compression",
     "Look up": "reference native api compatibility",
-    "Inside": "architecture protocol performance",
+    "Inside": "architecture performance",
+    "Protocol": "protocol protocol-data protocol-control protocol-plan protocol-life",
 }
 
 project = "Baryon"

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Dict, Iterator, List, Set, Tuple
 
 import pytest
 
 import baryon.worker.data
 from baryon.launcher.flag_groups import flag_parser
+from baryon.ps import wire
+from baryon.scheduler.control import messages
 from tests.test_repository import ROOT, sources
 
 DOCS = ROOT / "docs"
@@ -196,7 +199,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_pages_of_the_guide_are_short_and_listed() -> None:
     listed = {target.name for target, _ in links(DOCS / "index.md")}
-    listed |= {target.name for target, _ in links(DOCS / "clusters.md")} | {"index.md"}
+    for name in ("clusters.md", "protocol.md"):
+        listed |= {target.name for target, _ in links(DOCS / name)} | {"index.md"}
     for name in GUIDE:
         assert f"{name}.md" in listed
         lines = (DOCS / f"{name}.md").read_text(encoding="utf-8").splitlines()
@@ -212,6 +216,52 @@ def test_names_in_files_exist() -> None:
             code = (ROOT / file).read_text(encoding="utf-8")
             for part in name.split("."):
                 assert re.search(rf"\b{part}\b", code), f"{page.name}: {file} {name}"
+
+
+@pytest.mark.parametrize(
+    "page, module", [("protocol-data.md", wire), ("protocol-control.md", messages)]
+)
+def test_the_protocol_has_the_fields_of_messages(page: str, module: ModuleType) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    (rows,) = (rows for head, *rows in tables(text) if head[0] == "message")
+    shown = {}
+    for row in rows:
+        fields = row[2].replace("*where*", "store, bucket, first, count")
+        fields = re.sub(r"\([^)]*\)|\[.*?\]+|\{[^}]*\}", "", fields)
+        shown[row[0]] = [one.split()[0] for one in fields.split(",") if one.strip()]
+    for name, kind in vars(module).items():
+        is_message = isinstance(kind, type) and issubclass(kind, wire.Message)
+        if is_message and kind.__struct_config__.tag and kind.__module__ == module.__name__:
+            assert shown.pop(name) == (list(kind.__struct_fields__) or ["none"]), name
+    assert not shown
+
+
+def test_the_protocol_s_example_is_made_of_its_messages() -> None:
+    text = (DOCS / "protocol-plan.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^.* (?:->|<-).*? (\w+)\(.*?\) +((?:[0-9a-f]{2} ?)+)", text, re.MULTILINE)
+    assert len(shown) == 12
+    for name, octets in shown:
+        codec = messages.CONTROL if name in ("Gone", "Exited", "Left") else wire.DATA
+        message = codec.decode(bytes.fromhex(octets))
+        assert type(message).__name__ == name
+        if name == "Hello":
+            assert message.version == wire.VERSION
+
+
+def test_files_that_are_called_pure_are() -> None:
+    """They open no socket, start no thread or process, and do not look at the clock."""
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    (rows,) = (rows for head, *rows in tables(text) if "pure parts" in head)
+    pure = [ROOT / name for row in rows for name in re.findall(r"`([^`]+\.py)`", row[2])]
+    assert len(pure) > 10
+    loops = {"asyncio", "select", "socket", "subprocess", "threading", "time", "zmq"}
+    for path in pure:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            assert not {name.split(".")[0] for name in names} & loops, path
 
 
 # -- the site -----------------------------------------------------------------------------------
