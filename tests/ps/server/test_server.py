@@ -141,7 +141,7 @@ def test_who_has_left_has_closed_its_stores(job):
     made, (_first, second) = two_workers(job)
     made.until(lambda: made.servers[0]._stores, "the store")
     second.store = None
-    made.until(lambda: made.servers[0]._closed == {0: {1}}, "worker 1 to close it")
+    made.until(lambda: made.servers[0]._stores.closed == {0: {1}}, "worker 1 to close it")
     made.in_server(made.servers[0].worker_left, 0)
     assert not made.in_server(lambda: made.servers[0]._stores)
 

@@ -313,7 +313,7 @@ def test_a_store_that_was_closed_while_a_link_was_down_is_closed_and_not_opened_
     proxy.black_hole()
     for worker in workers:
         worker.store = None
-    made.until(lambda: server._closed == {0: {0}}, "worker 0 to close the store")
+    made.until(lambda: server._stores.closed == {0: {0}}, "worker 0 to close the store")
     (its_link,) = workers[1].client._links
     until(workers[1], lambda: not its_link.is_up, "heartbeats to miss the server")
     proxy.resume()
