@@ -44,7 +44,7 @@ if kv.rank == 0:
     ("before", "end", "code", "said"),
     [
         ("", "sys.exit(3)", 3, "worker 1 (localhost) exited with code 3"),
-        ("", "os._exit(0)", 1, "worker 1 (localhost) exited with code 0, but without leaving"),
+        ("", "os._exit(0)", 1, "worker 1 (localhost) exited with code 0 without leaving"),
         # Python waits for its threads first.
         ("", "Thread(target=kv.barrier).start(); 1 / 0", 1, "exited with code 1"),
         # It hangs after its goodbye, as in a library's tear-down.
