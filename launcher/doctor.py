@@ -10,8 +10,10 @@ from baryon.scheduler.control import Job
 
 from .flags import Options
 from .hosts import probe
-from .hosts.preflight import Finding, HostReport, judge, lines, table, to_json
-from .hosts.survey import HOME, Survey, expectations
+from .hosts.expectations import expectations
+from .hosts.findings import Finding, HostReport, lines, table, to_json
+from .hosts.preflight import judge
+from .hosts.survey import HOME, Survey
 from .installation import faults
 
 __all__ = ["examine"]

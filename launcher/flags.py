@@ -3,8 +3,9 @@
 import argparse
 from typing import FrozenSet, List, Optional, Tuple
 
-from .flag_groups import MANAGERS, command_parser, flag_parser
+from .flag_groups import MANAGERS
 from .hostfile import HostLine
+from .parsers import command_parser, flag_parser
 
 __all__ = ["MANAGERS", "JobCommand", "Options", "parse_command", "parse_flags"]
 

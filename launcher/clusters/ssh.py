@@ -20,7 +20,8 @@ from baryon.scheduler.control import AgentConfig, Job
 
 from ..flags import Options
 from ..hosts.collect import FETCHED, Source, collect_all
-from ..hosts.preflight import judge, lines
+from ..hosts.findings import lines
+from ..hosts.preflight import judge
 from ..hosts.shipping import ship
 from ..hosts.survey import Survey
 from ..parallel import side_by_side
