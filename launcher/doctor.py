@@ -1,5 +1,4 @@
-"""``baryon doctor``: every problem of every host, or of this machine, with its remedy, before a job
-runs."""
+"""``baryon doctor``: checks all hosts, or this machine, and prints each problem with its remedy."""
 
 import sys
 from typing import List, Tuple
@@ -54,7 +53,7 @@ def _look_here(job: Job, options: Options) -> Tuple[List[HostReport], List[Findi
     question = {
         "program": "",
         "is_script": False,
-        "cwd": job.cwd,  # a command has been looked for
+        "cwd": job.cwd,  # options.py has looked for the command
         "env": {**job.env, **job.env_worker},
         "toward": "127.0.0.1",
         "interfaces": (),

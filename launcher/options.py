@@ -1,6 +1,6 @@
-"""From flags, host file and environment to a `Job`.
+"""Makes a `Job` of the flags, the host file and the environment.
 
-Every fault is collected before anything is said, so that one run shows them all.
+All faults are collected first, so that one run reports them all.
 """
 
 import os
@@ -22,12 +22,12 @@ from .places import groups_of, hosts_of, is_script, too_few_gpus
 __all__ = ["parse", "parse_doctor"]
 
 _MAX_SECONDS = 1e7  # four months; clocks and poll(2) have limits
-# Of the environment here, ssh passes nothing on; these steer MXNet and the libraries below it.
+# ssh passes on no environment variables. These control MXNet and its libraries.
 _PASSED_ON = ("MXNET_", "OMP_", "KMP_", "MKL_", "NCCL_")
 
 
 def parse(argv: List[str]) -> Tuple[Job, Options]:
-    """The job that ``argv`` (without the program's name) describes.
+    """The job that ``argv`` describes. ``argv`` lacks the program's name.
 
     Raises UsageError with every fault found, one a line.
     """
@@ -35,7 +35,7 @@ def parse(argv: List[str]) -> Tuple[Job, Options]:
 
 
 def parse_doctor(argv: List[str]) -> Tuple[Job, Options]:
-    """The same for ``baryon doctor``, which needs neither -n nor a command."""
+    """Like `parse`, for ``baryon doctor``, which needs neither -n nor a command."""
     options = parse_flags(argv, is_doctor=True)
     if options.launcher not in (None, "local", "ssh"):
         raise UsageError(
@@ -213,7 +213,7 @@ def _check_patterns(options: Options, launcher: str, faults: List[str]) -> None:
 
 
 def _devices(options: Options, faults: List[str]) -> int:
-    """Of each worker; a number of GPUs that is asked for says how many they are, too."""
+    """The devices of each worker. --gpus-per-worker sets them, too."""
     gpus = options.gpus_per_worker
     if gpus is not None and options.devices not in (1, gpus):
         faults.append(f"--gpus-per-worker {gpus} and --devices {options.devices} contradict")
@@ -221,7 +221,7 @@ def _devices(options: Options, faults: List[str]) -> int:
 
 
 def _is_utf8(text: str) -> bool:
-    """False for what Python has kept of bytes that are no UTF-8."""
+    """Whether the text encodes as UTF-8. Python marks other bytes by surrogates, which do not."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -12,9 +12,9 @@ from .habits import remedy_for, translated
 __all__ = ["command_parser", "flag_parser"]
 
 _DESCRIPTION = """\
-Run a data-parallel MXNet script on many machines, its parameters kept in step
-by Baryon's own servers. The script does not change: mx.kv.create('dist_sync')
-is served by this job.
+Run a data-parallel MXNet script on many machines. Baryon's parameter servers
+keep the workers in step. The script does not change: this job serves its
+mx.kv.create('dist_sync').
 
 examples:
   launch.py -n 2 train.py --epochs 10                  two workers, this machine
@@ -26,32 +26,32 @@ examples:
   launch.py -n 2 --kvstore dist_sync train.py          for kvstore='device'
 """
 _EPILOG = """\
-The command may be a Python file, run by this interpreter (over ssh: the same
-path there), or any program with its arguments; all that follows it belongs to
-it. A whole line in quotes works, too: 'cd d && python x.py', which bash runs.
+The command is a Python file or any program. All words after it are its
+arguments. This interpreter runs a Python file (over ssh: the same path there).
+bash runs a whole line in quotes: 'cd d && python x.py'.
 
-The exit code is 0 if every worker ended well, otherwise that of the first task
-to fail (128 + N if signal N ended it), 1 if the job itself failed, 2 for a
-wrong command line. SIGUSR1 prints the job's state.
+The exit code is 0 if every worker succeeded, otherwise that of the first task
+that failed (128 + N after signal N). It is 1 if the job itself failed, and 2
+if the command line is wrong. SIGUSR1 prints the job's state.
 """
 _DOCTOR = """\
-Look at every host of a job before it runs, and name every problem with its
-remedy: SSH and host keys, versions of Python, MXNet and NumPy, the script and
-its directory, ports between hosts, clocks, memory, GPUs, /dev/shm, limits.
-Without -H, look at this machine. The exit code is 1 if there is any problem.
-It takes launch.py's own flags.
+Check every host before a job runs, and report each problem with its remedy:
+SSH and host keys, versions of Python, MXNet and NumPy, the script and its
+directory, ports between hosts, clocks, memory, GPUs, /dev/shm, limits.
+Without -H, check this machine. The exit code is 1 if there is any problem.
+All flags of launch.py are accepted.
 
 examples:
   baryon doctor                         can jobs run on this machine?
-  baryon doctor -H hosts train.py       can this one run on these hosts?
+  baryon doctor -H hosts train.py       can this job run on these hosts?
 """
 _JOBS = """\
-Looks after jobs: those to come (doctor), and those that launch.py --detach has started, from any
-shell of the machine that it was called on."""
+Check hosts before a job (doctor), and look after jobs that launch.py --detach started, from any
+shell on the same machine."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Knows the flags of other launchers, too (habits.py)."""
+    """Also knows the flags of other launchers (habits.py)."""
 
     def _parse_optional(self, arg_string: str) -> Any:
         return super()._parse_optional(translated(arg_string))
@@ -66,27 +66,27 @@ class _Parser(argparse.ArgumentParser):
 
 
 def command_parser() -> argparse.ArgumentParser:
-    """Of the words after ``baryon``, other than ``doctor``'s."""
+    """The parser of ``baryon``. flag_parser is that of its ``doctor``."""
     parser = _Parser(prog="baryon", description=_JOBS, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"baryon {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
-    verbs.add_parser("doctor", help="look at this machine, or at hosts: baryon doctor -H HOSTS")
-    status = verbs.add_parser("status", help="how a detached job is, or which there are")
-    logs = verbs.add_parser("logs", help="what a detached job has written")
+    verbs.add_parser("doctor", help="check this machine, or hosts: baryon doctor -H HOSTS")
+    status = verbs.add_parser("status", help="show a detached job, or list all detached jobs")
+    logs = verbs.add_parser("logs", help="print the output of a detached job")
     stop = verbs.add_parser("stop", help="end a detached job")
     completion = verbs.add_parser(
-        "completion", help="print a script by which a shell completes launch.py and baryon"
+        "completion", help="print a shell script that completes launch.py and baryon"
     )
     completion.add_argument("shell", choices=("bash", "zsh"))
     for verb in (status, logs, stop):
         verb.add_argument("job", nargs=None if verb is stop else "?", metavar="JOB")
-    logs.add_argument("--task", metavar="TASK", help="of one task only, as worker-0")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on until the job's end")
+    logs.add_argument("--task", metavar="TASK", help="print one task's output only, as worker-0")
+    logs.add_argument("-f", "--follow", action="store_true", help="continue until the job ends")
     return parser
 
 
 def flag_parser(is_doctor: bool) -> argparse.ArgumentParser:
-    """Of ``launch.py``'s own words, or those after ``baryon doctor``."""
+    """The parser of ``launch.py``, or of ``baryon doctor``."""
     program, usage = "launch.py", "launch.py -n WORKERS [options] command [its arguments]"
     if is_doctor:
         program = "baryon doctor"

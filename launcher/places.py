@@ -86,7 +86,7 @@ def is_script(path: str) -> bool:
 
 
 def _host_lines(hostfile: str) -> Tuple[HostLine, ...]:
-    """Of a file, or of a list with a comma in it. Raises UsageError."""
+    """The lines of a host file, or of a list with a comma in it. Raises UsageError."""
     if "," in hostfile and not os.path.exists(hostfile):
         return parse_host_list(hostfile[:-1] if hostfile.endswith(",") else hostfile)
     try:
@@ -100,7 +100,7 @@ def _host_lines(hostfile: str) -> Tuple[HostLine, ...]:
 
 
 def _display_names(lines: Tuple[HostLine, ...]) -> List[str]:
-    """What hosts are called: their names, or more where that is not enough to tell them apart."""
+    """The hosts' names, with user and port where a name alone is ambiguous."""
     names = [line.name for line in lines]
     full = [
         (f"{line.user}@" if line.user else "")
