@@ -285,7 +285,7 @@ def test_where_the_command_runs(folder, parsed):
         (["--context", "nope"], "kubeconfig", "no way to Kubernetes from here: .*nope.*--context"),
         ([], "no-such-file", "there is no way to Kubernetes from here: .*KUBECONFIG"),
         ([], "train.py", "there is no way to Kubernetes from here: "),
-        (["--context", "here"], "kubeconfig", "context here.* is on this machine, which says"),
+        (["--context", "here"], "kubeconfig", "context here.* is on this machine, which does"),
         (
             ["--interface", "nope0"],
             "kubeconfig",
