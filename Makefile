@@ -2,6 +2,8 @@
 # install from; PYTHON=... chooses the interpreter.
 
 VENV ?= .venv
+# Of setup.cfg; kerberos is built at its installation, so it is for machines that can.
+EXTRAS ?= cpu,data,s3,kubernetes,benchmarks,test
 PYTHON ?= $(shell ./find-python)
 BIN = $(VENV)/bin
 RUNS = $(VENV)/.runs
@@ -26,7 +28,7 @@ $(RUNS): setup.cfg pyproject.toml
 	@touch $@
 
 $(STAMP): $(RUNS)
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,data,s3,kubernetes,benchmarks,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(RUNS)

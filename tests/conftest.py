@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from deploy import testbed
-from tests.clusters import kube_bed, on_hosts, sge_bed, slurm_bed
+from tests.clusters import kdc, kube_bed, on_hosts, sge_bed, slurm_bed
 from tests.leaks import Files, Leaks, check
 
 # The shell ignores SIGINT and SIGQUIT for a script's `cmd &`, nohup ignores SIGHUP, and all that is
@@ -26,6 +26,7 @@ PROBLEMS = {
     "sge": sge_bed.problems,
     "mpi": on_hosts.mpi_problems,
     "kubernetes": kube_bed.problems,
+    "kerberos": kdc.problems,
 }
 """By marker: what says why its tests cannot run here."""
 
@@ -39,6 +40,7 @@ SHARED = {
     "odd_bed": "odd_bed",
     "slurm": "slurm",
     "kubernetes": "kubernetes",
+    "kdc": "kdc",
     "ours": "stores",
     "native": "stores",
     "here": "here",

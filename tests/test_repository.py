@@ -33,7 +33,6 @@ TO_BE_STRAIGHTENED = {
     ("worker.session", "worker.mxnet.engine"),
     ("worker.startup", "worker.mxnet.create"),
     ("worker.startup", "worker.mxnet.compat.install"),
-    ("ps.client.client", "ps.client.store_client"),
 }
 
 
