@@ -19,10 +19,10 @@ from ..answers import Answers
 from ..compression import Compression
 from ..dtypes import add
 from ..errors import ProtocolError
-from ..memory import Memory
-from ..plan import Plan, Slice
+from ..plan import Slice
 from ..rows import Part, Rows, add_rows, union
-from .store import Reply, Slot, Store, Wait
+from .slot import Reply, Slot, Wait
+from .store import Store
 
 __all__ = ["START", "MergingSlot", "MergingStore"]
 
@@ -104,17 +104,7 @@ M = TypeVar("M", bound=MergingSlot)
 class MergingStore(Store[M]):
     """A store whose pushes are answered, all alike, when every child has pushed."""
 
-    def __init__(
-        self,
-        server: int,
-        plan: Plan,
-        children: Sequence[int],
-        memory: Optional[Memory] = None,
-        names: Sequence[str] = (),
-        first: Optional[int] = 0,
-    ) -> None:
-        super().__init__(server, plan, children, memory, names, first)
-        self._after = _successors(self._active)
+    _after: Dict[int, Optional[int]]  # child -> the next one in the order of additions
 
     # -- events -------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from ..memory import Memory
 from ..plan import Plan, Slice
 from ..rows import Part, Rows
 from .merging_store import START, MergingSlot, MergingStore
-from .store import Reply, Wait, rows_reply
+from .slot import Reply, Wait, rows_reply
 
 __all__ = ["Rise", "RisingSlot", "RisingStore"]
 
@@ -69,9 +69,8 @@ class RisingStore(MergingStore[RisingSlot]):
         # Their values are those of some earlier round: the last one was of rows, or those above may
         # have gone on while all children had joined.
         self._stale: Set[RisingSlot] = set()
-        self._asked: Dict[
-            RisingSlot, np.ndarray
-        ] = {}  # ids of the rows that are to come from above
+        # The ids of the rows that are to come from above.
+        self._asked: Dict[RisingSlot, np.ndarray] = {}
 
     def answered_above(self, slice_: Slice, compressed: Optional[Compressed] = None) -> List[Reply]:
         """The servers above have answered what has risen of a slice; its value is there, and came

@@ -7,38 +7,27 @@ In a store of whole keys (plan.py) the value changes when all slices of a key ar
 rounds end together.
 """
 
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional
 
 import numpy as np
 
-from ..memory import Memory
-from ..plan import Key, Plan, Slice
+from ..plan import Key, Slice
 from ..rows import join, put
 from .merging_store import START, MergingSlot, MergingStore
-from .store import Reply
+from .slot import Reply
 
 __all__ = ["SyncStore"]
 
 
 class SyncStore(MergingStore[MergingSlot]):
-    def __init__(
-        self,
-        server: int,
-        plan: Plan,
-        children: Sequence[int],
-        memory: Optional[Memory] = None,
-        names: Sequence[str] = (),
-        first: Optional[int] = 0,
-    ) -> None:
-        super().__init__(server, plan, children, memory, names, first)
-        self._merged: Dict[Key, int] = {}  # how many slices of a whole key wait for the others
+    _merged: Dict[Key, int]  # how many slices of a whole key wait for the others
 
     def _new_slot(self, slice_: Slice) -> MergingSlot:
         return MergingSlot(slice_, self._memory.slice(slice_), None, self._after[START])
 
     def _reset_rounds(self) -> None:
         super()._reset_rounds()
-        self._merged.clear()
+        self._merged = {}
 
     def _place(self, slot: MergingSlot) -> Optional[np.ndarray]:
         return slot.value if self.updater is None else None

@@ -32,7 +32,7 @@ from baryon.ps import (
     secure_client,
     wire,
 )
-from baryon.ps.server.store import Wait
+from baryon.ps.server.slot import Wait
 from baryon.ps.updater import KINDS
 
 LIMIT_S = 30.0  # a machine under load is slow; a test that waits this long has failed
