@@ -304,7 +304,7 @@ def test_an_answer_from_above_to_who_has_left_ends_nothing(converse):
     for _ in range(3):
         talk.run_posted()
     talk.above.raise_if_failed()
-    assert talk.above._stores == {} and talk.faults == []
+    assert talk.above._core._stores == {} and talk.faults == []
     assert talk.server._failure is None
 
 
