@@ -106,7 +106,7 @@ def test_quoted_messages_are_those_of_the_code(page: Path) -> None:
 
 def test_a_message_that_the_code_does_not_say_is_found() -> None:
     assert is_said(["has", "been", "silent", "for"])
-    assert not is_said(["has", "been", "silenced", "for"])
+    assert not is_said(["has", "never", "been", "heard", "of"])
     text = "| event | you see |\n|---|---|\n| a | `worker 1 (h) fell over`, `x` |\n"
     assert list(quoted(text)) == ["worker 1 (h) fell over", "x"]
     assert list(fixed_words("lost server 0 (tcp://x) for 20 s: what now")) == [
