@@ -73,7 +73,7 @@ def test_hosts_that_are_well():
         ({"modules": {**NO_ZMQ, "zmq": "22.3.0"}}, True, "b: pyzmq 22.3.0 is too old; "),
         ({"home": "", "cache": ""}, True, "b: neither the home directory nor /tmp has a place"),
         ({"cwd": "missing"}, True, "b: there is no directory /job; use a file system that all"),
-        ({"cwd": "read-only"}, False, "b: /job cannot be written to"),
+        ({"cwd": "read-only"}, False, "b: /job is not writable"),
         ({"program": "missing"}, True, "b: train.py is not in /job; use a file system"),
         ({"program": "not executable"}, True, "b: train.py is not executable; chmod +x train.py"),
         ({"program": "no zsh"}, True, "b: train.py is to be run by zsh, which is not there; "),
