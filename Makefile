@@ -20,7 +20,7 @@ $(RUNS): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV) || { ./find-python --explain; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[cpu]'
-	@$(BIN)/python -c 'from baryon.ps import import_mxnet; import_mxnet()' || { \
+	@$(BIN)/python -c 'import baryon.worker.mxnet, mxnet' || { \
 	    echo "MXNet cannot be imported. If a library is missing: apt-get install libgomp1 libquadmath0"; \
 	    exit 1; }
 	@touch $@

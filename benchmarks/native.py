@@ -23,7 +23,7 @@ from benchmarks.processes import Child, Processes, exit_on_sigterm
 ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = "127.0.0.1"
 
-_SHIM = "from baryon.ps import mxnet_compat; mxnet_compat.install(); "
+_SHIM = "import baryon.worker.mxnet; "
 _RUN_SCRIPT = (
     "import os, runpy, sys; sys.argv = sys.argv[1:]; "
     "sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0])); "

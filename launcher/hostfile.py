@@ -8,7 +8,12 @@ A host file has one host a line, and what may follow it; ``#`` begins a comment:
     node[01-16,20] gpus=0,1     # ranges; the GPUs that workers may use
 
 A host that is listed twice (same user, name and port) is one host: slots add up, GPUs are joined.
-What is wrong is said all at once, each fault with its place and what to write instead.
+All faults are reported at once, each with its place and what to write instead.
+
+ClusterShell's NodeSet was rejected for the ranges. It sorts hosts and drops repeats, while here the
+order gives the ranks and a repeat adds slots. It refuses n[1-2][1-2], its operators (``!&^``) make
+other lists of typing errors, and n[1-999999999] fills the memory before it can be refused. (Lists
+of Slurm's are expanded by Slurm itself: ``scontrol show hostnames``.)
 """
 
 import ipaddress

@@ -133,5 +133,6 @@ def remove_old() -> None:
 
 
 def _folder() -> Path:
+    """As platformdirs.user_state_path gives it on Linux, which is all that Baryon runs on."""
     home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return Path(home, "baryon", "jobs")

@@ -26,19 +26,18 @@ from .transport import (
     token_of,
 )
 from .waits import wait_awake
-from .wire import Codec, GetState, Message, Multipliers, Open, PutState, Scalar, StateSpec
+from .wire import Codec, GetState, Message, Multipliers, Open, PutState, Scalar, SetHyper, StateSpec
 
 if TYPE_CHECKING:
     from .client import Client, Operation, RowOperation, StoreClient
     from .compression import Compression, compression_of
     from .memory import MAX_STORES, HostMemory
-    from .mxnet_compat import array_over, import_mxnet
-    from .optimizer import dump_optimizer, needs_whole_keys
     from .plan import Key, Slice
-    from .rows import Rows, ids_in, rows_in, summed, union
+    from .rows import Part, Rows, ids_in, rows_in, summed, union
     from .server import Server
-    from .states import SliceState, flatten, layout_of, piece_of, pieces, unflatten
-    from .versions import is_scalar
+    from .states import SliceState, piece_of, pieces
+    from .updater import Updater, import_updater
+    from .versions import Versions, is_scalar, set_scalars
 
 __all__ = [
     "Authenticator",
@@ -58,6 +57,7 @@ __all__ = [
     "Open",
     "Operation",
     "Outbox",
+    "Part",
     "PeerError",
     "ProtocolError",
     "PutState",
@@ -65,6 +65,7 @@ __all__ = [
     "RowOperation",
     "Rows",
     "Scalar",
+    "SetHyper",
     "Server",
     "ServerAddress",
     "Slice",
@@ -72,29 +73,26 @@ __all__ = [
     "StateSpec",
     "StoreClient",
     "Timer",
+    "Updater",
     "UsageError",
+    "Versions",
     "WaitTimeout",
-    "array_over",
     "bind_to",
     "compression_of",
     "connect_to",
-    "dump_optimizer",
     "endpoint_of",
-    "flatten",
     "ids_in",
-    "import_mxnet",
+    "import_updater",
     "is_scalar",
-    "layout_of",
-    "needs_whole_keys",
     "new_key_pair",
     "piece_of",
     "pieces",
     "rows_in",
     "secure_client",
     "secure_server",
+    "set_scalars",
     "summed",
     "token_of",
-    "unflatten",
     "union",
     "wait_awake",
 ]
@@ -108,13 +106,11 @@ _LATER = {
     "Key": "plan",
     "Slice": "plan",
     "SliceState": "states",
-    "flatten": "states",
-    "layout_of": "states",
     "piece_of": "states",
     "pieces": "states",
-    "unflatten": "states",
     "Operation": "client",
     "RowOperation": "client",
+    "Part": "rows",
     "Rows": "rows",
     "ids_in": "rows",
     "rows_in": "rows",
@@ -122,11 +118,11 @@ _LATER = {
     "union": "rows",
     "Server": "server",
     "StoreClient": "client",
-    "array_over": "mxnet_compat",
-    "dump_optimizer": "optimizer",
-    "import_mxnet": "mxnet_compat",
+    "Updater": "updater",
+    "import_updater": "updater",
+    "Versions": "versions",
     "is_scalar": "versions",
-    "needs_whole_keys": "optimizer",
+    "set_scalars": "versions",
 }
 
 

@@ -1,7 +1,7 @@
-"""Optimizer states on their way between servers and workers: nested tuples of arrays. Pure.
+"""Optimizer states on their way between servers and workers. Pure.
 
-MXNet's optimizers keep what they want for each parameter: nothing, an array, a tuple of arrays,
-tuples of these. A state travels as its `layout`, which says how arrays are nested, and the arrays.
+A state is nested tuples and lists of arrays and numbers. It travels as a *layout*, which says how
+the arrays are nested (wire.StateSpec), and the arrays themselves, in pieces.
 """
 
 import math
@@ -9,12 +9,11 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Se
 
 import numpy as np
 
-from .errors import ProtocolError, UsageError
-from .mxnet_compat import import_mxnet
+from .errors import ProtocolError
 from .plan import DTYPES, MAX_KEY_NBYTES, Slice
 from .wire import STATE_NBYTES, StateSpec
 
-__all__ = ["Arrivals", "SliceState", "flatten", "layout_of", "piece_of", "pieces", "unflatten"]
+__all__ = ["Arrivals", "SliceState", "check_layout", "piece_of", "pieces"]
 
 
 class SliceState(NamedTuple):
@@ -22,58 +21,6 @@ class SliceState(NamedTuple):
 
     spec: StateSpec
     arrays: List[np.ndarray]
-
-
-def flatten(state: Any) -> Tuple[Any, List[np.ndarray]]:
-    """An optimizer's state as layout and arrays; raises UsageError if there is more to it."""
-    arrays: List[np.ndarray] = []
-    mx = import_mxnet()
-
-    def visit(node: Any) -> Any:
-        if node is None:
-            return None
-        if isinstance(node, mx.nd.NDArray):
-            arrays.append(np.ascontiguousarray(node.asnumpy()))
-            return len(arrays) - 1
-        if isinstance(node, (tuple, list)):
-            return ["tuple" if isinstance(node, tuple) else "list", *map(visit, node)]
-        if isinstance(node, (bool, int, float, str)):
-            return {"value": node}
-        raise UsageError(
-            f"an optimizer's state has a {type(node).__name__} in it, which cannot be saved; "
-            "it may consist of NDArrays, numbers, tuples and lists"
-        )
-
-    return visit(state), arrays
-
-
-def layout_of(state: Any) -> Any:
-    """The layout alone, without the values of numbers: what two states of one kind share."""
-    layout, _ = flatten(state)
-    return _shape_of(layout)
-
-
-def _shape_of(layout: Any) -> Any:
-    if isinstance(layout, list):
-        return [layout[0], *map(_shape_of, layout[1:])]
-    return "value" if isinstance(layout, dict) else layout
-
-
-def unflatten(layout: Any, arrays: List[np.ndarray]) -> Any:
-    """The state again, with new NDArrays."""
-    mx = import_mxnet()
-
-    def visit(node: Any) -> Any:
-        if node is None:
-            return None
-        if isinstance(node, int):
-            return mx.nd.array(arrays[node], dtype=arrays[node].dtype)
-        if isinstance(node, dict):
-            return node["value"]
-        nested = [visit(one) for one in node[1:]]
-        return tuple(nested) if node[0] == "tuple" else nested
-
-    return visit(layout)
 
 
 _MAX_NESTING = 32

@@ -48,14 +48,14 @@ __all__ = [
     "Scalar",
     "SetCompression",
     "SetHyper",
-    "SetOptimizer",
+    "SetUpdater",
     "State",
     "StateSpec",
     "Stored",
     "DATA",
 ]
 
-VERSION = 8
+VERSION = 9
 # An optimizer travels in a header: a big one holds a table of multipliers, not weights.
 MAX_HEADER_NBYTES = 16 << 20
 # A payload is a run of slices of one bucket (about 1 MiB).
@@ -190,21 +190,17 @@ class PullRows(Message, frozen=True, tag=True):
     position: int
 
 
-class SetOptimizer(Message, frozen=True, tag=True):
+class SetUpdater(Message, frozen=True, tag=True):
     """From rank 0: update the weights with this optimizer instead of replacing them.
 
-    ``serial`` counts the SetOptimizer and SetHyper of a store from 1, so that a repeat is known.
-    ``pickled`` is read by an unpickler that admits MXNet's own optimizer classes only, or, if it
-    ``has_code`` of the user's, by Python's own: then only over an encrypted link.
-    ``lr_mult``/``wd_mult`` are per key: MXNet drops Gluon's own when it pickles an optimizer.
+    ``kind`` names the framework, and ``blob`` is what that framework's code reads (updater.py).
+    ``serial`` counts the SetUpdater and SetHyper of a store from 1, so that a repeat is recognised.
     """
 
     store: int
     serial: int
-    pickled: bytes
-    lr_mult: Multipliers
-    wd_mult: Multipliers
-    has_code: bool = False
+    kind: str
+    blob: bytes
 
 
 class SetHyper(Message, frozen=True, tag=True):
@@ -309,7 +305,7 @@ class SetCompression(Message, frozen=True, tag=True):
 
 
 class Accepted(Message, frozen=True, tag=True):
-    """The server has carried out the sender's SetOptimizer, SetHyper or Close number ``serial``."""
+    """The server has carried out the sender's SetUpdater, SetHyper or Close number ``serial``."""
 
     store: int
     serial: int
@@ -390,7 +386,7 @@ DATA = Codec(
         Pull,
         PushRows,
         PullRows,
-        SetOptimizer,
+        SetUpdater,
         SetHyper,
         SetCompression,
         Join,

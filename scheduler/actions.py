@@ -1,12 +1,15 @@
-"""What the scheduler's core asks its loop to do."""
+"""What the scheduler's core asks its loop to do. Pure.
+
+Besides actions the core returns events (observers/events.py), which the loop passes on.
+"""
 
 from typing import FrozenSet, NamedTuple, Union
 
 from baryon.ps import Message
 
-from .control.messages import Output
+from .observers import Event
 
-__all__ = ["Action", "Finish", "Kill", "Pause", "ReleaseAgent", "Say", "Send", "Show"]
+__all__ = ["Action", "Finish", "Kill", "Pause", "ReleaseAgent", "Send"]
 
 
 class Send(NamedTuple):
@@ -14,18 +17,6 @@ class Send(NamedTuple):
 
     peer: str
     message: Message
-
-
-class Say(NamedTuple):
-    """Tell the user."""
-
-    text: str
-
-
-class Show(NamedTuple):
-    """Show what a task has written."""
-
-    output: Output
 
 
 class ReleaseAgent(NamedTuple):
@@ -41,7 +32,7 @@ class Kill(NamedTuple):
 
 
 class Pause(NamedTuple):
-    """Stop this process, as its shell wants; then, when it goes on, tell the core."""
+    """Stop this process, as its shell wants; once it goes on, tell the core."""
 
 
 class Finish(NamedTuple):
@@ -50,4 +41,4 @@ class Finish(NamedTuple):
     exit_code: int
 
 
-Action = Union[Send, Say, Show, ReleaseAgent, Kill, Pause, Finish]
+Action = Union[Send, ReleaseAgent, Kill, Pause, Finish, Event]

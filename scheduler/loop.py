@@ -38,7 +38,7 @@ from .control import (
     raise_descriptor_limit,
 )
 from .core import SchedulerCore
-from .observers import Console, complain
+from .observers import Console, Event, EventStream, JobPaused, LogFiles, Notice, complain
 from .specs import start_tasks
 from .tree import Tree
 
@@ -105,7 +105,7 @@ class _Loop:
         self._is_told_to_end = False
         self._is_over = False  # the job, but not all of its output may be shown
         self._reactor = Reactor()
-        self._console = Console(job, self._nobody_reads)
+        self._events = EventStream([Console(job, self._nobody_reads), LogFiles(job.log_dir)])
         self._context = zmq.Context()
         peers = {public: peer for peer, public in public_keys.items()}
         self._authenticator: Authenticator[str] = Authenticator(self._context, peers)
@@ -132,7 +132,7 @@ class _Loop:
         handlers = {signum: signal.getsignal(signum) for signum in signums}
         raise_descriptor_limit()
         with contextlib.ExitStack() as at_end:  # each of it, whatever the others raise
-            at_end.callback(self._console.close)
+            at_end.callback(lambda: self._events.close(self._now()))
             at_end.callback(self._wait_until_told)
             at_end.callback(self._reactor.close)
             at_end.callback(self._context.destroy, linger=500)
@@ -147,7 +147,7 @@ class _Loop:
             for signum, handler in handlers.items():
                 if handler != signal.SIG_IGN:  # as SIGHUP is under nohup
                     signal.signal(signum, self._on_signal)
-            self._do(self._core.on_start())
+            self._do(self._core.on_start(self._now()))
             for host in self._hosts:
                 self._cluster.start(self._job, host, self._config(host, endpoints[host]))
             self._reactor.call_every(_TICK_S, self._tick)
@@ -212,7 +212,8 @@ class _Loop:
                 return
             message = messages.CONTROL.decode(body)
         except ProtocolError as error:
-            self._do([actions.Say(f"{peer} sent something unreadable: {error}")])
+            text = f"{peer} sent something unreadable: {error}"
+            self._events.send(Notice(self._now(), text))
             return
         self._do(self._core.on_message(peer, message, self._now()))
         if not isinstance(message, messages.Output):  # of which there may be many
@@ -254,7 +255,7 @@ class _Loop:
         for host, how in self._cluster.ended():
             self._do(self._core.on_agent_ended(host, how, self._now()))
         self._conversations.acknowledge_all()
-        self._console.look()
+        self._events.look(self._now())
 
     def _on_question(self) -> None:
         assert self._asked_at is not None
@@ -266,10 +267,8 @@ class _Loop:
         for action in todo:
             if isinstance(action, actions.Send):
                 self._send(action.peer, action.message)
-            elif isinstance(action, actions.Say):
-                self._console.say(action.text)
-            elif isinstance(action, actions.Show):
-                self._console.show(action.output)
+            elif isinstance(action, Event):
+                self._events.send(action)
             elif isinstance(action, actions.ReleaseAgent):
                 self._send(f"agent-{action.host}", messages.Release())
                 self._cluster.release(action.host)
@@ -283,7 +282,7 @@ class _Loop:
 
     def _pause(self) -> None:
         """Be stopped, as by a terminal; returns when the shell lets this process go on."""
-        self._console.pause()
+        self._events.send(JobPaused(self._now()))
         begin = self._now()
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         # Nothing comes of it in a process group that no shell looks after (setpgid(2)).

@@ -1,7 +1,7 @@
-"""Where workers meet: each brings a value, and when all are there, everyone gets all of them. Pure.
+"""Meetings of workers: each brings a value, and when all have arrived, each gets all values. Pure.
 
-A meeting is known by its name. Once it is over the name is free for the next occasion. Several may
-be under way at once; nothing is assumed of the order in which workers come to them.
+A meeting has a name, which is free again once the meeting is over. Several meetings may be open at
+once, and workers may come to them in any order.
 """
 
 from typing import Dict, List, Set
@@ -11,14 +11,14 @@ from .control.messages import Gather, Gathered
 __all__ = ["Meetings", "Wait"]
 
 
-MAX_OPEN = 1000  # each is a thread that waits, and a value of every worker's
+MAX_OPEN = 1000  # each costs a waiting thread in every worker, and a value from every worker
 
 
 class Wait:
-    """Workers that wait for others.
+    """Workers that wait for other workers.
 
-    ``what`` those others have to do, as in ``create a dist kvstore``; ``arrived`` has what each
-    worker has brought, by its rank.
+    ``what`` the others have to do: ``create a dist kvstore``. ``arrived`` maps the rank of each
+    worker that waits to the value that it brought.
     """
 
     __slots__ = ("arrived", "since", "was_told", "what")
@@ -27,7 +27,11 @@ class Wait:
         self.what = what
         self.arrived: Dict[int, bytes] = {}
         self.since = now
-        self.was_told = False  # the user
+        self.was_told = False  # the user was
+
+    def forgive(self, absence: float, now: float) -> None:
+        """Do not count an ``absence`` of the scheduler as waiting."""
+        self.since = min(now, self.since + absence)
 
 
 class _Meeting(Wait):
@@ -40,16 +44,18 @@ class _Meeting(Wait):
 
 
 class Meetings:
-    """Those of a job that are under way."""
+    """The open meetings of a job."""
 
     def __init__(self) -> None:
         self._open: Dict[str, _Meeting] = {}
 
     def arrive(self, rank: int, message: Gather, now: float) -> str:
-        """Worker ``rank`` is there; returns what is wrong about that, or nothing."""
+        """Worker ``rank`` has arrived; returns what is wrong with that, or an empty string."""
         meeting = self._open.get(message.name)
         if meeting is None and len(self._open) >= MAX_OPEN:
-            return f"calls {message.call}, the {MAX_OPEN + 1}th that is under way at the same time"
+            return (
+                f"calls {message.call} while {MAX_OPEN} other meetings are open, which is the limit"
+            )
         if meeting is None:
             meeting = self._open[message.name] = _Meeting(message, now)
         if message.call != meeting.call:
@@ -59,12 +65,12 @@ class Meetings:
                 "all workers must make the same calls in the same order"
             )
         if rank in meeting.arrived:
-            return f"calls {meeting.where} twice at the same time; one thread must do it"
+            return f"calls {meeting.where} from two threads at once; only one thread may"
         meeting.arrived[rank] = message.value
         return ""
 
     def end(self, active: Set[int]) -> List[Gathered]:
-        """End those at which all ``active`` workers are; returns what each worker is to get."""
+        """End the meetings to which all ``active`` workers have come; returns their results."""
         complete = [n for n, meeting in self._open.items() if active <= meeting.arrived.keys()]
         return [
             Gathered(name, tuple(sorted(self._open.pop(name).arrived.items()))) for name in complete
@@ -74,5 +80,5 @@ class Meetings:
         return list(self._open.values())
 
     def status(self, num_workers: int) -> List[str]:
-        """A line for each."""
+        """A line for each open meeting."""
         return [f"{m.where}: {len(m.arrived)} of {num_workers}" for m in self._open.values()]

@@ -6,9 +6,8 @@ import msgspec
 
 from baryon.ps import Child, KeyPair, token_of
 
-from .control import Credentials, Job, Parent, Task
+from .control import Credentials, Job, Parent, Task, label_width
 from .control.messages import AgentHello, StartTasks, TaskSpec
-from .observers import label_width
 from .tree import Tree
 
 __all__ = ["start_tasks"]

@@ -32,7 +32,7 @@ PASSES_ON = {"ps": "ps.", "worker": "worker.mxnet", "worker.data": "worker.mxnet
 TO_BE_STRAIGHTENED = {
     ("worker.session", "worker.mxnet.engine"),
     ("worker.startup", "worker.mxnet.create"),
-    ("worker.startup", "ps.mxnet_compat"),
+    ("worker.startup", "worker.mxnet.compat.install"),
 }
 
 

@@ -88,9 +88,9 @@ class _Around(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: Any) -> None:
-        from baryon.ps import mxnet_compat
+        from .mxnet.compat import install as fit_numpy
 
-        mxnet_compat.install()
+        fit_numpy()
         self._loader.exec_module(module)
         _register_stores()
 

@@ -22,7 +22,8 @@ from baryon.scheduler.control import Job
 
 from ..flags import Options
 from . import slurm
-from .batch import BatchCluster, call
+from .batch import BatchCluster
+from .manager import call
 from .submission import (
     CANCELLED_CODE,
     Files,
@@ -147,7 +148,7 @@ def _find() -> Tuple[str, _Kind]:
 
 
 class MpiRun:
-    """An mpirun that runs here. A Manager (batch.py). ``hosts`` is what people call the hosts."""
+    """An mpirun that runs here. A Manager (manager.py). ``hosts`` is what people call the hosts."""
 
     name = "mpirun"
 

@@ -23,7 +23,8 @@ from baryon.scheduler.agent import agent_argv
 from baryon.scheduler.control import Job
 
 from ..flags import Options
-from .batch import SUBMIT_LIMIT_S, BatchCluster, call
+from .batch import BatchCluster
+from .manager import SUBMIT_LIMIT_S, call
 from .submission import (
     CANCELLED_CODE,
     Files,
@@ -137,7 +138,7 @@ def _name(text: str) -> str:
 
 
 class Sge:
-    """An array job. A Manager (batch.py)."""
+    """An array job. A Manager (manager.py)."""
 
     name = "Grid Engine"
 

@@ -19,7 +19,8 @@ from baryon.scheduler.agent import agent_argv
 from baryon.scheduler.control import Job
 
 from ..flags import Options
-from .batch import SUBMIT_LIMIT_S, BatchCluster, call
+from .batch import BatchCluster
+from .manager import SUBMIT_LIMIT_S, call
 from .submission import (
     CANCELLED_CODE,
     Files,
@@ -170,7 +171,7 @@ def _node_addresses(place: List[str]) -> List[str]:
 
 
 class Slurm:
-    """A job that is submitted. A Manager (batch.py)."""
+    """A job that is submitted. A Manager (manager.py)."""
 
     name = "Slurm"
 

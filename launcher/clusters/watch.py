@@ -41,7 +41,6 @@ class Watch:
     def __init__(
         self, queue_limit_s: Optional[float], margin_s: float, clock: Callable[[], float]
     ) -> None:
-        self.is_ending = False  # the scheduler has let go of all hosts
         self.was_interrupted = False  # by the time limit, or for others
         self._queue_limit_s = queue_limit_s
         self._margin_s = margin_s
@@ -52,31 +51,32 @@ class Watch:
         self._has_failed = False
 
     def on_status(
-        self, name: str, status: Status, silence: str = ""
+        self, name: str, status: Status, silence: str = "", is_ending: bool = False
     ) -> Tuple[List[str], Optional[Trouble]]:
-        """(what to tell the user, what ends the job) of the last status of the job ``name``.
+        """(messages for the user, what ends the job) after the last status of the job ``name``.
 
-        ``silence`` says why there is no newer one. What ends the job is returned once.
+        ``silence`` says why there is no newer status. ``is_ending``: the scheduler has let go of
+        all hosts. What ends the job is returned once.
         """
-        says = self._news(name, status, silence)
+        says = self._news(name, status, silence, is_ending)
         if status.phase == RUNNING and self._last.phase == QUEUED and status.left_s is not None:
             self._margin_s = min(self._margin_s, status.left_s / 2)
         self._last = status
         self.was_interrupted |= status.is_preempted
-        if self.is_ending or self._has_failed:
+        if is_ending or self._has_failed:
             return says, None
         trouble = self._judge(name, status)
         self.was_interrupted |= trouble is not None and trouble.exit_code == TIME_LIMIT_CODE
         self._has_failed = trouble is not None
         return says, trouble
 
-    def _news(self, name: str, status: Status, silence: str) -> List[str]:
+    def _news(self, name: str, status: Status, silence: str, is_ending: bool) -> List[str]:
         says = []
         if silence and not self._was_silent:
             says.append(f"the manager of {name} does not answer: {silence}")
         self._was_silent = bool(silence)
         was = self._last
-        if self.is_ending or (status.phase, status.words) == (was.phase, was.words):
+        if is_ending or (status.phase, status.words) == (was.phase, was.words):
             return says
         if status.phase == QUEUED:
             says.append(f"{name} waits: {status.words}")

@@ -22,6 +22,7 @@ from baryon.ps import BaryonError, PeerError, ProtocolError
 from ..parallel import side_by_side
 from ..ssh import Connection, Interpreter, RemoteProcess
 from . import sender
+from .answers import read_answer
 
 __all__ = ["FETCHED", "Collected", "Incoming", "Source", "collect", "collect_all"]
 
@@ -29,7 +30,6 @@ FETCHED = "fetched"
 """The directory, in a job's log directory, that has one for each host."""
 
 _MAX_CHUNK = 1 << 20
-_MAX_NOISE = 10_000  # lines of login scripts
 _MAX_SENTENCES = 50  # on files of a host that do not come; an honest one has fewer
 _MAX_SENTENCE = 10_000
 _MAX_TIME_NS = 10**9 << 62  # what utime takes
@@ -133,7 +133,9 @@ def collect(stream: Incoming, dst: str, patterns: Sequence[str], into: str) -> C
     try:
         stream.write(request + b"\n")
         stream.flush()
-        answer = _answer(stream)
+        answer = read_answer(stream.readline, sender.MARK, "results")
+        if "error" in answer:
+            raise PeerError(_plain(str(answer["error"])))
         files, left_out = _files(answer), _left_out(answer)
         paths: List[str] = []
         problems: List[str] = []
@@ -149,8 +151,6 @@ def collect(stream: Incoming, dst: str, patterns: Sequence[str], into: str) -> C
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         text = f"results were not all fetched: {where}{error.strerror or error}"
         raise PeerError(text) from error
-    except RecursionError as error:
-        raise ProtocolError("garbled answer about results: nested without end") from error
     return Collected(paths, nbytes, problems, left_out)
 
 
@@ -233,27 +233,6 @@ def _exactly(stream: Incoming, size: int) -> bytes:
     if len(data) < size:
         raise PeerError("its connection ended before all had come")
     return data
-
-
-def _answer(stream: Incoming) -> Dict[str, object]:
-    """The sender's line; what login scripts print before it is skipped."""
-    for _ in range(_MAX_NOISE):
-        line = stream.readline()
-        if not line:
-            raise PeerError("its Python ended without an answer about results")
-        if line.startswith(sender.MARK):
-            break
-    else:
-        raise ProtocolError("its login scripts print without end")
-    try:
-        answer = json.loads(line[len(sender.MARK) :].decode("ascii"))
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise ProtocolError(f"garbled answer about results: {line[:200]!r}")
-    if "error" in answer:
-        raise PeerError(_plain(str(answer["error"])))
-    return answer
 
 
 def _plain(text: str) -> str:

@@ -4,8 +4,14 @@ A host gets only what it does not have. *Unchanged* is what has the same size, m
 and permissions there as here, or the same target if it is a link. Contents are not compared, but
 all that travels is checked by its SHA-256, computed while the file is read for sending.
 
-SFTP was rejected: checksums and replacing all files at the end need a process on the host anyway,
-it takes several round trips for each file, and login scripts that print break it.
+Rejected:
+
+- SFTP. Checksums, and replacing all files at the end, need a process on the host anyway. It takes
+  several round trips for each file, and login scripts that print break it.
+- tarfile with ``filter="data"``. Old Pythons on hosts lack the filter (it came with 3.8.17). It
+  changes permissions (0664 arrives as 0644), and tarfile rounds modification times, so files would
+  not count as unchanged the next time. It has no checksums, and no word for a sender that gives up.
+  It would replace only the chunks, 25 lines here and in receiver.py.
 
 One thread runs a delivery; several may run side by side, also of the same manifest.
 """
@@ -14,17 +20,17 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Protocol
+from typing import Callable, Dict, List, NamedTuple, Protocol
 
 from baryon.ps import PeerError, ProtocolError, UsageError
 
 from . import receiver
+from .answers import read_answer
 from .manifest import Entry, Manifest
 
 __all__ = ["ByteStream", "Delivered", "Progress", "deliver", "receiver_source"]
 
 _CHUNK = 256 << 10
-_MOST_NOISE = 10_000
 
 
 class ByteStream(Protocol):
@@ -176,30 +182,11 @@ def _broken(stream: ByteStream, host: str, error: OSError) -> PeerError:
 
 
 def _answer(stream: ByteStream, host: str) -> Dict[str, object]:
-    """The receiver's next line; what login scripts print before it is skipped."""
-    noise: Optional[str] = None
-    for _ in range(_MOST_NOISE):
-        try:
-            line = stream.readline()
-        except OSError as error:
-            raise PeerError(f"{host}: no answer about the files: {error}") from error
-        if not line:
-            said = f"; the last it said was {noise!r}" if noise else ""
-            raise PeerError(
-                f"{host}: its Python ended without an answer about the files{said}; see whether "
-                "python3 -c pass works there"
-            )
-        if line.startswith(receiver.MARK):
-            break
-        noise = line.decode("utf-8", "replace").strip()[:200] or noise
-    else:
-        raise ProtocolError(f"{host}: its login scripts print without end: {noise!r}")
+    """The receiver's next answer. All errors name ``host``."""
     try:
-        answer = json.loads(line[len(receiver.MARK) :].decode("ascii"))
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise ProtocolError(f"{host}: garbled answer about the files: {line[:200]!r}")
+        answer = read_answer(stream.readline, receiver.MARK, "the files")
+    except (PeerError, ProtocolError) as error:
+        raise type(error)(f"{host}: {error}") from error
     if "error" in answer:
         raise PeerError("\n".join(f"{host}: {part}" for part in str(answer["error"]).splitlines()))
     return answer

@@ -155,7 +155,7 @@ def _import_mxnet(home):
         return ""
     code = "import mxnet; print(mxnet.__version__)"
     if home:  # with what it needs beside a newer NumPy
-        code = "from baryon.ps import import_mxnet; import_mxnet(); " + code
+        code = "import baryon.worker.mxnet; " + code
     code = f"import sys; sys.path.insert(0, {home!r}); {code}"
     ended = subprocess.run(  # noqa: UP022 (Python 3.6 has no capture_output)
         [sys.executable, "-W", "ignore", "-c", code], stdin=subprocess.DEVNULL,

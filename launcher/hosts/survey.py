@@ -35,6 +35,7 @@ from ..ssh import (
     connect_all,
 )
 from . import probe
+from .answers import NoAnswer, read_answer
 from .preflight import Expectations, HostReport, skew_s, some
 
 __all__ = ["HOME", "FoundHost", "Survey", "each", "expectations", "program_of"]
@@ -277,18 +278,14 @@ def each(hosts: Sequence[FoundHost], what: Callable[[FoundHost], None]) -> None:
 
 
 def _ask(process: RemoteProcess, question: Dict[str, Any]) -> Dict[str, Any]:
-    """A question to a probe; raises PeerError if it does not answer."""
+    """Ask a probe. Raises PeerError or ProtocolError if it does not answer."""
     try:
         process.write(json.dumps(question).encode() + b"\n")
-        line = b"noise"
-        while line and not line.startswith(probe.MARK):
-            line = process.readline(_ANSWER_LIMIT_S)
-        if not line:
-            raise PeerError(f"the program that looks at it {process.how_it_ended()}")
-        answer: Dict[str, Any] = json.loads(line[len(probe.MARK) :])
-    except (OSError, ValueError) as error:
-        raise PeerError(f"the program that looks at it gives no answer: {error}") from error
-    return answer
+        return read_answer(lambda: process.readline(_ANSWER_LIMIT_S), probe.MARK, "its state")
+    except OSError as error:
+        raise PeerError(f"its probe takes no questions: {error}") from error
+    except NoAnswer as error:
+        raise PeerError(f"its probe {process.how_it_ended()}") from error
 
 
 def _has_zmq(host: FoundHost) -> bool:

@@ -31,13 +31,13 @@ _WINDOW_NBYTES = 16 << 20
 _LINK_NBYTES = 4 << 20
 
 Introduction = Union[wire.Open, wire.SetCompression, wire.Declare]
-Setting = Union[wire.SetOptimizer, wire.SetHyper]
+Setting = Union[wire.SetUpdater, wire.SetHyper]
 Send = Tuple[int, wire.Message, Optional[np.ndarray], int]
 """(server, message, payload, priority)"""
 
 
 class _Setting:
-    """A SetOptimizer, SetHyper or Close that ``servers`` have not accepted yet.
+    """A SetUpdater, SetHyper or Close that ``servers`` have not accepted yet.
 
     It refers to ``user``, the setting's StoreClient, which is therefore not closed meanwhile.
     """

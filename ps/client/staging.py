@@ -70,7 +70,7 @@ class WorkerStore:
         return self._epochs
 
     def next_setting(self) -> int:
-        """The serial number of the next SetOptimizer or SetHyper."""
+        """The serial number of the next SetUpdater or SetHyper."""
         self._settings += 1
         return self._settings
 

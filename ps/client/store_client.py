@@ -93,17 +93,10 @@ class StoreClient:
         self._client.introduce(wire.Declare(self._store.number, key.number, (spec,)))
         return key
 
-    def set_optimizer(
-        self,
-        pickled: bytes,
-        lr_mult: wire.Multipliers,
-        wd_mult: wire.Multipliers,
-        has_code: bool = False,
-        done: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Have all servers update by an optimizer; ``done()`` when they have accepted it."""
-        fields = pickled, lr_mult, wd_mult, has_code
-        self._configure(lambda serial: wire.SetOptimizer(self.number, serial, *fields), done)
+    def set_updater(self, kind: str, blob: bytes, done: Callable[[], None] = lambda: None) -> None:
+        """Have all servers update by an optimizer (baryon.ps.updater); ``done()`` when they have
+        accepted it."""
+        self._configure(lambda serial: wire.SetUpdater(self.number, serial, kind, blob), done)
 
     def set_compression(self, compression: Compression) -> None:
         """Compress what travels, as all workers do; call before the first push."""

@@ -19,7 +19,8 @@ from ..errors import ProtocolError, UsageError
 from ..memory import Memory
 from ..plan import Plan, Slice
 from ..rows import Part, join
-from .store import Reply, Slot, Store, Updater, Wait
+from ..updater import Updater
+from .store import Reply, Slot, Store, Wait
 
 __all__ = ["AsyncSlot", "AsyncStore"]
 
@@ -58,8 +59,8 @@ class AsyncStore(Store[AsyncSlot]):
 
     # -- events -------------------------------------------------------------------------------
 
-    def set_update(self, update: Updater) -> List[Reply]:
-        self.update = update
+    def set_updater(self, updater: Updater) -> List[Reply]:
+        self.updater = updater
         return [reply for slot in self._all_slots() for reply in self._advance(slot)]
 
     def _push(
@@ -71,7 +72,7 @@ class AsyncStore(Store[AsyncSlot]):
             if not 0 < round_ <= done + 1 or (round_ > done and child not in self._active):
                 name, key = self._names[child], slot.slice.key
                 raise ProtocolError(f"{name} pushed round {round_} of {key} after round {done}")
-        if self.update is None and child == self.first:
+        if self.updater is None and child == self.first:
             raise UsageError(
                 f"key {slots[0].slice.key.name!r} was pushed to an asynchronous kvstore without an "
                 "optimizer; call set_optimizer first, or let gluon.Trainer do so "
@@ -129,12 +130,12 @@ class AsyncStore(Store[AsyncSlot]):
         key = slot.slice.key
         slots = self._slots_of(key) if self.plan.has_whole_keys else [slot]
         for child in list(slot.held):
-            if self.update is None or not all(s.initialised and child in s.held for s in slots):
+            if self.updater is None or not all(s.initialised and child in s.held for s in slots):
                 continue
             parts = [one.held.pop(child) for one in slots]
             value = slot.value if len(slots) == 1 else self._memory.key(key).reshape(-1)
             version = slots[0].version if child == self.first else None
-            self.update(slots[0].slice, join(parts, [one.slice for one in slots]), value, version)
+            self._update(slots[0].slice, join(parts, [one.slice for one in slots]), value, version)
             for one in slots:
                 one.rounds[child] += 1
         return [reply for one in slots for reply in self._answer(one)]

@@ -143,7 +143,7 @@ class Relay:
         """All children have joined in a store: join those above."""
         self._above[number].join(done)
 
-    def set(self, message: Union[wire.SetOptimizer, wire.SetHyper], is_new: bool) -> None:
+    def set(self, message: Union[wire.SetUpdater, wire.SetHyper], is_new: bool) -> None:
         """Pass on a setting of worker 0; a repeat is accepted if the first one has been."""
         number, serial = message.store, message.serial
         if not is_new:
@@ -151,10 +151,8 @@ class Relay:
                 self._on_accepted(wire.Accepted(number, serial))
             return
         above, done = self._above[number], self._when_accepted(number, serial)
-        if isinstance(message, wire.SetOptimizer):
-            above.set_optimizer(
-                message.pickled, message.lr_mult, message.wd_mult, message.has_code, done
-            )
+        if isinstance(message, wire.SetUpdater):
+            above.set_updater(message.kind, message.blob, done)
         else:
             m = message
             above.set_hyper(m.version, m.scalars, m.lr_mult, m.wd_mult, done, m.oldest)

@@ -23,9 +23,9 @@ from ..client import Client
 from ..compression import compression_of
 from ..errors import BaryonError, ProtocolError, UsageError
 from ..memory import MAX_STORES, HostMemory, Memory, staging
-from ..optimizer import SliceUpdater, load_optimizer
 from ..plan import Plan
 from ..transport import Authenticator, KeyPair, Reactor, bind_to, endpoint_of, secure_server
+from ..updater import load_updater
 from ..waits import AwakeClock
 from .async_store import AsyncStore
 from .children import Children
@@ -114,7 +114,7 @@ class Server:
             wire.Pull: self._pull,
             wire.PushRows: self._push_rows,
             wire.PullRows: self._pull_rows,
-            wire.SetOptimizer: self._set_optimizer,
+            wire.SetUpdater: self._set_updater,
             wire.SetHyper: self._set_hyper,
             wire.SetCompression: self._set_compression,
             wire.Join: self._join,
@@ -401,7 +401,7 @@ class Server:
             child, message.bucket, message.position, payload
         )
 
-    def _set_optimizer(self, child: int, message: wire.SetOptimizer) -> List[Reply]:
+    def _set_updater(self, child: int, message: wire.SetUpdater) -> List[Reply]:
         store = self._store(child, message)
         self._check_first(child, store, "sent an optimizer; only rank 0's counts")
         is_new = store.is_new_setting(message.serial)
@@ -410,16 +410,11 @@ class Server:
             return []
         replies: List[Reply] = []
         if is_new:
-            if message.has_code and self._authenticator is None:
-                raise UsageError(
-                    "the optimizer is a class of the script's own, whose code servers take over "
-                    "encrypted connections only; leave out --no-encryption, or let the workers "
-                    "update: gluon.Trainer(..., update_on_kvstore=False)"
-                )
-            m = message
-            optimizer = load_optimizer(m.pickled, m.lr_mult, m.wd_mult, m.has_code)
-            self._transfers.drop_arrivals(m.store)
-            replies = store.set_update(SliceUpdater(optimizer))
+            # Only an encrypted connection proves that it comes from worker 0.
+            may_run_code = self._authenticator is not None
+            updater = load_updater(message.kind, message.blob, may_run_code)
+            self._transfers.drop_arrivals(message.store)
+            replies = store.set_updater(updater)
         self._reply(child, wire.Accepted(message.store, message.serial))
         return replies
 
@@ -427,9 +422,9 @@ class Server:
         store = self._store(child, message)
         wrong = "changed an optimizer that is not its own"
         self._check_first(child, store, wrong)
-        update, m = store.update, message
-        if isinstance(update, SliceUpdater):
-            update.check(m)
+        updater, m = store.updater, message
+        if updater is not None:
+            updater.check_hyper(m)
         elif self._relay is None:
             raise ProtocolError(f"{self._children.name(child)} {wrong}")
         is_new = store.is_new_setting(m.serial)
@@ -439,8 +434,8 @@ class Server:
             self._relay.set(m, is_new)
             return []
         if is_new:
-            assert isinstance(update, SliceUpdater)
-            update.set(m)
+            assert updater is not None
+            updater.set_hyper(m)
         self._reply(child, wire.Accepted(m.store, m.serial))
         return []
 

@@ -17,7 +17,6 @@ again.
 
 import abc
 from typing import (
-    Callable,
     Dict,
     Generic,
     Iterable,
@@ -40,15 +39,12 @@ from ..errors import ProtocolError, UsageError
 from ..memory import Memory
 from ..plan import Key, Plan, Slice
 from ..rows import Part, as_bytes, ids_of, rows_of, select
+from ..updater import Updater
 from ..wire import KeySpec
 from .contributions import Contributions
 
-__all__ = ["Payload", "Reply", "Slot", "Store", "Updater", "Wait", "rows_reply"]
+__all__ = ["Payload", "Reply", "Slot", "Store", "Wait", "rows_reply"]
 
-Updater = Callable[[Slice, Part, np.ndarray, Optional[int]], None]
-"""``update(slice, merged, value, version)`` changes ``value`` in place, which is 1-D; both are of
-that slice or, in a store of whole keys, of the whole key that begins with it. ``version`` is what
-worker 0 has named, or None where it has not taken part: then it is the last."""
 Payload = Union[np.ndarray, Memory]
 """The bytes of a run, as uint8, or the memory in which its slices lie."""
 
@@ -120,7 +116,7 @@ class Store(abc.ABC, Generic[S]):
     ) -> None:
         self.plan = plan
         self.first = first
-        self.update: Optional[Updater] = None
+        self.updater: Optional[Updater] = None
         self.answers: Optional[Answers] = None  # if they are compressed
         self._names = names or [f"worker {child}" for child in children]
         self._contributions = Contributions(self._names)
@@ -185,16 +181,16 @@ class Store(abc.ABC, Generic[S]):
             raise ProtocolError(f"{self._names[child]} has no part in this store")
 
     def is_new_setting(self, serial: int) -> bool:
-        """Count a SetOptimizer or SetHyper; False if it is a repeat, which must do nothing."""
+        """Count a SetUpdater or SetHyper; False if it is a repeat, which must do nothing."""
         if not 0 < serial <= self._settings + 1:
             raise ProtocolError(f"setting number {serial} came after number {self._settings}")
         is_new = serial > self._settings
         self._settings = max(self._settings, serial)
         return is_new
 
-    def set_update(self, update: Updater) -> List[Reply]:
-        """Update by ``update`` from now on; answers what could not be without one."""
-        self.update = update
+    def set_updater(self, updater: Updater) -> List[Reply]:
+        """Update by ``updater`` from now on; answers what could not be answered without one."""
+        self.updater = updater
         return []
 
     def next_version(self, version: int, oldest: int) -> None:
@@ -450,6 +446,19 @@ class Store(abc.ABC, Generic[S]):
         return True
 
     # -- for all kinds ------------------------------------------------------------------------
+
+    def _update(
+        self, unit: Slice, gradient: Part, value: np.ndarray, version: Optional[int]
+    ) -> None:
+        """Have the updater change ``value``, which is that of a `unit`. Raises UsageError if the
+        updater needs a whole key and this is a slice of one, and whatever the updater raises."""
+        assert self.updater is not None
+        if value.size != unit.key.size and not self.updater.is_elementwise:
+            raise UsageError(
+                f"{self.updater.name} needs whole parameters, and key {unit.key.name!r} is in "
+                "pieces; call set_optimizer on every worker, not on rank 0 alone"
+            )
+        self.updater.update(unit, gradient, value, version)
 
     def _exact(self, first: Slice, value: np.ndarray) -> np.ndarray:
         """What is updated: a value, or an exact copy where the value is sent compressed."""

@@ -21,7 +21,7 @@ from ..errors import ProtocolError
 from ..memory import Memory
 from ..plan import Key, Plan, Slice
 from ..rows import Part, Rows, add_rows, join, put, union
-from .store import Reply, Slot, Store, Updater, Wait
+from .store import Reply, Slot, Store, Wait
 
 __all__ = ["SyncSlot", "SyncStore"]
 
@@ -226,19 +226,19 @@ class SyncStore(Store[SyncSlot]):
 
     def _place(self, slot: SyncSlot) -> Optional[np.ndarray]:
         """Where the last addition of a round may write its sum, if that is known."""
-        return slot.value if self.update is None else None
+        return slot.value if self.updater is None else None
 
     def _complete(self, slots: List[SyncSlot]) -> List[Reply]:
         """All contributions to a round are merged: change the value."""
-        is_updated = self.update is not None
-        if self.update is not None and self.plan.has_whole_keys:
-            slots = self._update_keys(self.update, slots)
+        is_updated = self.updater is not None
+        if is_updated and self.plan.has_whole_keys:
+            slots = self._update_keys(slots)
         else:
             for slot in slots:
                 assert slot.sum is not None
-                if self.update is not None:
+                if is_updated:
                     value = self._exact(slot.slice, slot.value)
-                    self.update(slot.slice, slot.sum, value, slot.version)
+                    self._update(slot.slice, slot.sum, value, slot.version)
                 elif slot.sum is not slot.value:
                     put(slot.sum, slot.value)
         if self.answers is not None:
@@ -246,7 +246,7 @@ class SyncStore(Store[SyncSlot]):
                 self.answers.publish(slot.slice, slot.value, is_updated)
         return self._end_round(slots)
 
-    def _update_keys(self, update: Updater, slots: List[SyncSlot]) -> List[SyncSlot]:
+    def _update_keys(self, slots: List[SyncSlot]) -> List[SyncSlot]:
         """Update the keys of which the last slice is merged; returns all slots of these."""
         updated: List[SyncSlot] = []
         for slot in slots:
@@ -258,7 +258,7 @@ class SyncStore(Store[SyncSlot]):
             whole = self._slots_of(key)
             merged = [one.sum for one in whole if one.sum is not None]  # all of them
             value = self._exact(key.slices[0], self._memory.key(key).reshape(-1))
-            update(key.slices[0], join(merged, key.slices), value, whole[0].version)
+            self._update(key.slices[0], join(merged, key.slices), value, whole[0].version)
             updated += whole
         return updated
 

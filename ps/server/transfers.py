@@ -6,7 +6,6 @@ import numpy as np
 
 from .. import wire
 from ..errors import ProtocolError, UsageError
-from ..optimizer import SliceUpdater
 from ..plan import Slice
 from ..states import Arrivals, SliceState, piece_of
 from .store import Store
@@ -28,12 +27,12 @@ class Transfers:
     ) -> Tuple[wire.State, Optional[np.ndarray]]:
         """The answer and its payload; ``store`` is None if worker 0 has not got to opening it."""
         m = message
-        if store is None or not isinstance(store.update, SliceUpdater):
+        if store is None or store.updater is None:
             return wire.State(m.serial, None), None
         unit = store.unit(m.bucket, m.position)
         if (m.array, m.start) == (0, 0):
             try:
-                self._leaving[child] = m.store, unit, store.update.state(unit)
+                self._leaving[child] = m.store, unit, store.updater.state(unit)
             except UsageError as error:
                 return wire.State(m.serial, None, f"key {unit.key.name!r}: {error}"), None
         _, leaving, state = self._leaving.get(child, (0, None, None))
@@ -48,7 +47,7 @@ class Transfers:
     ) -> None:
         """Take a piece; with the last one the state replaces the one that was."""
         m = message
-        if not isinstance(store.update, SliceUpdater):
+        if store.updater is None:
             raise ProtocolError(f"{name} sent a state of no optimizer")
         if m.serial <= self._last_put:
             return  # a repeat: its state may be complete, and have gone on since
@@ -58,7 +57,7 @@ class Transfers:
         state = arrivals.put(unit, m.spec, m.array, m.start, payload)
         self._last_put = m.serial
         if state is not None:
-            store.update.restore(unit, value, state)
+            store.updater.restore(unit, value, state)
 
     def drop_arrivals(self, number: int) -> None:
         """What has come of a store's states in part is of no use any more."""

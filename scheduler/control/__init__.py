@@ -19,6 +19,7 @@ from .credentials import (
 )
 from .delivery import Conversations, decode_envelope
 from .job import KVSTORE_TYPES, Group, Host, Job, Task, place
+from .labels import LABEL_BORDER, label_width
 from .limits import raise_descriptor_limit
 from .messages import MAX_VALUE_NBYTES, Position
 from .uplink import Uplink
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KVSTORE_TYPES",
+    "LABEL_BORDER",
     "MAX_VALUE_NBYTES",
     "MEMORY_VARIABLE",
     "TASK_VARIABLE",
@@ -46,6 +48,7 @@ __all__ = [
     "decode_envelope",
     "host_memory_of",
     "keys_of",
+    "label_width",
     "messages",
     "own_address",
     "place",

@@ -1,10 +1,10 @@
-"""What the user sees: the tasks' output, live and in whole lines, and what the scheduler says.
+"""The terminal: the tasks' output, live and in whole lines, and what the scheduler tells the user.
 
-Each task's output is also kept in a file of its own in the log directory, without the prefix
-(log_files.py). The terminal, or whatever reads our output, may be slow or paused (Ctrl-S, `less`),
-so a thread of its own ("baryon-console") writes to it; if more waits than fits into memory, lines
-are left out there, and it says how many. What is written is the screen's (screen.py). It writes
-below Python's buffers, whose locks would keep Python from ending while a write is stuck.
+The terminal, or another program that reads our output, may be slow or paused (Ctrl-S, `less`). So a
+thread of its own ("baryon-console") writes to it. What waits for that thread is bounded; beyond the
+bound, lines are left out, and a notice says how many. The screen (screen.py) decides which bytes
+are written. They go below Python's buffers, whose locks would keep Python from ending while a write
+is stuck.
 """
 
 import os
@@ -15,14 +15,16 @@ import threading
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple, Union
 
 from ..control import Job
-from ..control.messages import Output
-from .log_files import LogFiles, join_unless_stuck
-from .screen import Chunk, Said, Screen, Size
+from .complaint import complain
+from .events import Event, JobPaused, Notice, TaskOutput
+from .screen import Chunk, Screen, Size
+from .stream import Observer
+from .threads import join_unless_stuck
 
-__all__ = ["Console", "complain", "terminal_sizes"]
+__all__ = ["Console", "terminal_sizes"]
 
 _MAX_WAITING_NBYTES = 64 << 20
-_MAX_AT_ONCE = 256  # pieces, before bars are drawn again
+_MAX_AT_ONCE = 256  # events, before bars are drawn again
 
 _PAUSE_S = 1.0
 
@@ -34,73 +36,66 @@ class _Pause:
         self.is_done = threading.Event()
 
 
-_Piece = Union[Output, Said]
-_Queue = queue.SimpleQueue  # of pieces and pauses; None at the end
+_Queue = queue.SimpleQueue  # of events and pauses; None at the end
 
 
-class Console:
+class Console(Observer):
     """Writes to standard output and error as they are; colours and progress on a terminal only.
 
-    ``on_broken_pipe()`` is called once, from the console's thread, when nobody reads any more.
-    The job's log directory exists.
+    The console's thread calls ``on_broken_pipe()`` once, when no reader is left.
     """
 
     def __init__(self, job: Job, on_broken_pipe: Callable[[], None]) -> None:
         self._job = job
         for stream in (sys.stdout, sys.stderr):
             _flush(stream)
-        self._logs = LogFiles(job.log_dir)
         self._put_nbytes = 0
         self._written_nbytes = 0  # counted by the writer's thread alone
         self._left_out = 0
-        self._pieces: _Queue[Union[_Piece, _Pause, None]] = _Queue()
+        self._waiting: _Queue[Union[Event, _Pause, None]] = _Queue()
         names = {task.slug: task.name for task in job.tasks}
-        writer = _Writer(names, self._pieces, self._written, on_broken_pipe)
+        writer = _Writer(names, self._waiting, self._written, on_broken_pipe)
         self._thread = threading.Thread(target=writer.run, name="baryon-console", daemon=True)
         self._thread.start()
 
-    def show(self, output: Output) -> None:
-        """Show a task's output."""
-        if not output.is_transient:
-            self._logs.write(output.task, output.data)
+    def take(self, event: Event) -> None:
+        if isinstance(event, TaskOutput):
+            self._take_output(event)
+        elif isinstance(event, Notice):
+            self._put(event)
+        elif isinstance(event, JobPaused):
+            self._clear()
+
+    def close(self) -> List[str]:
+        """Return when everything is written, or when the reader has taken nothing for too long."""
+        self._waiting.put(None)
+        limit_s = self._job.timeout_s
+        if not join_unless_stuck(self._thread, lambda: self._written_nbytes, limit_s):
+            complain(
+                f"the reader of this output has taken nothing for {limit_s:.0f} s (--timeout), so "
+                f"{self._waiting_nbytes} bytes are not shown; they are in {self._job.log_dir}"
+            )
+        return []
+
+    def _take_output(self, output: TaskOutput) -> None:
         if self._waiting_nbytes > _MAX_WAITING_NBYTES:
             self._left_out += output.data.count(b"\n")
             return
         if self._left_out:
             count, self._left_out = self._left_out, 0
-            self.say(f"{count} lines were not shown; they are in {self._job.log_dir}")
+            text = f"{count} lines were not shown; they are in {self._job.log_dir}"
+            self._put(Notice(output.at, text))
         self._put(output)
 
-    def say(self, text: str) -> None:
-        """Tell the user something on standard error."""
-        self._put(Said(text))
-
-    def pause(self) -> None:
-        """Leave the terminal to others for a while: wipe the bars away, until more is written."""
+    def _clear(self) -> None:
+        """Leave the terminal to others for a while: wipe the bars away until the next write."""
         pause = _Pause()
-        self._pieces.put(pause)
-        pause.is_done.wait(_PAUSE_S)  # it may be stuck in a write
+        self._waiting.put(pause)
+        pause.is_done.wait(_PAUSE_S)  # the thread may be stuck in a write
 
-    def look(self) -> None:
-        """Say what is wrong with the log files, if anything is new. Call now and then."""
-        for text in self._logs.news():
-            self.say(text)
-
-    def close(self) -> None:
-        """Return when everything is written, or nothing more can be."""
-        for text in self._logs.close():
-            self.say(text)
-        self._pieces.put(None)
-        limit_s = self._job.timeout_s
-        if not join_unless_stuck(self._thread, lambda: self._written_nbytes, limit_s):
-            complain(
-                f"whoever reads this has taken nothing for {limit_s:.0f} s (--timeout): "
-                f"{self._waiting_nbytes} bytes are not shown; they are in {self._job.log_dir}"
-            )
-
-    def _put(self, piece: _Piece) -> None:
-        self._put_nbytes += _nbytes(piece)
-        self._pieces.put(piece)
+    def _put(self, event: Union[Notice, TaskOutput]) -> None:
+        self._put_nbytes += _nbytes(event)
+        self._waiting.put(event)
 
     def _written(self, nbytes: int) -> None:
         self._written_nbytes += nbytes
@@ -116,11 +111,11 @@ class _Writer:
     def __init__(
         self,
         names: Dict[str, str],
-        pieces: "_Queue[Union[_Piece, _Pause, None]]",
+        waiting: "_Queue[Union[Event, _Pause, None]]",
         on_written: Callable[[int], None],
         on_broken_pipe: Callable[[], None],
     ) -> None:
-        self._pieces = pieces
+        self._waiting = waiting
         self._on_written = on_written
         self._on_broken_pipe = on_broken_pipe
         self._streams = [_stream(sys.stdout), _stream(sys.stderr)]
@@ -132,17 +127,17 @@ class _Writer:
     def run(self) -> None:
         is_over = False
         while not is_over:
-            pieces = [self._pieces.get()]
-            while len(pieces) < _MAX_AT_ONCE and not self._pieces.empty():
-                pieces.append(self._pieces.get())
-            is_over = pieces[-1] is None
-            todo = [piece for piece in pieces if isinstance(piece, (Output, Said))]
-            pauses = [piece for piece in pieces if isinstance(piece, _Pause)]
+            taken = [self._waiting.get()]
+            while len(taken) < _MAX_AT_ONCE and not self._waiting.empty():
+                taken.append(self._waiting.get())
+            is_over = taken[-1] is None
+            events = [one for one in taken if isinstance(one, (Notice, TaskOutput))]
+            pauses = [one for one in taken if isinstance(one, _Pause)]
             out, err = self._streams
-            self._write(self._screen.write(todo, (_size_in_front(out), _size_in_front(err))))
+            self._write(self._screen.write(events, (_size_in_front(out), _size_in_front(err))))
             if is_over or pauses:
                 self._write(self._screen.clear())
-            self._on_written(sum(map(_nbytes, todo)))
+            self._on_written(sum(map(_nbytes, events)))
             for pause in pauses:
                 pause.is_done.set()
 
@@ -160,7 +155,7 @@ class _Writer:
         broken = self._streams[is_error]
         self._streams[is_error] = None
         try:
-            # What the stream has buffered must go somewhere, or Python fails at its end.
+            # Python flushes the stream at its end, and fails if that fails.
             assert broken is not None
             os.dup2(os.open(os.devnull, os.O_WRONLY), broken.fileno())
         except OSError:
@@ -176,7 +171,7 @@ class _Writer:
 
 
 def terminal_sizes() -> Tuple[Optional[Size], Optional[Size]]:
-    """Of standard output and standard error: None for what is no terminal that bars can be on."""
+    """The sizes of standard output and standard error; None for one that cannot show bars."""
     return _size(_stream(sys.stdout)), _size(_stream(sys.stderr))
 
 
@@ -186,34 +181,25 @@ def _stream(stream: Any) -> Optional[BinaryIO]:
 
 
 def _flush(stream: Any) -> None:
-    """Write what was printed before."""
+    """Write what Python has buffered."""
     try:
         if stream is not None:
             stream.flush()
     except OSError:
-        pass  # the thread will see it, too
+        pass  # the thread will get the same error
 
 
 def _write_all(stream: BinaryIO, data: bytes) -> None:
     while data:
         count = stream.write(data)
-        if count is None:  # somebody who has the same terminal has made it non-blocking
+        if count is None:  # another program on the same terminal has made it non-blocking
             select.select([], [stream], [])
         else:
             data = data[count:]
 
 
-def complain(text: str) -> None:
-    """On standard error, if that takes it."""
-    try:
-        if select.select([], [2], [], 0)[1]:
-            os.write(2, f"baryon: {text}\n".encode())
-    except OSError:
-        pass  # it is closed
-
-
 def _can_draw(stream: Optional[BinaryIO]) -> bool:
-    """Whether it is a terminal that knows escape sequences."""
+    """Whether the stream is a terminal that knows escape sequences."""
     is_terminal = stream is not None and stream.isatty()
     return is_terminal and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
@@ -225,19 +211,19 @@ def _size(stream: Optional[BinaryIO]) -> Optional[Size]:
         columns, rows = os.get_terminal_size(stream.fileno())
     except OSError:
         columns = rows = 0
-    return Size(columns or 80, rows or 24)  # not all of them know
+    return Size(columns or 80, rows or 24)  # not all terminals know their size
 
 
 def _size_in_front(stream: Optional[BinaryIO]) -> Optional[Size]:
-    """None also if others have the terminal: bars would wipe away what the user types for them."""
+    """The size if this job is in the foreground; bars would wipe away input to another job."""
     size = _size(stream)
     try:
         if size is not None and os.tcgetpgrp(stream.fileno()) != os.getpgrp():  # type: ignore[union-attr]
             return None
     except OSError:
-        pass  # it is not the one that controls this process
+        pass  # not this process's controlling terminal
     return size
 
 
-def _nbytes(piece: _Piece) -> int:
-    return 1 + len(piece.text if isinstance(piece, Said) else piece.data)
+def _nbytes(event: Union[Notice, TaskOutput]) -> int:
+    return 1 + len(event.text if isinstance(event, Notice) else event.data)

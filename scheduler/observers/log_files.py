@@ -1,9 +1,9 @@
-"""What each task has written, kept in a file of its own in the log directory.
+"""The log directory: a file for each task with the lines that it wrote, without labels.
 
 The directory may lie on a file system that stalls for a while. If the scheduler waited for it, its
-heartbeats would stop and every agent would end its tasks; so a thread of its own ("baryon-logs")
-writes. What waits for it is bounded: beyond that, lines are left out, and where they are missing
-the file says how many.
+heartbeats would stop and every agent would end its tasks. So a thread of its own ("baryon-logs")
+writes. What waits for that thread is bounded; beyond the bound, lines are left out, and the file
+says where and how many.
 """
 
 import os
@@ -11,40 +11,30 @@ import queue
 import threading
 import time
 from collections import deque
-from typing import BinaryIO, Callable, Deque, Dict, List, Optional, Tuple
+from typing import BinaryIO, Deque, Dict, List, Optional, Tuple
 
-__all__ = ["LogFiles", "join_unless_stuck"]
+from .events import Event, TaskOutput
+from .stream import Observer
+from .threads import join_unless_stuck
+
+__all__ = ["LogFiles"]
 
 _MAX_WAITING_NBYTES = 64 << 20
-_STALL_S = 5.0  # that one write takes, until the user is told
-_CLOSE_S = 10.0  # without any progress, and what is left is given up
+_STALL_S = 5.0  # a write that takes longer is worth a notice
+_CLOSE_S = 10.0  # without any progress: what is left is given up
 
 
-def join_unless_stuck(
-    thread: threading.Thread, progress: Callable[[], int], limit_s: float
-) -> bool:
-    """Wait for the end of a thread for as long as its ``progress()`` changes every ``limit_s``.
-
-    Returns whether it has ended.
-    """
-    before = -1
-    while thread.is_alive() and progress() != before:
-        before = progress()
-        thread.join(limit_s)
-    return not thread.is_alive()
-
-
-class LogFiles:
-    """Methods are called by one thread; ``directory`` exists."""
+class LogFiles(Observer):
+    """``directory`` exists."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._put_nbytes = 0
-        self._left_out: Dict[str, int] = {}  # lines, by task, since the last that was taken
+        self._left_out: Dict[str, int] = {}  # lines, by task, since the last one that was put
         self._num_left_out = 0  # in all
         self._was_told_of_stall = False
         self._pieces: queue.SimpleQueue[Optional[Tuple[str, bytes]]] = queue.SimpleQueue()
-        # The thread's own; others only look.
+        # Written by the thread alone.
         self._files: Dict[str, BinaryIO] = {}
         self._done_nbytes = 0
         self._busy_since: Optional[float] = None
@@ -53,8 +43,10 @@ class LogFiles:
         self._thread = threading.Thread(target=self._run, name="baryon-logs", daemon=True)
         self._thread.start()
 
-    def write(self, task: str, data: bytes) -> None:
-        """Add whole lines to the file of a task, soon."""
+    def take(self, event: Event) -> None:
+        if not isinstance(event, TaskOutput) or event.is_transient:
+            return
+        task, data = event.task, event.data
         if self._put_nbytes - self._done_nbytes > _MAX_WAITING_NBYTES:
             num_lines = data.count(b"\n")
             self._left_out[task] = self._left_out.get(task, 0) + num_lines
@@ -65,15 +57,14 @@ class LogFiles:
             self._put(task, b"[%d lines are missing here: the disk was too slow]\n" % missing)
         self._put(task, data)
 
-    def news(self) -> List[str]:
-        """What the user should know, each thing once. Call now and then."""
+    def look(self) -> List[str]:
         says = [self._errors.popleft() for _ in range(len(self._errors))]
         since = self._busy_since
         is_stalled = since is not None and time.monotonic() - since > _STALL_S
         if is_stalled and not self._was_told_of_stall:
             says.append(
                 f"the log directory {self._directory} has taken nothing for {_STALL_S:.0f} s; the "
-                f"job goes on, and up to {_MAX_WAITING_NBYTES >> 20} MiB wait in memory"
+                f"job goes on, and keeps up to {_MAX_WAITING_NBYTES >> 20} MiB in memory meanwhile"
             )
         elif self._was_told_of_stall and not is_stalled:
             says.append(f"the log directory {self._directory} takes the logs again{self._lacks()}")
@@ -81,7 +72,7 @@ class LogFiles:
         return says
 
     def close(self) -> List[str]:
-        """Write what waits, unless nothing can be written; what the user should know of that."""
+        """Write what waits, as long as the disk takes any of it."""
         for task, missing in self._left_out.items():
             self._put(task, b"[%d lines are missing here: the disk was too slow]\n" % missing)
         self._pieces.put(None)
@@ -102,7 +93,7 @@ class LogFiles:
         self._put_nbytes += len(data)
         self._pieces.put((task, data))
 
-    # -- in the thread ------------------------------------------------------------------------
+    # -- in its thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
@@ -124,6 +115,6 @@ class LogFiles:
             while data:
                 data = data[self._files[task].write(data) :]
         except OSError as error:
-            if not self._has_failed:  # say it once; a full disk must not end the training
+            if not self._has_failed:  # one notice is enough; the job goes on without logs
                 self._has_failed = True
                 self._errors.append(f"cannot write the logs in {self._directory}: {error}")

@@ -9,15 +9,15 @@ was wrapped, and terminals differ in that.
 
 import re
 import unicodedata
-from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
-from ..control.messages import Output
+from ..control import LABEL_BORDER, label_width
+from .events import Event, Notice, TaskOutput
 
-__all__ = ["Chunk", "Said", "Screen", "Size", "label_width"]
+__all__ = ["Chunk", "Screen", "Size"]
 
 _COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # of terminals, none of them red
 _RED = 31
-_BORDER = " | "
 _MAX_ROWS = 8  # of bars
 _WIPE = b"\r\x1b[J"
 # What a bar may have in it besides text: colours (ECMA-48: SGR), other sequences, controls.
@@ -27,12 +27,6 @@ _SEQUENCE = re.compile(r"(\x1b\[[0-9;:]*m)|\x1b\[[0-?]*[ -/]*[@-~]|\x1b.?|[\x00-
 class Size(NamedTuple):
     columns: int
     rows: int
-
-
-class Said(NamedTuple):
-    """What the scheduler says: some lines, with one label before the first."""
-
-    text: str
 
 
 class Chunk(NamedTuple):
@@ -50,9 +44,9 @@ class Screen:
 
     def __init__(self, names: Dict[str, str], has_colours: Tuple[bool, bool]) -> None:
         self._has_colours = has_colours
-        width = label_width(names.values()) - len(_BORDER)
+        width = label_width(names.values()) - len(LABEL_BORDER)
         self._labels = {
-            slug: (name.rjust(width) + _BORDER, _COLOURS[index % len(_COLOURS)])
+            slug: (name.rjust(width) + LABEL_BORDER, _COLOURS[index % len(_COLOURS)])
             for index, (slug, name) in enumerate(names.items())
         }
         self._order = {slug: index for index, slug in enumerate(names)}
@@ -61,27 +55,31 @@ class Screen:
 
     def write(
         self,
-        pieces: Iterable[Union[Output, Said]],
+        events: Iterable[Event],
         sizes: Tuple[Optional[Size], Optional[Size]],
     ) -> List[Chunk]:
-        """What these come to. ``sizes``: of each stream that is a terminal to draw on now."""
+        """The bytes for these events; ``sizes`` are those of streams that now can show bars."""
         chunks: List[Chunk] = []
-        for piece in pieces:
-            if isinstance(piece, Said):
-                data = self._label("baryon: ", _RED, True) + piece.text.encode(errors="replace")
+        for event in events:
+            if isinstance(event, Notice):  # may have several lines; the label is before the first
+                data = self._label("baryon: ", _RED, True) + event.text.encode(errors="replace")
                 self._line(chunks, Chunk(True, data + b"\n"))
-            elif piece.is_transient and piece.data.strip():
-                self._bars[piece.task, piece.is_error] = piece.data
-            else:
-                # The bar has become a line, or was wiped away.
-                self._bars.pop((piece.task, piece.is_error), None)
-                if not piece.is_transient:
-                    label = self._label(*self._labels[piece.task], piece.is_error)
-                    lines = piece.data.split(b"\n")[:-1]
-                    data = b"".join(label + line + b"\n" for line in lines)
-                    self._line(chunks, Chunk(piece.is_error, data))
+            elif isinstance(event, TaskOutput):
+                self._take(chunks, event)
         self._draw(chunks, sizes)
         return _joined(chunks)
+
+    def _take(self, chunks: List[Chunk], output: TaskOutput) -> None:
+        key = output.task, output.is_error
+        if output.is_transient and output.data.strip():
+            self._bars[key] = output.data
+            return
+        self._bars.pop(key, None)  # the bar has become a line, or was wiped away
+        if not output.is_transient:
+            label = self._label(*self._labels[output.task], output.is_error)
+            lines = output.data.split(b"\n")[:-1]
+            data = b"".join(label + line + b"\n" for line in lines)
+            self._line(chunks, Chunk(output.is_error, data))
 
     def clear(self) -> List[Chunk]:
         """Wipe the bars away; the next `write` draws them again."""
@@ -132,11 +130,6 @@ class Screen:
     def _label(self, label: str, colour: int, is_error: bool) -> bytes:
         painted = f"\x1b[{colour}m{label}\x1b[0m" if self._has_colours[is_error] else label
         return painted.encode()
-
-
-def label_width(names: Iterable[str]) -> int:
-    """The columns before each line of tasks with these names."""
-    return max(map(len, names)) + len(_BORDER)
 
 
 def _cut(line: bytes, columns: int) -> bytes:

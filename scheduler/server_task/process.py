@@ -8,7 +8,7 @@ import threading
 
 import zmq
 
-from baryon.ps import Reactor, Server, UsageError, import_mxnet
+from baryon.ps import Reactor, Server, UsageError, import_updater
 
 from ..control import (
     ControlClient,
@@ -21,6 +21,8 @@ from ..control import (
 from ..control.messages import Roster
 
 __all__ = ["main"]
+
+_LIKELY_KIND = "mxnet"  # of the optimizer that worker 0 may send
 
 
 def main() -> int:
@@ -63,8 +65,8 @@ def main() -> int:
     if not credentials.parents:
         server.serve()
     control.join(server.endpoint)
-    # MXNet takes a second to import; while the workers do the same, it costs nobody any time.
-    threading.Thread(target=_import_mxnet, name="import-mxnet", daemon=True).start()
+    # A framework takes a second to import. The workers do the same at this time, so nobody waits.
+    threading.Thread(target=_import_framework, name="import-framework", daemon=True).start()
     reactor.run()
     server.close()
     control.close()
@@ -73,11 +75,12 @@ def main() -> int:
     return 0
 
 
-def _import_mxnet() -> None:
+def _import_framework() -> None:
     try:
-        import_mxnet()
+        import_updater(_LIKELY_KIND)
         gc.collect()
         gc.freeze()  # or Python would look through all of it again and again
     except Exception as error:
-        # Without an optimizer a server does not need it; with one, loading it will say the same.
-        logging.getLogger("baryon.server").warning("mxnet cannot be imported: %s", error)
+        # A server that only sums does not need it. Loading an optimizer will say the same.
+        log = logging.getLogger("baryon.server")
+        log.warning("%s's optimizers cannot be imported: %s", _LIKELY_KIND, error)

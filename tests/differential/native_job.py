@@ -17,7 +17,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from baryon.ps import import_mxnet
+from baryon.worker.mxnet.compat import import_mxnet
 from benchmarks.native import LOOPBACK, free_port
 
 GRACE_S = 0.5

@@ -5,7 +5,7 @@ from typing import List
 
 import pytest
 
-from baryon.launcher.clusters import batch
+from baryon.launcher.clusters import batch, batch_job
 from baryon.launcher.clusters.batch import BatchCluster
 from baryon.launcher.clusters.watch import OVER, QUEUED, RUNNING, Status, Watch
 from baryon.ps import PeerError
@@ -80,11 +80,11 @@ def said() -> List[str]:
 def begun(tmp_path, said, monkeypatch):
     """Makes a cluster of two hosts, whose agents have been asked for."""
     for name in ("_FIRST_S", "_HURRY_S", "_RUNNING_S"):
-        monkeypatch.setattr(batch, name, 0.01)
-    monkeypatch.setitem(batch._INTERVALS_S, QUEUED, 0.01)
-    monkeypatch.setattr(batch, "_KILL_LIMIT_S", 0.2)
+        monkeypatch.setattr(batch_job, name, 0.01)
+    monkeypatch.setitem(batch_job._INTERVALS_S, QUEUED, 0.01)
+    monkeypatch.setattr(batch_job, "_KILL_LIMIT_S", 0.2)
     monkeypatch.setattr(batch, "_MANAGER_S", 0.5)
-    monkeypatch.setattr(batch, "COMMAND_LIMIT_S", 0.2)
+    monkeypatch.setattr(batch_job, "COMMAND_LIMIT_S", 0.2)
     clusters = []
 
     def begin(manager, is_for_good=False):
@@ -212,7 +212,7 @@ def test_a_disk_that_hangs_does_not_keep_a_job_from_ending(begun, said, tmp_path
     monkeypatch.setattr(batch.shutil, "rmtree", lambda *args, **kwargs: goes_on.wait(20))
     cluster.kill()
     goes_on.set()
-    assert said[-1] == f"{tmp_path}/agents could not be removed in time; it has this job's keys"
+    assert said[-1] == f"{tmp_path}/agents could not be removed in time; it holds this job's keys"
 
 
 def test_a_submission_that_hangs_is_told_of(begun, said):

@@ -485,8 +485,8 @@ class Canned:
 @pytest.mark.parametrize(
     ("lines", "error", "words"),
     [
-        ([], PeerError, "h1: its Python ended without an answer about the files; see whether"),
-        ([b"sh: python3: not found\n", b"\n"], PeerError, "said was 'sh: python3: not found'"),
+        ([], PeerError, "h1: its Python ended without an answer about the files; check that"),
+        ([b"sh: no python3\n", b"\n"], PeerError, "its last line was 'sh: no python3'"),
         ([b"y\n"] * 20_000, ProtocolError, "h1: its login scripts print without end"),
         ([b"BARYON-FILES {\n"], ProtocolError, "h1: garbled answer"),
         ([b"BARYON-FILES []\n"], ProtocolError, "h1: garbled answer"),

@@ -180,8 +180,8 @@ def test_the_queue_has_a_limit_and_silence_is_said_once():
 
 def test_an_end_that_is_wanted_is_no_trouble():
     watch = Watch(None, 60.0, Clock())
-    watch.is_ending = True
-    assert watch.on_status("job 1", Status(OVER, "was cancelled")) == ([], None)
+    cancelled = Status(OVER, "was cancelled")
+    assert watch.on_status("job 1", cancelled, is_ending=True) == ([], None)
     assert not watch.was_interrupted
-    watch.on_status("job 1", Status(OVER, "was preempted", None, 143, True))
+    watch.on_status("job 1", Status(OVER, "was preempted", None, 143, True), is_ending=True)
     assert watch.was_interrupted, "its agents may have told of their end before the manager"

@@ -27,13 +27,13 @@ from baryon.ps import (
     Server,
     ServerAddress,
     ids_in,
-    import_mxnet,
     new_key_pair,
     rows_in,
     secure_client,
     wire,
 )
 from baryon.ps.server.store import Wait
+from baryon.ps.updater import KINDS
 
 LIMIT_S = 30.0  # a machine under load is slow; a test that waits this long has failed
 
@@ -302,4 +302,13 @@ def loop_thread(no_leaks: None) -> Iterator[LoopThread]:
 def mx() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MXNet's own
+        from baryon.worker.mxnet.compat import import_mxnet
+
         return import_mxnet()
+
+
+@pytest.fixture
+def numpy_kind(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The kind of the optimizer in updaters.py, which servers know for the time of a test."""
+    monkeypatch.setitem(KINDS, "numpy", f"{__package__}.updaters")
+    return "numpy"

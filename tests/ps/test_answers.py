@@ -11,6 +11,8 @@ from baryon.ps.server.store import Reply
 from baryon.ps.server.sync_store import SyncStore
 from baryon.ps.wire import KeySpec
 
+from .updaters import Calls
+
 SIZE = 500
 
 
@@ -115,7 +117,7 @@ def test_what_a_child_was_sent_before_it_said_that_it_compresses_does_not_count(
     store = SyncStore(0, Plan(1), range(2))
     for child in range(2):
         store.declare(child, 0, [KeySpec("w", (SIZE,), "float32")])
-    store.update = lambda slice_, merged, value, version: np.add(value, merged, out=value)
+    store.updater = Calls(lambda slice_, merged, value, version: np.add(value, merged, out=value))
     store.init(0, 0, 0, 1, np.zeros(SIZE, "f4").view("u1"))
     reply = Reply(1, 0, 0, 1, True)
 

@@ -4,37 +4,15 @@ import numpy as np
 import pytest
 import zmq
 
-from baryon.ps import compression_of, dump_optimizer, states, wire
+from baryon.ps import compression_of, states, wire
 from baryon.ps.errors import ProtocolError, UsageError
-from baryon.ps.optimizer import SliceUpdater
 from baryon.ps.plan import Plan
-from baryon.ps.states import Arrivals, SliceState, flatten, layout_of, piece_of, pieces, unflatten
+from baryon.ps.states import Arrivals, SliceState, piece_of, pieces
+from baryon.worker.mxnet.pickled import dump_optimizer
 
 from .conversation import Conversation
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mxnet.*")
-
-
-def nested(mx):
-    return (mx.nd.ones((2, 3)), None, [mx.nd.array([5], dtype="int64"), 0.5], (None,))
-
-
-def test_a_nested_state_comes_back(mx):
-    layout, arrays = flatten(nested(mx))
-    assert layout == ["tuple", 0, None, ["list", 1, {"value": 0.5}], ["tuple", None]]
-    again = unflatten(layout, arrays)
-    assert flatten(again)[0] == layout and again[0].asnumpy().tolist() == [[1.0] * 3] * 2
-    assert again[2][0].dtype == np.int64 and isinstance(again[2], list)
-
-
-def test_layouts_are_compared_without_the_numbers(mx):
-    assert layout_of([0.5, mx.nd.zeros(1)]) == layout_of([7, mx.nd.ones(9)])
-    assert layout_of([0.5]) != layout_of((0.5,))
-
-
-def test_a_state_of_anything_else_is_refused(mx):
-    with pytest.raises(UsageError, match="has a dict in it"):
-        flatten({"m": mx.nd.zeros(1)})
 
 
 @pytest.fixture
@@ -42,9 +20,11 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(states, "STATE_NBYTES", 16)
 
 
-def test_a_state_arrives_in_pieces_some_of_them_twice(mx, small_pieces):
-    layout, arrays = flatten((mx.nd.arange(10), None, mx.nd.ones((3, 2))))
-    spec = wire.StateSpec(layout, tuple((a.dtype.name, a.shape) for a in arrays), 4, {})
+def test_a_state_arrives_in_pieces_some_of_them_twice(small_pieces):
+    arrays = [np.arange(10, dtype="float32"), np.ones((3, 2), "float32")]
+    spec = wire.StateSpec(
+        ["tuple", 0, None, 1], tuple((a.dtype.name, a.shape) for a in arrays), 4, {}
+    )
     state = SliceState(spec, arrays)
     slice_ = Plan(1).add("w", (10,), "float32").slices[0]
     arrivals, found = Arrivals(), []
@@ -84,33 +64,6 @@ def test_pieces_of_no_possible_state_are_refused(arrays, array, start, nbytes):
         Arrivals().put(slice_, spec, array, start, np.zeros(nbytes, np.uint8))
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "nadam", "ftml", "dcasgd", "rmsprop", "lamb"])
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_an_updater_goes_on_from_the_state_of_another(mx, name, dtype):
-    key = Plan(1, has_whole_keys=name == "lamb").add("w", (6, 5), dtype)
-    chance = np.random.RandomState(0)
-    gradients = chance.randn(6, 30).astype(dtype)
-
-    def updater_of():
-        options = {"momentum": 0.9} if name == "sgd" else {}
-        return SliceUpdater(
-            mx.optimizer.create(
-                name, learning_rate=0.1, multi_precision=dtype != "float32", **options
-            )
-        )
-
-    unbroken, value = updater_of(), np.ones(30, dtype)
-    for gradient in gradients[:3]:
-        unbroken(key.slices[0], gradient, value)
-    state, restored, copied = unbroken.state(key.slices[0]), updater_of(), value.copy()
-    restored.restore(key.slices[0], copied, state)
-    for gradient in gradients[3:]:
-        unbroken(key.slices[0], gradient, value)
-        restored(key.slices[0], gradient, copied)
-    assert value.tolist() == copied.tolist()
-    assert updater_of().state(key.slices[0]) is None
-
-
 # -- on a server ---------------------------------------------------------------------------------
 
 
@@ -122,8 +75,8 @@ def harness(mx):
     """A server with two workers, an SGD with momentum, and key "w" of four zeros."""
     context = zmq.Context()
     made = Conversation(context, (0, 0), keys=(KEY,))
-    optimizer, _ = dump_optimizer(mx.optimizer.SGD(learning_rate=1.0, momentum=0.5))
-    made.send(0, wire.SetOptimizer(0, 1, optimizer, [], []))
+    optimizer = dump_optimizer(mx.optimizer.SGD(learning_rate=1.0, momentum=0.5))
+    made.send(0, wire.SetUpdater(0, 1, "mxnet", optimizer))
     made.send(0, wire.Init(0, 0, 0, 1), bytes(16))
     yield made
     made.close()
@@ -150,7 +103,7 @@ def put(harness, serial, momentum, start=0):
 
 def state_of(harness):
     slice_ = harness.server._stores[0].plan["w"].slices[0]
-    state = harness.server._stores[0].update.state(slice_)
+    state = harness.server._stores[0].updater.state(slice_)
     return None if state is None else state.arrays[0].tolist()
 
 
@@ -181,8 +134,8 @@ def test_the_next_state_has_nothing_of_a_piece_that_came_again(harness, small_pi
 
 def test_an_optimizer_ends_what_has_come_in_part(harness, mx, small_pieces):
     put(harness, 1, np.full(8, 1, np.float32))
-    optimizer, _ = dump_optimizer(mx.optimizer.SGD(momentum=0.5))
-    harness.send(0, wire.SetOptimizer(0, 2, optimizer, [], []))
+    optimizer = dump_optimizer(mx.optimizer.SGD(momentum=0.5))
+    harness.send(0, wire.SetUpdater(0, 2, "mxnet", optimizer))
     put(harness, 2, np.full(8, 2, np.float32), 16)
     assert state_of(harness) is None
     put(harness, 3, np.full(8, 2, np.float32))
@@ -206,8 +159,8 @@ def test_who_asks_before_the_first_value_does_not_make_it_zeros(harness, mx):
         harness.send(worker, wire.Open(1, "sync"))
         harness.send(worker, wire.Declare(1, 0, (KEY,)))
         harness.send(worker, wire.SetCompression(1, compression.params))
-    optimizer, _ = dump_optimizer(mx.optimizer.SGD(learning_rate=1.0))
-    harness.send(0, wire.SetOptimizer(1, 1, optimizer, [], []))
+    optimizer = dump_optimizer(mx.optimizer.SGD(learning_rate=1.0))
+    harness.send(0, wire.SetUpdater(1, 1, "mxnet", optimizer))
     told(harness)
     harness.send(1, wire.GetState(1, 5, 0, 0, 0, 0))
     harness.send(0, wire.PutState(1, 6, 0, 0, 0, 0, spec_of(np.ones(4, np.float32))), bytes(16))
@@ -234,7 +187,7 @@ def test_a_state_that_cannot_travel_is_told_to_who_asks(harness, mx):
     store = harness.server._stores[0]
     slice_ = store.plan["w"].slices[0]
     put(harness, 1, np.ones(4, np.float32))
-    store.update._slices[slice_].state = {"m": mx.nd.zeros(4)}
+    store.updater._slices[slice_].state = {"m": mx.nd.zeros(4)}
     told(harness)
     harness.send(1, wire.GetState(0, 1, 0, 0, 0, 0))
     (answer,) = told(harness)

@@ -16,8 +16,10 @@ import pytest
 from baryon import __version__
 from baryon.ps import Message
 from baryon.scheduler import core
-from baryon.scheduler.actions import Action, Finish, Say, Send
+from baryon.scheduler.actions import Action, Finish, Send
 from baryon.scheduler.control import Host, Job, messages, place
+from baryon.scheduler.observers import Notice
+from baryon.scheduler.state import RUNNING, JobState
 
 
 def _make_job(
@@ -102,7 +104,7 @@ class Scene:
 
     def exits(self, slug: str, code: int = 0, error: str = "") -> List[Action]:
         """After its goodbye, if it is a worker that has joined and ends well."""
-        state = self.core._tasks[slug]
+        state = self.core.state.tasks[slug]
         if code == 0 and state.owes_goodbye and not state.ended:
             self.message(slug, messages.Gone())
         return self.vanishes(slug, code, error)
@@ -164,8 +166,10 @@ class Scene:
 
     def _has_spoken(self, peer: str) -> bool:
         if peer.startswith("agent"):
-            return self.core._agents[int(peer[6:])] is not None
-        return self.core._tasks[peer].joined is not None and not self.core._tasks[peer].ended
+            return self.core.state.hosts[int(peer[6:])].heard is not None
+        return (
+            self.core.state.tasks[peer].joined is not None and not self.core.state.tasks[peer].ended
+        )
 
     def finish_agents(self) -> List[Action]:
         actions: List[Action] = []
@@ -174,8 +178,19 @@ class Scene:
         return actions
 
 
+def _make_running(*args: Any, **changes: Any) -> JobState:
+    """The state of a job that runs, in which all agents and tasks were heard at 0."""
+    state = JobState(_make_job(*args, **changes), 0.0)
+    state.phase = RUNNING
+    for host in state.hosts.values():
+        host.heard, host.is_started = 0.0, True
+    for task in state.tasks.values():
+        task.joined, task.pid = 0.0, 7
+    return state
+
+
 def _said(actions: List[Action]) -> str:
-    return "\n".join(action.text for action in actions if isinstance(action, Say))
+    return "\n".join(action.text for action in actions if isinstance(action, Notice))
 
 
 def _sent(actions: List[Action], kind: type) -> List[tuple]:
@@ -211,6 +226,11 @@ def make_job() -> Callable[..., Job]:
 @pytest.fixture(scope="session")
 def make_scene() -> Callable[..., Scene]:
     return lambda *args, **kwargs: Scene(_make_job(*args, **kwargs))
+
+
+@pytest.fixture(scope="session")
+def make_running() -> Callable[..., JobState]:
+    return _make_running
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from baryon.scheduler import core
+from baryon.scheduler import state
 from baryon.scheduler.actions import Finish, ReleaseAgent
 from baryon.scheduler.control import messages
 
@@ -23,9 +23,9 @@ def test_the_roster_goes_out_only_once_all_have_joined(make_scene, sent):
     scene.hello(0)
     for slug in ("worker-1", "server-1", "worker-0"):
         assert sent(scene.join(slug), messages.Roster) == []
-        assert scene.core.phase == core.STARTING
+        assert scene.core.phase == state.STARTING
     rosters = sent(scene.join("server-0"), messages.Roster)
-    assert scene.core.phase == core.RUNNING
+    assert scene.core.phase == state.RUNNING
     assert sorted(peer for peer, _ in rosters) == ["server-0", "server-1", "worker-0", "worker-1"]
 
 
@@ -69,7 +69,7 @@ def test_a_job_ends_well_servers_first_then_agents(make_scene, sent, finished):
     assert scene.exits("server-1") == [ReleaseAgent(0), ReleaseAgent(1)]
     assert scene.agent_ends(0) == []
     assert scene.agent_ends(1) == [Finish(0)]
-    assert scene.core.phase == core.OVER
+    assert scene.core.phase == state.OVER
 
 
 def test_a_job_whose_workers_never_create_a_store_ends_well_with_a_hint(make_scene, said, finished):
@@ -113,7 +113,12 @@ def test_a_worker_that_the_kernel_killed_for_want_of_memory(make_scene, said):
     [
         (3, "", 3, "exited with code 3"),
         (255, "", 255, "exited with code 255"),
-        (-signal.SIGKILL, "", 137, "killed by signal 9 (SIGKILL), by somebody, after"),
+        (
+            -signal.SIGKILL,
+            "",
+            137,
+            "killed by signal 9 (SIGKILL), which Baryon did not send, after",
+        ),
         (-signal.SIGSEGV, "", 139, "killed by signal 11 (SIGSEGV)"),
         (127, "No such file: 'train'", 127, "could not be started: No such file: 'train'"),
     ],
@@ -224,7 +229,7 @@ def test_only_one_process_can_be_a_task(make_scene, said, finished):
     scene.hello(0)
     scene.join("worker-0", pid=41)
     text = said(scene.join("worker-0", pid=42))
-    assert "process 42 wanted to be worker 0, which process 41 already is" in text
+    assert "process 42 joined as worker 0, but process 41 already is worker 0" in text
     assert finished(end_after(scene)) == [1]
 
 

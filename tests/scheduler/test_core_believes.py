@@ -10,7 +10,7 @@ import pytest
 
 from baryon import __version__
 from baryon.ps import ProtocolError
-from baryon.scheduler import core
+from baryon.scheduler import state
 from baryon.scheduler.control import messages
 from baryon.scheduler.control.messages import CONTROL
 
@@ -78,13 +78,13 @@ def received(chance, message):
 def play_on(scene):
     """What is left of a job that goes on well, if it does: a meeting, good ends, the agents'."""
     for slug in scene.slugs:
-        if scene.core._tasks[slug].joined is None:
+        if scene.core.state.tasks[slug].joined is None:
             scene.join(slug)
     for slug in ("worker-0", "worker-1"):
-        if not scene.core._tasks[slug].ended:
+        if not scene.core.state.tasks[slug].ended:
             scene.gather(slug, "y")
     for slug in ("worker-0", "worker-1"):
-        if not scene.core._tasks[slug].ended:
+        if not scene.core.state.tasks[slug].ended:
             scene.message(slug, messages.Gone())
             scene.exits(slug)
     scene.tick(1.0)
@@ -110,7 +110,7 @@ def test_a_changed_message_is_refused_in_words_or_harmless(
         scene.begin() if has_begun else scene.hello(0)
         scene.message(peer, message)
         scene.tick(1.0)
-        has_failed = scene.core.phase == core.STOPPING
+        has_failed = scene.core.phase == state.STOPPING
         if has_failed:
             assert said(scene.history), message
         play_on(scene)
@@ -149,7 +149,7 @@ def test_an_agent_that_says_what_cannot_be(make_scene, said, message, what):
     """256 would be 0 to a shell."""
     scene = make_scene().begin()
     assert f"the agent on a has sent {what}" in said(scene.message("agent-0", message))
-    assert scene.core.phase == core.STOPPING
+    assert scene.core.phase == state.STOPPING
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,9 @@ def test_a_hello_that_cannot_be(make_scene, said, field, value):
 def test_an_agent_of_another_version_is_told_of(make_scene, said):
     scene = make_scene()
     hello = messages.AgentHello("0.0.9", "h", 1, "10.0.0.1", "tcp://10.0.0.9:1")
-    words = f"the agent on a is of Baryon 0.0.9, launch.py of {__version__}; install the same there"
+    words = (
+        f"the agent on a runs Baryon 0.0.9, and launch.py {__version__}; install the same version"
+    )
     assert words in said(scene.message("agent-0", hello))
 
 
@@ -204,7 +206,7 @@ def test_a_task_ends_once(make_scene, said):
     scene.message("worker-0", messages.Gone())
     scene.exits("worker-0")
     assert scene.exits("worker-0", 3) == []
-    assert scene.core.phase == core.RUNNING
+    assert scene.core.phase == state.RUNNING
 
 
 def test_the_end_of_a_failure_is_told_in_lines_that_fit(make_scene, said):
@@ -216,7 +218,12 @@ def test_the_end_of_a_failure_is_told_in_lines_that_fit(make_scene, said):
 
 def test_nobody_speaks_out_of_turn(make_scene, said):
     scene = make_scene(num_workers=2).begin()
-    out_of_turn = "has sent Left, which "
-    assert out_of_turn in said(scene.message("agent-0", messages.Left(0)))
-    assert out_of_turn in said(scene.message("worker-0", messages.Left(0)))
-    assert scene.core.phase == core.RUNNING
+    for peer, who, kind in (
+        ("agent-0", "the agent on a", "agent"),
+        ("worker-0", "worker 0 (a)", "worker"),
+        ("server-0", "server 0 (a)", "server"),
+    ):
+        assert said(scene.message(peer, messages.Left(0))) == (
+            f"{who} has sent Left, which no {kind} may send while the job is running"
+        )
+    assert scene.core.phase == state.RUNNING

@@ -4,9 +4,9 @@ import signal
 
 import pytest
 
-from baryon.scheduler import core
+from baryon.scheduler import state
 from baryon.scheduler.control import messages
-from baryon.scheduler.core import _GOODBYE_S, _TEARDOWN_S
+from baryon.scheduler.running import GOODBYE_S, TEARDOWN_S
 
 
 def begin(make_scene):
@@ -17,11 +17,11 @@ def test_a_worker_that_vanishes_with_code_0_has_failed(make_scene, said):
     """As after ``os._exit(0)``: what it had under way is lost."""
     scene = begin(make_scene)
     assert scene.vanishes("worker-1") == []
-    assert said(scene.pass_time(_GOODBYE_S)) == ""
+    assert said(scene.pass_time(GOODBYE_S)) == ""
     text = said(scene.pass_time(1))
-    assert "worker 1 (a) exited with code 0, but without leaving its job" in text
+    assert "worker 1 (a) exited with code 0 without leaving the job" in text
     assert "exit code 1" in text
-    assert scene.core.phase == core.STOPPING
+    assert scene.core.phase == state.STOPPING
 
 
 def test_a_goodbye_may_come_after_the_end(make_scene, said, sent):
@@ -42,7 +42,7 @@ def test_a_worker_that_takes_no_part_needs_no_goodbye(make_scene, said):
 def test_after_a_goodbye_the_process_has_a_limit(make_scene, sent, said, code):
     scene = begin(make_scene)
     actions = scene.message("worker-1", messages.Gone(code))
-    limit_s = 5.0 if code else _TEARDOWN_S
+    limit_s = 5.0 if code else TEARDOWN_S
     end = messages.EndProcess("worker-1", 7, limit_s)
     assert sent(actions, messages.EndProcess) == [("agent-0", end)]
     assert scene.message("worker-1", messages.Gone(code)) == [], "a repeat"
@@ -54,10 +54,10 @@ def test_a_process_that_hangs_after_its_goodbye_ends_with_what_it_said(
 ):
     scene = begin(make_scene)
     scene.message("worker-1", messages.Gone())
-    assert said(scene.pass_time(_TEARDOWN_S, silent=("worker-1",))) == ""
+    assert said(scene.pass_time(TEARDOWN_S, silent=("worker-1",))) == ""
     actions = scene.vanishes("worker-1", how, was_late=True)
     assert said(actions).startswith(
-        "worker 1 (a) ended with code 0, but its process 7 hung, was killed, after"
+        "worker 1 (a) ended with code 0, but its process 7 hung and was killed, after"
     )
     assert sent(actions, messages.Left) == [("server-0", messages.Left(1))]
     scene.exits("worker-0")
@@ -75,11 +75,11 @@ def test_one_that_hangs_after_it_has_failed_fails_the_job_with_its_own_code(make
     assert "exit code 3" in text
 
 
-def test_another_sigkill_is_somebodys(make_scene, said):
+def test_another_sigkill_is_not_ours(make_scene, said):
     scene = begin(make_scene)
     scene.message("worker-1", messages.Gone())
     text = said(scene.vanishes("worker-1", -signal.SIGKILL))
-    assert "was killed by signal 9 (SIGKILL), by somebody" in text
+    assert "was killed by signal 9 (SIGKILL), which Baryon did not send," in text
     assert "exit code 137" in text
 
 
@@ -96,7 +96,7 @@ def test_what_a_command_does_after_its_script_counts(make_scene, said):
     scene = begin(make_scene)
     scene.message("worker-1", messages.Gone())
     scene.pass_time(200, silent=("worker-1",))
-    assert scene.core.phase == core.RUNNING
+    assert scene.core.phase == state.RUNNING
     assert "exit code 4" in said(scene.vanishes("worker-1", 4, was_late=True))
 
 
@@ -112,7 +112,7 @@ def test_a_failure_is_told_at_last_if_the_command_goes_on(make_scene, said):
     """Whatever its agent can or cannot end: the others wait for it."""
     scene = begin(make_scene)
     scene.message("worker-1", messages.Gone(3))
-    assert said(scene.pass_time(5 + _GOODBYE_S)) == ""
+    assert said(scene.pass_time(5 + GOODBYE_S)) == ""
     text = said(scene.pass_time(1))
     assert "worker 1 (a) failed with code 3; its command still runs" in text
     assert "exit code 3" in text
@@ -122,16 +122,16 @@ def test_a_command_that_goes_on_after_a_good_end_is_told_of_once(make_scene, sai
     """It may do so on purpose, or hang where its agent cannot end it."""
     scene = begin(make_scene)
     scene.message("worker-1", messages.Gone())
-    assert said(scene.pass_time(_TEARDOWN_S + _GOODBYE_S)) == ""
+    assert said(scene.pass_time(TEARDOWN_S + GOODBYE_S)) == ""
     assert said(scene.pass_time(100)) == (
-        "worker 1 (a) has said that it is done, 66 s ago, but its command still runs "
+        "worker 1 (a) left the job 66 s ago, but its command still runs "
         "(process 7 there); Ctrl-C ends the job"
     )
-    assert scene.core.phase == core.RUNNING
+    assert scene.core.phase == state.RUNNING
 
 
 def test_a_job_that_stops_does_not_wait_for_a_goodbye(make_scene, sent):
     scene = begin(make_scene)
     scene.vanishes("worker-1")
     scene.vanishes("worker-0", 3)
-    assert scene.core._stopping_role == "server"
+    assert scene.core._stopping.role == "server"

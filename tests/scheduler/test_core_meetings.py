@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baryon.scheduler import core, meetings
+from baryon.scheduler import meetings, state
 from baryon.scheduler.control import messages
 from baryon.scheduler.meetings import Meetings
 
@@ -94,7 +94,10 @@ def test_only_workers_meet(make_scene, sent, said):
     """A server is not one of those that are waited for, whatever it sends."""
     scene = make_scene(num_workers=2).begin()
     scene.gather("worker-1", "x")
-    assert said(scene.gather("server-0", "x")) == "server 0 (a) has sent Gather, which it may not"
+    assert (
+        said(scene.gather("server-0", "x"))
+        == "server 0 (a) has sent Gather, which no server may send while the job is running"
+    )
 
 
 def test_another_call_at_the_same_place_ends_the_job(make_scene, said):
@@ -105,13 +108,13 @@ def test_another_call_at_the_same_place_ends_the_job(make_scene, said):
         "worker 1 (b) calls barrier where worker 2 calls allgather (call 4 of store 0); "
         "all workers must make the same calls in the same order\n"
     )
-    assert scene.core.phase == core.STOPPING
+    assert scene.core.phase == state.STOPPING
 
 
 def test_a_second_value_of_a_worker_ends_the_job_rather_than_replace_the_first(make_scene, said):
     scene = make_scene(num_workers=2).begin()
     scene.gather("worker-0", "x", b"a")
-    assert "worker 0 (a) calls barrier (x) twice at the same time" in said(
+    assert "worker 0 (a) calls barrier (x) from two threads at once" in said(
         scene.gather("worker-0", "x", b"b")
     )
 
@@ -150,6 +153,6 @@ def test_meetings_without_end_are_refused(make_scene, said, monkeypatch):
     scene = make_scene(num_workers=2).begin()
     for name in "abc":
         assert scene.gather("worker-0", name) == []
-    assert "worker 0 (a) calls barrier, the 4th that is under way" in said(
+    assert "worker 0 (a) calls barrier while 3 other meetings are open" in said(
         scene.gather("worker-0", "d")
     )

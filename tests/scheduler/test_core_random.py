@@ -5,7 +5,7 @@ import signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baryon.scheduler import core
+from baryon.scheduler import state
 from baryon.scheduler.control import messages
 
 NUM_WORKERS, NUM_SERVERS, NUM_HOSTS = 3, 2, 2
@@ -52,10 +52,10 @@ def play(make_scene, sequence):
 
 def check_the_end(scene, codes, ended_well):
     assert len(codes) == 1
-    assert scene.core.phase == core.OVER
+    assert scene.core.phase == state.OVER
     if codes == [0]:
         assert {f"worker-{rank}" for rank in range(NUM_WORKERS)} <= ended_well
-        workers = scene.core._of_role("worker")
+        workers = scene.core.state.of_role("worker")
         assert not any(state.own_code or state.owes_goodbye for state in workers)
     assert [scene.tick(1000.0) for _ in range(3)] == [[], [], []], "after the end"
 

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from baryon.scheduler import Trouble, core
+from baryon.scheduler import Trouble, state
 from baryon.scheduler.actions import Finish, Kill, ReleaseAgent
 from baryon.scheduler.control import messages
 
@@ -54,7 +54,7 @@ def test_signals_after_the_end_do_nothing(make_scene):
     scene = make_scene().begin()
     scene.signal(signal.SIGTERM)
     scene.finish_agents()
-    assert scene.core.phase == core.OVER
+    assert scene.core.phase == state.OVER
     assert scene.signal(signal.SIGTERM) == []
 
 

@@ -2,10 +2,10 @@
 
 import signal
 
-from baryon.scheduler import core
+from baryon.scheduler import state
 from baryon.scheduler.actions import Kill, Pause
 from baryon.scheduler.control import messages
-from baryon.scheduler.core import SUSPEND_S
+from baryon.scheduler.suspending import SUSPEND_S
 
 
 def test_all_hosts_stop_their_tasks_before_this_process_is_stopped(make_scene, sent):
@@ -72,9 +72,9 @@ def test_while_agents_come_up_the_user_may_think_better_of_it(make_scene):
     scene.suspend()
     assert scene.resume() == []
     scene.hello(0)
-    assert scene.core._suspending is None
+    assert scene.core.state.suspending is None
     scene.tick()
-    assert scene.core._suspending is None
+    assert scene.core.state.suspending is None
 
 
 def test_agents_that_never_come_up_do_not_keep_it_from_being_stopped(make_scene):
@@ -104,7 +104,7 @@ def test_who_is_slow_to_stop_does_not_make_the_others_seem_silent(make_scene, sa
     scene.suspend()
     scene.message("agent-0", messages.Suspended())
     while Pause() not in scene.tick():
-        assert scene.core.phase == core.RUNNING
+        assert scene.core.phase == state.RUNNING
     scene.resume()
     assert said(scene.tick()) == ""
-    assert scene.core.phase == core.RUNNING
+    assert scene.core.phase == state.RUNNING

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from baryon.scheduler import core
+from baryon.scheduler import state
 from baryon.scheduler.actions import Finish, Kill
 from baryon.scheduler.control import messages
 
@@ -23,7 +23,7 @@ def test_a_long_meeting_is_mentioned_once_and_then_ends_the_job(make_scene, said
     failure = said(scene.pass_time(1))
     assert "waited 300 s for worker 1 (a), worker 3 (b) to reach barrier (epoch 3)" in failure
     assert "--timeout" in failure
-    assert scene.core.phase == core.STOPPING
+    assert scene.core.phase == state.STOPPING
 
 
 def test_who_arrives_after_the_warning_is_no_longer_named(make_scene, said):
@@ -56,7 +56,7 @@ def test_a_worker_that_never_creates_its_store_is_named(make_scene, said):
     assert "worker 0, worker 2 waited 60 s for worker 1 (b) to create a dist kvstore" in text
     text = said(scene.pass_time(1))
     assert "worker 0, worker 2 waited 300 s for worker 1 (b) to create a dist kvstore" in text
-    assert scene.core.phase == core.STOPPING
+    assert scene.core.phase == state.STOPPING
 
 
 # -- those that do not come up ----------------------------------------------------------------
@@ -69,7 +69,7 @@ def test_agents_and_servers_that_never_come_up_are_named(make_scene, said):
     assert said(scene.pass_time(59)) == ""
     text = said(scene.pass_time(1))
     assert "the agent on b, the agent on c, server 1 (b) did not come up in 60 s" in text
-    assert scene.core.phase == core.STOPPING
+    assert scene.core.phase == state.STOPPING
 
 
 def test_a_shorter_timeout_also_limits_the_start(make_scene, said):
@@ -95,7 +95,7 @@ def test_a_silent_task_that_is_stopped_is_given_up_and_named(make_scene, said, s
     text = said(scene.pass_time(1, silent=(slug,), stopped=(slug,)))
     name = slug.replace("-", " ")
     assert f"{name} (a) has not been heard for 21 s: its process 7 is stopped" in text
-    assert scene.core.phase == core.STOPPING
+    assert scene.core.phase == state.STOPPING
 
 
 @pytest.mark.parametrize("slug", ["worker-1", "server-0"])
@@ -109,7 +109,7 @@ def test_a_silent_task_that_still_runs_is_mentioned_and_given_up_later(make_scen
     )
     text = said(scene.pass_time(1, silent=(slug,)))
     assert "has not been heard for 301 s: its process 7 hangs" in text
-    assert scene.core.phase == core.STOPPING
+    assert scene.core.phase == state.STOPPING
 
 
 def test_it_is_mentioned_again_if_it_is_silent_again(make_scene, said):
@@ -124,7 +124,7 @@ def test_a_stopped_task_that_goes_on_in_time_is_not_given_up(make_scene, said):
     scene.pass_time(15, silent=("worker-1",), stopped=("worker-1",))
     scene.pass_time(15)
     assert said(scene.pass_time(15, silent=("worker-1",))) == ""
-    assert scene.core.phase == core.RUNNING
+    assert scene.core.phase == state.RUNNING
 
 
 def test_a_task_that_has_said_goodbye_is_not_missed(make_scene, said):
@@ -233,7 +233,7 @@ def test_time_that_was_slept_is_not_that_of_the_end(make_scene, said):
     scene.signal(signal.SIGINT)
     scene.tick(8 * 3600.0)
     assert "did not end in time" not in said(scene.history)
-    assert scene.core.phase == core.STOPPING
+    assert scene.core.phase == state.STOPPING
     scene.exits("worker-0", -2)
     assert "did not end in time" in said(scene.pass_time(20)), "its server, after a while awake"
 

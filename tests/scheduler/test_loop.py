@@ -250,7 +250,7 @@ def test_a_second_process_of_a_task_ends_the_job(play):
 
     code, _, err = play(script, silence_s=5.0)
     assert code == 1
-    assert "process 42 wanted to be worker 0, which process 41 already is" in err
+    assert "process 42 joined as worker 0, but process 41 already is worker 0" in err
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -294,6 +294,7 @@ class Interrupted(loop.Console):
             os.kill(os.getpid(), signal.SIGINT)
         finally:
             super().close()
+        return []
 
 
 def test_an_interruption_while_the_last_output_is_shown_changes_no_exit_code(play, monkeypatch):

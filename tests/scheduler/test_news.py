@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from baryon.scheduler.control import Host, Task
-from baryon.scheduler.core import PATIENCE_S
+from baryon.scheduler.starting import PATIENCE_S
 
 LOGS = "logs are in /logs/of/job-1"
 
@@ -37,7 +37,7 @@ def scene_that_speaks(make_scene):
 )
 def test_it_begins_with_what_runs_where(scene_that_speaks, said, changes, line):
     scene = scene_that_speaks(**changes)
-    assert said(scene.core.on_start()) == f"job job-1: {line}; {LOGS}"
+    assert said(scene.core.on_start(scene.now)) == f"job job-1: {line}; {LOGS}"
 
 
 def test_who_waits_for_long_is_told_for_whom_and_once(scene_that_speaks, said):
@@ -96,7 +96,7 @@ def test_quiet_it_says_nothing_of_all_that(make_scene, said):
     scene.join("worker-0")
     scene.exits("worker-0")
     scene.finish_agents()
-    assert said(scene.core.on_start() + scene.history) == ""
+    assert said(scene.core.on_start(scene.now) + scene.history) == ""
 
 
 def test_tasks_that_never_started_are_not_stopped(make_scene, said):

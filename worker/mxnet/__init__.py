@@ -1,9 +1,23 @@
-"""MXNet's side of a worker: stores, engine, Trainer, Module. Only this folder imports MXNet."""
+"""MXNet's side of a worker, and MXNet's optimizers on a server. Only this folder imports MXNet.
 
-from baryon.ps import import_mxnet
+Importing the package makes NumPy fit for MXNet, so that the modules in it can import MXNet. It does
+not import MXNet itself: the start-up hook needs `compat` before that.
+"""
 
-import_mxnet()  # outside a job, nothing else fits it to a newer NumPy
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from .kvstore import create
+from .compat import install
+
+if TYPE_CHECKING:
+    from .kvstore import create
 
 __all__ = ["create"]
+
+install()  # outside a job, nothing else does
+
+
+def __getattr__(name: str) -> Any:  # PEP 562
+    if name != "create":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(".kvstore", __name__).create

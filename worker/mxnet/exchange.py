@@ -20,8 +20,9 @@ from typing import Any, List, Optional
 import mxnet as mx
 import numpy as np
 
-from baryon.ps import Key, Operation, StoreClient, UsageError, array_over
+from baryon.ps import Key, Operation, StoreClient, UsageError
 
+from .compat import array_over
 from .engine import address_of, as_handles, can_address, complete, copy, overlap, push_async
 
 __all__ = ["Exchange", "Place"]

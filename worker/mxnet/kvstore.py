@@ -11,14 +11,7 @@ from typing import Any, Callable, Dict, List, Optional
 import mxnet as mx
 import numpy as np
 
-from baryon.ps import (
-    Compression,
-    UsageError,
-    compression_of,
-    dump_optimizer,
-    needs_whole_keys,
-    rows_in,
-)
+from baryon.ps import Compression, UsageError, compression_of, rows_in
 from baryon.scheduler.control import KVSTORE_TYPES
 
 from ..advice import advice, reader
@@ -29,10 +22,12 @@ from .drift import Drift, is_comparable
 from .exchange import Exchange, Place
 from .hyper import LiveHyper
 from .module import adapt_modules
+from .pickled import dump_optimizer
 from .sparse import RowPull, is_sparse, push_rows, rows_of_all, with_row_ids
 from .states import States, check_states, read_states, write_atomically
 from .statistics import average
 from .trainer import adapt
+from .updater import is_elementwise
 
 __all__ = ["KVStore", "create"]
 
@@ -269,7 +264,7 @@ class KVStore(mx.kvstore.KVStore):
         is_change = self._is_async and self._optimizer is not None
         if is_change:
             self._settle("the last push by the old optimizer")
-        if needs_whole_keys(optimizer) and not self._store.has_whole_keys:
+        if not is_elementwise(optimizer) and not self._store.has_whole_keys:
             self._keep_keys_whole()
         if self.rank == 0:
             self._client.drain()
@@ -277,8 +272,8 @@ class KVStore(mx.kvstore.KVStore):
             version = 0 if self._hyper is None else self._hyper.version
             self._optimizer, self._hyper = optimizer, LiveHyper(optimizer, version)
             if self.rank == 0:
-                pickled, has_code = dump_optimizer(optimizer)
-                self._store.set_optimizer(pickled, *self._hyper.multipliers, has_code)
+                blob = dump_optimizer(optimizer, *self._hyper.multipliers)
+                self._store.set_updater("mxnet", blob)
         if is_change:
             self._settle("the new optimizer is there")
 

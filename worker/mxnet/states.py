@@ -28,14 +28,12 @@ from baryon.ps import (
     StateSpec,
     StoreClient,
     UsageError,
-    flatten,
-    layout_of,
     piece_of,
     pieces,
-    unflatten,
 )
 
 from .arguments import KeyName
+from .layouts import flatten, layout_of, unflatten
 
 __all__ = ["States", "check_states", "parse_states", "read_states", "write_atomically"]
 SCALARS = "baryon_scalars"

@@ -90,7 +90,7 @@ class KubernetesCluster(BatchCluster):
 
 
 class Kubernetes:
-    """One Job. A Manager (batch.py)."""
+    """One Job. A Manager (manager.py)."""
 
     name = "Kubernetes"
 

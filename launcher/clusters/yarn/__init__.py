@@ -71,7 +71,7 @@ def allocated_hosts(environ: Mapping[str, str]) -> int:
 
 
 class Yarn:
-    """An application. A Manager (batch.py). ``clock`` counts seconds."""
+    """An application. A Manager (manager.py). ``clock`` counts seconds."""
 
     name = "YARN"
 

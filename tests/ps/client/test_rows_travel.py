@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from baryon.ps import UsageError, dump_optimizer, wire
+from baryon.ps import UsageError, wire
 from baryon.ps.rows import as_bytes
+from baryon.worker.mxnet.pickled import dump_optimizer
 
 from ..conftest import answered, ask
 from ..server.test_relay import Tree
@@ -44,7 +45,7 @@ def test_an_optimizer_updates_the_rows(job, mx):
     _, (first, second) = workers_of(job)
     first.init("table", 1.0)
     optimizer = mx.optimizer.SGD(learning_rate=0.5, wd=0.1, lazy_update=True)
-    first.store.set_optimizer(dump_optimizer(optimizer)[0], [], [])
+    first.store.set_updater("mxnet", dump_optimizer(optimizer))
     first.client.drain()
     for _ in range(2):
         answered(first.begin_rows("table", [], []), second.begin_rows("table", [52_428], [2.0]))

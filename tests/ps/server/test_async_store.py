@@ -14,6 +14,8 @@ from baryon.ps.server.async_store import AsyncStore
 from baryon.ps.server.store import Wait
 from baryon.ps.wire import KeySpec
 
+from ..updaters import Calls
+
 WORKERS = 3
 
 
@@ -27,7 +29,7 @@ def store_of(staleness=None, shape=(4,), has_whole_keys=False, update=add):
     for rank in range(WORKERS):
         store.declare(rank, 0, [KeySpec("a", shape, "float32")])
     if update is not None:
-        store.set_update(update)
+        store.set_updater(Calls(update))
     return store
 
 
@@ -71,7 +73,7 @@ def test_what_comes_before_the_optimizer_waits_for_it():
     store = store_of(update=None)
     init(store, 5.0)
     assert push(store, 1, 1) == []
-    assert seen(store, store.set_update(add)) == [(1, 6.0)]
+    assert seen(store, store.set_updater(Calls(add))) == [(1, 6.0)]
 
 
 def test_a_push_of_worker_0_without_an_optimizer_is_an_error():
@@ -171,9 +173,9 @@ class AsyncMachine(RuleBasedStateMachine):
         self.check(replies, [(0, None), *(self.settle() if is_new else [])])
 
     @rule()
-    def set_update(self):
+    def set_updater(self):
         self.has_update = True
-        self.check(self.store.set_update(add), self.settle())
+        self.check(self.store.set_updater(Calls(add)), self.settle())
 
     @rule(rank=st.integers(0, WORKERS - 1), value=st.integers(-9, 9))
     def push(self, rank, value):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import zmq
 
-from baryon.ps import Child, dump_optimizer, wire
+from baryon.ps import Child, wire
+from baryon.worker.mxnet.pickled import dump_optimizer
 
 from ..conversation import Conversation, answers, is_refused
 
@@ -234,7 +235,7 @@ def test_a_guest_has_no_part_in_a_synchronous_store(converse):
         wire.Pull(0, 0, 0, 1),
         wire.Join(0, 1, 1),
         wire.SetCompression(0, {"type": "fp16"}),
-        wire.SetOptimizer(0, 1, b"", [], []),
+        wire.SetUpdater(0, 1, "mxnet", b""),
     ):
         assert is_refused(talk.send(guest, message), guest), message
     assert is_refused(push(talk, guest, 1.0), guest)
@@ -330,8 +331,8 @@ def test_nobody_joins_with_a_contribution_under_way(converse, mx):
     big = (wire.KeySpec("a", (700, 600), "float32"),)  # two buckets
     talk = converse(stores=(wire.Open(0, "sync", True),), keys=big)
     first, second = talk.server._stores[0].plan.keys[0].slices
-    optimizer, _ = dump_optimizer(mx.optimizer.SGD(learning_rate=-1.0))
-    talk.send(0, wire.SetOptimizer(0, 1, optimizer, [], []))
+    optimizer = dump_optimizer(mx.optimizer.SGD(learning_rate=-1.0))
+    talk.send(0, wire.SetUpdater(0, 1, "mxnet", optimizer))
 
     def part(child, slice_, number):
         payload = np.full(slice_.stop - slice_.start, number, "float32").tobytes()
@@ -389,8 +390,8 @@ IMPOSSIBLE_STATES = {
 @pytest.mark.parametrize("which", IMPOSSIBLE_STATES)
 def test_a_state_that_cannot_be_is_refused(converse, mx, which):
     talk = converse()
-    optimizer, _ = dump_optimizer(mx.optimizer.SGD(learning_rate=-1.0, momentum=0.5))
-    talk.send(0, wire.SetOptimizer(0, 1, optimizer, [], []))
+    optimizer = dump_optimizer(mx.optimizer.SGD(learning_rate=-1.0, momentum=0.5))
+    talk.send(0, wire.SetUpdater(0, 1, "mxnet", optimizer))
     talk.send(0, wire.Init(0, 0, 0, 1), values(0.0))
     spec = wire.StateSpec(*IMPOSSIBLE_STATES[which], {})
     for serial, payload in ((1, values(7.0)), (2, b"")):
@@ -407,8 +408,8 @@ def nested(depth):
 
 def test_a_state_nested_without_end_is_refused(converse, mx):
     talk = converse()
-    optimizer, _ = dump_optimizer(mx.optimizer.SGD(learning_rate=-1.0, momentum=0.5))
-    talk.send(0, wire.SetOptimizer(0, 1, optimizer, [], []))
+    optimizer = dump_optimizer(mx.optimizer.SGD(learning_rate=-1.0, momentum=0.5))
+    talk.send(0, wire.SetUpdater(0, 1, "mxnet", optimizer))
     talk.send(0, wire.Init(0, 0, 0, 1), values(0.0))
     for depth in (100, 500, 900):  # MessagePack's reader has a limit of its own beyond
         put = wire.PutState(0, depth, 0, 0, 0, 0, wire.StateSpec(nested(depth), ARRAYS, 1, {}))
@@ -418,7 +419,7 @@ def test_a_state_nested_without_end_is_refused(converse, mx):
 
 def test_versions_of_attributes_are_rank_0s_to_make_and_to_name(converse, mx):
     talk = converse()
-    optimizer, _ = dump_optimizer(mx.optimizer.SGD(learning_rate=-1.0))
+    optimizer = dump_optimizer(mx.optimizer.SGD(learning_rate=-1.0))
 
     def set_hyper(child, serial, version, oldest=0, **scalars):
         return talk.send(child, wire.SetHyper(0, serial, version, oldest, scalars, [], []))
@@ -428,7 +429,7 @@ def test_versions_of_attributes_are_rank_0s_to_make_and_to_name(converse, mx):
         return talk.send(child, push, values(10.0**child))
 
     assert is_refused(set_hyper(0, 1, 1), 0)  # of no optimizer
-    talk.send(0, wire.SetOptimizer(0, 1, optimizer, [], []))
+    talk.send(0, wire.SetUpdater(0, 1, "mxnet", optimizer))
     for key in range(2):
         talk.send(0, wire.Init(0, 0, key, 1), values(0))
     assert is_refused(set_hyper(1, 2, 1, lr=9.0), 1)
@@ -444,7 +445,7 @@ def test_versions_of_attributes_are_rank_0s_to_make_and_to_name(converse, mx):
         for position in range(2):
             name(child, None, position=position)
     assert [talk.value(key=key)[0] for key in range(2)] == [222.0, 111.0]
-    talk.send(0, wire.SetOptimizer(0, 4, optimizer, [], []))  # and the numbers go on
+    talk.send(0, wire.SetUpdater(0, 4, "mxnet", optimizer))  # and the numbers go on
     for child, version in ((0, 1), (1, None), (2, None)):
         name(child, version, 2)
     assert talk.value()[0] == 333.0

@@ -17,12 +17,12 @@ from baryon.ps import (
     PeerError,
     Server,
     ServerAddress,
-    dump_optimizer,
     new_key_pair,
     token_of,
     wire,
 )
 from baryon.ps.memory import HostMemory
+from baryon.worker.mxnet.pickled import dump_optimizer
 from tests.ps.conftest import LIMIT_S, LoopThread, Worker, answered
 
 SHAPES = {"small": (3,), "empty": (0,), "big": (700, 600)}  # big: two buckets
@@ -190,7 +190,7 @@ def test_a_closed_store_is_gone_on_all_levels_with_its_memory(tree):
 def test_the_optimizer_of_rank_0_reaches_the_owner_and_a_change_does_too(tree, mx):
     tree.workers[0].init("big", 1.0)
     store = tree.workers[0].store
-    store.set_optimizer(dump_optimizer(mx.optimizer.SGD(learning_rate=0.5))[0], [], [])
+    store.set_updater("mxnet", dump_optimizer(mx.optimizer.SGD(learning_rate=0.5)))
     tree.workers[0].client.drain()
     answered(*tree.begin_push("big", 1.0, 2.0, 3.0))
     assert (tree.workers[1].arrived["big"] == 1.0 - 0.5 * 6).all()
@@ -215,7 +215,7 @@ def test_who_has_left_is_not_waited_for_at_any_level(tree):
 def test_a_failure_at_the_owner_is_told_to_every_worker(tree, mx):
     store = tree.workers[0].store
     optimizer = mx.optimizer.SGD(learning_rate=0.5)
-    store.set_optimizer(dump_optimizer(optimizer)[0].replace(b"SGD", b"Sgd"), [], [])
+    store.set_updater("mxnet", dump_optimizer(optimizer).replace(b"SGD", b"Sgd"))
     waiting = tree.workers[2].begin("push", "small", 1.0)
     assert "refers to" in (waiting.error() or "")
     for worker in tree.workers:

@@ -6,9 +6,11 @@ import threading
 import numpy as np
 import pytest
 
-from baryon.ps import Operation, WaitTimeout, dump_optimizer, wire
+from baryon.ps import Operation, WaitTimeout, wire
+from baryon.worker.mxnet.pickled import dump_optimizer
 
 from ..conftest import LIMIT_S, answered
+from ..updaters import mxnet_blob
 
 NAMES = ("weight", "bias")
 
@@ -151,7 +153,7 @@ def test_a_store_is_not_closed_while_something_of_it_is_under_way(job, mx):
     made, (first, second) = two_workers(job)
     first.init("weight", 1.0)
     # Who begins an operation refers to the store until it is done, and so does a setting.
-    first.store.set_optimizer(dump_optimizer(mx.optimizer.SGD())[0], [], [])
+    first.store.set_updater("mxnet", dump_optimizer(mx.optimizer.SGD()))
     first.store = second.store = None
     first.client.drain()
     made.until(lambda: not made.servers[0]._stores, "the end of the store")
@@ -163,7 +165,7 @@ def test_an_optimizer_updates_the_weights(job, mx):
     _, workers = two_workers(job)
     workers[0].init("weight", 1.0)
     optimizer = mx.optimizer.SGD(learning_rate=0.5)
-    workers[0].store.set_optimizer(pickle.dumps(optimizer), [("weight", 0.5)], [])
+    workers[0].store.set_updater("mxnet", mxnet_blob(pickle.dumps(optimizer), [("weight", 0.5)]))
     workers[0].init("bias", 0.0)  # so that the optimizer has arrived
     for expected in (0.0, -1.0):
         answered(*(worker.begin("push", "weight", 2.0, want_value=True) for worker in workers))
@@ -175,7 +177,7 @@ def test_hyper_parameters_change_for_rounds_to_come(job, mx):
     for name in NAMES:
         workers[0].init(name, 1.0)
     store = workers[0].store
-    store.set_optimizer(dump_optimizer(mx.optimizer.SGD(learning_rate=0.5))[0], [], [])
+    store.set_updater("mxnet", dump_optimizer(mx.optimizer.SGD(learning_rate=0.5)))
     for expected in (0.0, -0.5):
         outcomes = [
             worker.begin("push", n, 1.0, want_value=True) for worker in workers for n in NAMES

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import zmq
 
-from baryon.ps import PeerError, ProtocolError, UsageError, dump_optimizer, wire
+from baryon.ps import PeerError, ProtocolError, UsageError, wire
 from baryon.ps.client.requests import Request, Requests
+from baryon.worker.mxnet.pickled import dump_optimizer
 
 from ..conftest import LIMIT_S, Outcome, answered, ask
+from ..updaters import mxnet_blob
 from .test_server import two_workers
 
 HELLO = wire.DATA.encode(wire.Hello(wire.VERSION))
@@ -69,7 +71,7 @@ def test_an_optimizer_that_raises_reaches_all_workers_and_the_caller(job, mx, mo
 
     monkeypatch.setattr(mx.optimizer.SGD, "update_multi_precision", raise_it)
     made, workers = two_workers(job)
-    workers[0].store.set_optimizer(pickle.dumps(mx.optimizer.SGD()), [], [])
+    workers[0].store.set_updater("mxnet", mxnet_blob(pickle.dumps(mx.optimizer.SGD())))
     workers[0].init("weight", 1.0)
     outcomes = [worker.begin("push", "weight", 1.0) for worker in workers]
     for worker, outcome in zip(workers, outcomes):
@@ -84,7 +86,7 @@ def test_an_optimizer_outside_the_allow_list_reaches_all_workers_and_the_caller(
     waiting = workers[1].begin("push", "weight", 1.0)
     made.until(made.waits, "worker 1's push")
     pushed = workers[0].begin("push", "bias", 1.0)
-    workers[0].store.set_optimizer(pickle.dumps(logging.Formatter()), [], [])
+    workers[0].store.set_updater("mxnet", mxnet_blob(pickle.dumps(logging.Formatter())))
     assert_fails(workers[0], pushed, PeerError, "logging.Formatter, which servers do not load")
     assert "logging.Formatter" in made.faults.get(timeout=LIMIT_S)
     assert_fails(workers[1], waiting, PeerError, "logging.Formatter")
@@ -203,7 +205,7 @@ def test_a_forked_process_cannot_use_its_parents_stores(job, monkeypatch):
 
 def test_only_rank_0_changes_hyper_parameters(job, mx):
     _, workers = two_workers(job)
-    workers[0].store.set_optimizer(dump_optimizer(mx.optimizer.SGD())[0], [], [])
+    workers[0].store.set_updater("mxnet", dump_optimizer(mx.optimizer.SGD()))
     workers[0].init("weight", 1.0)  # so that the optimizer has arrived
     waiting = workers[1].begin("push", "weight", 1.0)
     workers[1].store.set_hyper(1, {"lr": 9.0}, [], [])
@@ -232,7 +234,7 @@ MALFORMED = {
     "three frames": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 1, True)), WEIGHT, WEIGHT],
     "a round to come": [wire.DATA.encode(wire.Push(0, 0, 0, 1, 9, True)), WEIGHT],
     "a value not from rank 0": [wire.DATA.encode(wire.Init(0, 0, 0, 1)), WEIGHT],
-    "an optimizer not from rank 0": [wire.DATA.encode(wire.SetOptimizer(0, 1, b"", [], []))],
+    "an optimizer not from rank 0": [wire.DATA.encode(wire.SetUpdater(0, 1, "mxnet", b""))],
     "hyper-parameters not from rank 0": [
         wire.DATA.encode(wire.SetHyper(0, 1, 1, 1, {"lr": 1.0}, [], []))
     ],

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import zmq
 
-from baryon.ps import Child, SliceState, dump_optimizer, wire
-from baryon.ps.optimizer import SliceUpdater
+from baryon.ps import Child, SliceState, wire
+from baryon.worker.mxnet.pickled import dump_optimizer
+from baryon.worker.mxnet.updater import MXNetUpdater
 
 from ..conversation import Conversation
 
@@ -36,7 +37,7 @@ WORKERS, GUEST = (0, 1, 2), 3
 SPEC = wire.StateSpec(0, (("float32", (4,)),), 1, {})
 
 # What worker 0 alone decides, for all: the optimizer, its attributes and its state.
-THEIR_OWN = {0: {"SetOptimizer", "SetHyper", "PutState"}}
+THEIR_OWN = {0: {"SetUpdater", "SetHyper", "PutState"}}
 # Other values of its own: where memory is shared, a Push of the slice of rows is all of it.
 GRADIENTS = {"Push", "PushRows", "Batch"}
 # What makes a job end since its children do not agree, or since worker 0's optimizer is none.
@@ -52,11 +53,11 @@ def values(child, size=4):
     return np.full(size, 10.0**child, "float32")
 
 
-class Adder(SliceUpdater):
+class Adder(MXNetUpdater):
     """Adds gradients to weights in NumPy, since MXNet takes its time; the rest is the real one."""
 
-    def __call__(self, slice_, merged, value, version=None):
-        value += merged
+    def update(self, unit, gradient, value, version=None):
+        value += gradient
 
 
 class World(Conversation):
@@ -69,11 +70,11 @@ class World(Conversation):
         self.round = 0
         self.routes = {}
         self.apart = set()  # who has said that it shares no memory
-        self.pickled, _ = dump_optimizer(mx.optimizer.SGD())
+        self.blob = dump_optimizer(mx.optimizer.SGD(), [("a", 0.5)])
         self.before = {}  # (store, key) -> value, where it grows
         for store in (1, 2):
             adder = Adder(mx.optimizer.SGD(learning_rate=-1.0, momentum=0.5))
-            self.server._stores[store].set_update(adder)
+            self.server._stores[store].set_updater(adder)
             self.server._stores[store].is_new_setting(1)
         for store in (1, 2):
             if members[0]:
@@ -81,7 +82,7 @@ class World(Conversation):
             self.send(0, wire.Init(store, 0, 0, 1), *([] if members[0] else [bytes(16)]))
         self.send(GUEST, wire.Hello(wire.VERSION, 1, 0, "token 9"))
         self.send(GUEST, wire.Open(2, "async"))
-        adder = self.server._stores[1].update
+        adder = self.server._stores[1].updater
         slice_ = self.server._stores[1].plan.keys[0].slices[0]
         state = SliceState(SPEC, [np.zeros(4, "float32")])
         adder.restore(slice_, self.value(1), state)
@@ -170,7 +171,6 @@ def sayings(world, liar):
     member = 0 if liar == GUEST else world._members[liar]
     token = "token 9" if liar == GUEST else f"token {liar}"
     ids = np.array(IDS, np.int64).tobytes()
-    optimizer = world.pickled
     one = values(liar)
     said = [
         (wire.Hello(wire.VERSION, 2, member, token),),
@@ -186,7 +186,7 @@ def sayings(world, liar):
         (wire.PullRows(0, 0, ROWS), ids),
         (wire.Batch((wire.Pull(0, 0, 0, 1), wire.PullRows(0, 0, ROWS), world.pushes(liar)[1][0])),
          ids, world.pushes(liar)[1][1]),
-        (wire.SetOptimizer(1, 2, optimizer, [("a", 0.5)], []),),
+        (wire.SetUpdater(1, 2, "mxnet", world.blob),),
         (wire.SetHyper(1, 2, 1, 0, {"lr": 0.5}, [("a", 0.5)], []),),
         (wire.SetCompression(0, {"type": "2bit", "threshold": 0.5}),),
         (wire.Join(0, 1, 1),),

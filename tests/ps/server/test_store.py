@@ -12,6 +12,8 @@ from baryon.ps.server.store import Wait
 from baryon.ps.server.sync_store import SyncStore
 from baryon.ps.wire import KeySpec
 
+from ..updaters import Calls
+
 KEYS = ("a", "b", "c")  # four float32 each, together in bucket 0
 STRIDE = 64  # bytes from one of them to the next
 
@@ -80,7 +82,7 @@ def test_an_updater_gets_the_sum_and_changes_the_value():
         calls.append((slice_.key.name, round_, merged.tolist()))
         value -= 0.5 * merged
 
-    store.update = update
+    store.updater = Calls(update)
     store.init(0, 0, 1, 1, payload(10.0))
     for round_ in (1, 2):
         push(store, 0, 1.0, round_, first=1)
@@ -110,7 +112,7 @@ def test_a_pull_sees_the_old_value_until_the_round_is_complete(order, with_updat
     """Also where the last addition writes the value in place, and from the accumulator's memory."""
     store = store_of(3)
     if with_update:
-        store.update = lambda slice_, merged, value, version: np.copyto(value, merged)
+        store.updater = Calls(lambda slice_, merged, value, version: np.copyto(value, merged))
     store.init(0, 0, 0, 1, payload(7.0))
     for round_, old in [(1, 7.0), (2, 111.0), (3, 222.0)]:
         for rank in order:
@@ -137,7 +139,7 @@ def test_a_sum_is_the_same_bits_whatever_the_order_of_arrival(arrival, cuts, wit
 
     store = store_of(num_workers)
     if with_update:
-        store.update = lambda slice_, merged, value, version: np.copyto(value, merged)
+        store.updater = Calls(lambda slice_, merged, value, version: np.copyto(value, merged))
     runs = []
     for rank in range(num_workers):
         edges = [0, *sorted(cuts[rank]), 3]
@@ -354,7 +356,7 @@ def test_to_look_for_waits_looks_at_no_slice_where_nobody_waits(kind):
     store = kind(0, Plan(1), range(2))
     for rank in range(2):
         store.declare(rank, 0, [KeySpec(name, (4,), "float32") for name in KEYS])
-    store.set_update(lambda slice_, merged, value, version: None)
+    store.set_updater(Calls(lambda *args: None))
     looked = []
     store._waits_at = lambda slot: looked.append(slot) or iter(())
     store.init(0, 0, 0, 3, payload(1.0, 1.0, 1.0))

@@ -14,6 +14,8 @@ from baryon.ps.server.store import Wait
 from baryon.ps.server.sync_store import SyncStore
 from baryon.ps.wire import KeySpec
 
+from ..updaters import Calls
+
 MOST_WORKERS = 4
 BUCKET_NBYTES = 256
 # big: slices of 16 and 9 rows
@@ -69,7 +71,7 @@ class StoreMachine(RuleBasedStateMachine):
         for rank in range(workers):
             self.store.declare(rank, 0, [KeySpec(name, shape, "float32") for name, shape in KEYS])
         if with_update:
-            self.store.update = add
+            self.store.updater = Calls(add)
         self.buckets = [
             [ModelSlice(slice_) for slice_ in bucket.slices] for bucket in self.store.plan.buckets
         ]

@@ -9,6 +9,7 @@ from baryon.ps.server.store import Wait
 from baryon.ps.server.sync_store import SyncStore
 from baryon.ps.wire import KeySpec
 
+from ..updaters import Calls
 from .test_store import payload, pulled, push, seen, store_of
 
 # -- what the protocol does not allow -----------------------------------------------------------
@@ -242,7 +243,7 @@ def test_who_has_left_cannot_push_but_can_pull():
 
 def test_a_leave_that_ends_a_round_hands_the_sum_to_the_updater():
     store = store_of(2)
-    store.update = lambda slice_, merged, value, version: np.add(value, merged, out=value)
+    store.updater = Calls(lambda slice_, merged, value, version: np.add(value, merged, out=value))
     store.init(0, 0, 0, 1, payload(1.0))
     push(store, 0, 5.0)
     assert seen(store, store.leave(1)) == [(0, 0, 6.0)]

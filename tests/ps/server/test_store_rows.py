@@ -12,6 +12,8 @@ from baryon.ps.server.rising_store import RisingStore
 from baryon.ps.server.sync_store import SyncStore
 from baryon.ps.wire import KeySpec
 
+from ..updaters import Calls
+
 SHAPE = (5, 2)
 BUCKET_NBYTES = 24  # three rows: two slices
 
@@ -76,8 +78,8 @@ def test_a_round_of_rows_replaces_the_value_by_their_sum():
 def test_an_updater_gets_rows_of_which_it_may_change_some():
     store, seen = sync_store(), []
     store.init(0, 0, 0, 1, dense(7.0))
-    store.update = lambda slice_, merged, target, version: (
-        seen.append(merged) or add_rows(target, merged)
+    store.updater = Calls(
+        lambda unit, gradient, target, version: seen.append(gradient) or add_rows(target, gradient)
     )
     store.push_rows(0, 0, 0, 1, rows({3: 1.0}))
     store.push_rows(1, 0, 0, 1, rows({}))
@@ -92,7 +94,7 @@ def test_rows_and_whole_slices_are_added_up(order, sparse, with_update):
     """Whoever sends rows where others send all, or the other way round, in any order."""
     store = sync_store(3)
     store.init(0, 0, 0, 1, dense(0.0))
-    store.update = add if with_update else None
+    store.updater = Calls(add) if with_update else None
     for rank in order:
         assert value(store) == [0.0] * 5, "not before the round is complete"
         if (rank == sparse) != (sparse is None):
@@ -119,7 +121,9 @@ def test_rows_are_summed_in_the_order_of_the_children():
 @pytest.mark.parametrize("is_dense", [(False, False), (True, False), (True, True)])
 def test_a_whole_key_is_updated_by_the_rows_of_all_its_slices(is_dense):
     store, seen = sync_store(1, BUCKET_NBYTES, has_whole_keys=True), []
-    store.update = lambda slice_, merged, target, version: seen.append((slice_.index, merged))
+    store.updater = Calls(
+        lambda slice_, merged, target, version: seen.append((slice_.index, merged))
+    )
     parts = [rows({1: 1.0}), rows({0: 2.0})]
     for number in (1, 0):
         slice_ = store.plan["w"].slices[number]
@@ -281,7 +285,7 @@ def test_rows_and_a_whole_slice_rise_as_a_whole_slice():
 
 def test_rows_are_applied_as_they_arrive():
     store = opened(AsyncStore(0, Plan(1, 1024), range(2)), 2)
-    store.set_update(add)
+    store.set_updater(Calls(add))
     assert store.push_rows(1, 0, 0, 1, rows({1: 1.0})) == []  # before there is a value
     answers = store.init(0, 0, 0, 1, dense(0.0))
     assert [reply.child for reply in answers] == [0, 1]
@@ -295,7 +299,7 @@ def test_rows_are_applied_as_they_arrive():
 def test_rows_of_a_whole_key_are_applied_when_all_are_there():
     store = opened(AsyncStore(0, Plan(1, BUCKET_NBYTES, True), range(1)), 1)
     seen = []
-    store.set_update(lambda slice_, merged, target, version: seen.append(merged))
+    store.set_updater(Calls(lambda unit, gradient, *rest: seen.append(gradient)))
     first, second = store.plan["w"].slices
     for slice_ in (first, second):
         payload = np.zeros(slice_.nbytes, np.uint8)

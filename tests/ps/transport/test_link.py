@@ -7,9 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from baryon.ps import PeerError, UsageError, dump_optimizer, wire
+from baryon.ps import PeerError, UsageError, wire
 from baryon.ps.compression import CODECS, compression_of
 from baryon.ps.transport import dialer
+from baryon.worker.mxnet.pickled import dump_optimizer
 
 from ...proxy import Proxy
 from ..conftest import LIMIT_S, Job, answered, ask
@@ -64,7 +65,7 @@ def train(mx, workers, keys, codec=""):
         workers[0].init(name, data.standard_normal(shape))
     store = workers[0].store
     optimizer = mx.optimizer.SGD(learning_rate=0.1, momentum=0.9)
-    store.set_optimizer(dump_optimizer(optimizer)[0], [("w", 0.5)], [])
+    store.set_updater("mxnet", dump_optimizer(optimizer, [("w", 0.5)]))
     for round_ in range(ROUNDS):
         if round_ == ROUNDS // 2:
             workers[0].set_hyper({"lr": 0.03}, [("w", 0.25)], [])
@@ -277,11 +278,11 @@ def test_a_repeated_setting_is_accepted_and_changes_nothing(job, mx):
     peer.connect(made.servers[0].endpoint)
     assert ask(peer, hello(1)) == wire.Hello(wire.VERSION, 1)
     peer.send_multipart([wire.DATA.encode(wire.Open(0, "sync"))])
-    pickled = dump_optimizer(mx.optimizer.SGD(learning_rate=0.5, momentum=0.9))[0]
-    optimizer = [wire.DATA.encode(wire.SetOptimizer(0, 1, pickled, [], []))]
+    pickled = dump_optimizer(mx.optimizer.SGD(learning_rate=0.5, momentum=0.9))
+    optimizer = [wire.DATA.encode(wire.SetUpdater(0, 1, "mxnet", pickled))]
 
     def updater():
-        return made.in_server(lambda: made.servers[0]._stores[0].update)
+        return made.in_server(lambda: made.servers[0]._stores[0].updater)
 
     assert ask(peer, optimizer) == wire.Accepted(0, 1)
     first = updater()

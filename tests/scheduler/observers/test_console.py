@@ -1,8 +1,7 @@
-"""What the user sees of a job, and what is kept of it."""
+"""What the user sees of a job."""
 
 import errno
 import io
-import os
 import subprocess
 import sys
 import threading
@@ -13,8 +12,8 @@ import msgspec
 import pytest
 
 from baryon.scheduler.control import Host, Task
-from baryon.scheduler.control.messages import Output
 from baryon.scheduler.observers.console import Console
+from baryon.scheduler.observers.events import JobPaused, Notice, TaskOutput
 
 LIMIT_S = 20.0
 
@@ -59,18 +58,13 @@ class Paused(Stream):
 
 
 class Prompt(Console):
-    """Returns when what it was given has been written, to the log as well."""
+    """Returns when what it was given has been written."""
 
     def __init__(self, job, on_broken_pipe=lambda: None):
         super().__init__(job, on_broken_pipe)
 
-    def show(self, output):
-        super().show(output)
-        logs = self._logs
-        wait_until(lambda: logs._done_nbytes == logs._put_nbytes)
-
-    def _put(self, piece):
-        super()._put(piece)
+    def _put(self, event):
+        super()._put(event)
         wait_until_written(self)
 
 
@@ -118,100 +112,69 @@ def console(streams, make_job, tmp_path):
 
 
 def out(data, task="worker-0"):
-    return Output(task, False, False, data)
+    return TaskOutput(0.0, task, False, False, data)
 
 
 def err(data, task="worker-0"):
-    return Output(task, True, False, data)
+    return TaskOutput(0.0, task, True, False, data)
 
 
 def passing(data, task="worker-0", is_error=False):
-    return Output(task, is_error, True, data)
+    return TaskOutput(0.0, task, is_error, True, data)
 
 
 # -- lines ------------------------------------------------------------------------------------
 
 
 def test_every_line_says_who_wrote_it_and_they_are_aligned(console, streams):
-    console.show(out(b"a\n", "worker-10"))
-    console.show(out(b"b\n\nc\n", "worker-0"))
+    console.take(out(b"a\n", "worker-10"))
+    console.take(out(b"b\n\nc\n", "worker-0"))
     assert streams.out.take() == b"worker 10 | a\n worker 0 | b\n worker 0 | \n worker 0 | c\n"
     assert streams.err.take() == b""
 
 
 def test_errors_go_to_standard_error(console, streams):
-    console.show(err(b"careful\n", "server-0"))
+    console.take(err(b"careful\n", "server-0"))
     assert (streams.out.take(), streams.err.take()) == (b"", b" server 0 | careful\n")
 
 
 def test_bytes_that_are_no_text_pass_through(console, streams, tmp_path):
-    console.show(out(b"caf\xe9 \x00\r \xf0\n"))
+    console.take(out(b"caf\xe9 \x00\r \xf0\n"))
     assert streams.out.take() == b" worker 0 | caf\xe9 \x00\r \xf0\n"
-    assert (tmp_path / "logs" / "worker-0.log").read_bytes() == b"caf\xe9 \x00\r \xf0\n"
 
 
 def test_what_the_scheduler_says_goes_to_standard_error(console, streams):
-    console.say("worker 0 failed; its last lines were\n    caf\udce9")
+    console.take(Notice(0.0, "worker 0 failed; its last lines were\n    caf\udce9"))
     assert streams.err.take() == b"baryon: worker 0 failed; its last lines were\n    caf?\n"
     assert streams.out.take() == b""
-
-
-# -- logs -------------------------------------------------------------------------------------
-
-
-def test_each_task_has_a_log_without_prefixes(console, streams, tmp_path):
-    console.show(out(b"one\n"))
-    console.show(err(b"two\n"))
-    console.show(passing(b"10%"))
-    console.show(out(b"other\n", "worker-10"))
-    logs = tmp_path / "logs"
-    assert sorted(os.listdir(logs)) == ["worker-0.log", "worker-10.log"]
-    assert (logs / "worker-0.log").read_bytes() == b"one\ntwo\n", "and not only once it is closed"
-    assert (logs / "worker-10.log").read_bytes() == b"other\n"
-
-
-def test_logs_that_cannot_be_written_are_mentioned_once(console, streams, tmp_path):
-    logs = tmp_path / "logs"
-    (logs / "worker-0.log").mkdir()
-    console.show(out(b"one\n"))
-    console.look()
-    said = streams.err.take().decode()
-    assert said.startswith(f"baryon: cannot write the logs in {logs}: ")
-    assert said.count("\n") == 1
-    console.show(out(b"two\n"))
-    console.show(out(b"three\n", "worker-10"))
-    console.look()
-    assert streams.err.take() == b""
-    assert streams.out.take().count(b"\n") == 3, "the output is shown all the same"
-    assert (logs / "worker-10.log").read_bytes() == b"three\n"
 
 
 # -- terminals --------------------------------------------------------------------------------
 
 
 def test_on_a_terminal_tasks_have_colours_of_their_own(terminal, console):
-    console.show(out(b"a\n", "worker-0"))
-    console.show(out(b"a\n", "worker-10"))
+    console.take(out(b"a\n", "worker-0"))
+    console.take(out(b"a\n", "worker-10"))
     first, second = terminal.out.take().splitlines()
     assert first.startswith(b"\x1b[")
     assert first.endswith(b" worker 0 | \x1b[0ma")
     assert first[:5] != second[:5]
-    console.say("oh")
+    console.take(Notice(0.0, "oh"))
     assert terminal.err.take() == b"\x1b[31mbaryon: \x1b[0moh\n"
 
 
 def test_no_task_is_red(make_job, terminal, tmp_path):
     console = Prompt(make_job(num_workers=20, log_dir=str(tmp_path)))
     for rank in range(20):
-        console.show(out(b"a\n", f"worker-{rank}"))
+        console.take(out(b"a\n", f"worker-{rank}"))
     console.close()
     assert b"\x1b[31m" not in terminal.out.take()
 
 
 def test_no_color_is_heeded(console, terminal, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
-    console.show(out(b"a\n"))
-    console.say("oh")
+    console.take(out(b"a\n"))
+    console.take(Notice(0.0, "oh"))
     assert terminal.out.take() == b" worker 0 | a\n"
     assert terminal.err.take() == b"baryon: oh\n"
 
@@ -219,8 +182,8 @@ def test_no_color_is_heeded(console, terminal, monkeypatch):
 def test_each_stream_is_coloured_by_what_it_is_itself(make_job, terminal, tmp_path):
     terminal.out.is_terminal = False
     console = Prompt(make_job(log_dir=str(tmp_path)))
-    console.show(out(b"a\n"))
-    console.show(err(b"a\n"))
+    console.take(out(b"a\n"))
+    console.take(err(b"a\n"))
     console.close()
     assert b"\x1b" not in terminal.out.take()
     assert b"\x1b" in terminal.err.take()
@@ -233,9 +196,9 @@ def test_a_terminal_that_knows_no_escape_sequences_gets_none(
     """As in an Emacs shell. Progress could not be shown in place, so it is not."""
     monkeypatch.setenv("TERM", term)
     console = Prompt(make_job(log_dir=str(tmp_path)))
-    console.show(passing(b"10%"))
-    console.show(out(b"a\n"))
-    console.say("oh")
+    console.take(passing(b"10%"))
+    console.take(out(b"a\n"))
+    console.take(Notice(0.0, "oh"))
     console.close()
     assert terminal.out.take() == b"worker 0 | a\n"
     assert terminal.err.take() == b"baryon: oh\n"
@@ -245,18 +208,28 @@ def test_progress_is_shown_on_a_terminal_until_the_end(make_job, terminal, monke
     """What it looks like is the screen's (test_screen.py)."""
     monkeypatch.setenv("NO_COLOR", "1")
     console = Prompt(make_job(log_dir=str(tmp_path)))
-    console.show(passing(b"10%", is_error=True))
+    console.take(passing(b"10%", is_error=True))
     assert terminal.err.take() == b"\rworker 0 | 10%\x1b[J\r"
-    console.show(out(b"a\n"))
+    console.take(out(b"a\n"))
     assert terminal.err.take() == b"\r\x1b[J\rworker 0 | 10%\x1b[J\r", "nothing is in its way"
     assert terminal.out.take() == b"worker 0 | a\n"
     console.close()
     assert terminal.err.take() == b"\r\x1b[J"
 
 
+def test_a_paused_job_leaves_the_terminal_to_others(console, terminal, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    console.take(passing(b"10%"))
+    terminal.err.take()
+    console.take(JobPaused(0.0))
+    assert terminal.err.take() == b"\r\x1b[J"
+    console.take(out(b"a\n", "worker-10"))
+    assert terminal.err.take().endswith(b" worker 0 | 10%\x1b[J\r"), "and is drawn again"
+
+
 def test_progress_is_not_shown_elsewhere(console, streams):
-    console.show(passing(b"10%"))
-    console.show(passing(b"10%", is_error=True))
+    console.take(passing(b"10%"))
+    console.take(passing(b"10%", is_error=True))
     assert (streams.out.take(), streams.err.take()) == (b"", b"")
 
 
@@ -283,9 +256,7 @@ def test_a_paused_terminal_holds_up_nothing_but_itself(start, tmp_path):
     stream = Paused()
     console = start(stream, Stream())
     for number in range(1000):
-        console.show(out(b"%d\n" % number))
-    log = tmp_path / "worker-0.log"
-    wait_until(lambda: log.exists() and log.read_bytes().count(b"\n") == 1000)
+        console.take(out(b"%d\n" % number))
     assert stream.getvalue() == b""
     stream.goes_on.set()
     console.close()
@@ -297,44 +268,41 @@ def test_what_a_paused_terminal_cannot_show_is_counted(start, tmp_path, monkeypa
     stream, errors = Paused(), Stream()
     console = start(stream, errors)
     for _ in range(50):
-        console.show(out(b"123456789\n"))
-    console.say("what the scheduler says is never left out")
+        console.take(out(b"123456789\n"))
+    console.take(Notice(0.0, "what the scheduler says is never left out"))
     stream.goes_on.set()
     wait_until_written(console)
     shown = stream.take().count(b"\n")
     assert 10 <= shown < 50
-    console.show(out(b"last\n"))
+    console.take(out(b"last\n"))
     console.close()
     assert stream.take() == b"worker 0 | last\n"
     assert f"{50 - shown} lines were not shown; they are in {tmp_path}".encode() in errors.take()
-    assert (tmp_path / "worker-0.log").read_bytes().count(b"\n") == 51
 
 
 def test_a_reader_that_has_gone_is_told_of_once(start, tmp_path):
     told = []
     console = start(Broken(BrokenPipeError()), Broken(BrokenPipeError()), lambda: told.append(1))
     for _ in range(3):
-        console.show(out(b"a\n"))
-        console.show(err(b"a\n"))
+        console.take(out(b"a\n"))
+        console.take(err(b"a\n"))
     console.close()
     assert told == [1]
-    assert (tmp_path / "worker-0.log").read_bytes() == b"a\n" * 6, "kept nevertheless"
 
 
 def test_a_full_disk_is_mentioned_once_and_nothing_is_lost_but_what_had_no_room(start, tmp_path):
     told, errors = [], Stream()
     full = Broken(OSError(errno.ENOSPC, "No space left on device"))
     console = start(full, errors, lambda: told.append(1))
-    console.show(out(b"a\n"))
+    console.take(out(b"a\n"))
     wait_until_written(console)
-    console.show(out(b"b\n"))
-    console.show(err(b"c\n"))
+    console.take(out(b"b\n"))
+    console.take(err(b"c\n"))
     console.close()
     assert told == []
     said, rest = errors.take().split(b"\n", 1)
     assert said.startswith(b"baryon: cannot write to standard output any more: No space left")
     assert rest == b"worker 0 | c\n"
-    assert (tmp_path / "worker-0.log").read_bytes() == b"a\nb\nc\n"
 
 
 def test_it_is_mentioned_also_if_the_job_ends_meanwhile(start):
@@ -342,11 +310,11 @@ def test_it_is_mentioned_also_if_the_job_ends_meanwhile(start):
     stream.write = lambda data: stream.goes_on.wait(LIMIT_S) and Broken.write(full, data)
     full = Broken(OSError(errno.ENOSPC, "No space left on device"))
     console = start(stream, errors)
-    console.show(out(b"a\n"))
+    console.take(out(b"a\n"))
     closing = threading.Thread(target=console.close)
     closing.start()
     deadline = time.monotonic() + LIMIT_S
-    while console._pieces.empty() and time.monotonic() < deadline:
+    while console._waiting.empty() and time.monotonic() < deadline:
         time.sleep(0.001)  # until close() has put its own end into the queue
     stream.goes_on.set()
     closing.join(LIMIT_S)
@@ -358,20 +326,22 @@ def test_streams_that_were_closed_before_the_start_are_left_alone(make_job, monk
     none = types.SimpleNamespace(stdout=None, stderr=None)
     monkeypatch.setattr("baryon.scheduler.observers.console.sys", none)
     console = Prompt(make_job(log_dir=str(tmp_path)))
-    console.show(out(b"a\n"))
-    console.say("oh")
-    console.close()
-    assert (tmp_path / "worker-0.log").read_bytes() == b"a\n"
+    console.take(out(b"a\n"))
+    console.take(Notice(0.0, "oh"))
+    assert console.close() == []
+    assert not console._thread.is_alive()
 
 
 def test_the_end_of_a_job_does_not_wait_for_ever_for_a_reader(start, monkeypatch, tmp_path, capfd):
     stream = Paused()
     console = start(stream, Stream())
     monkeypatch.setattr(console, "_job", msgspec.structs.replace(console._job, timeout_s=0.05))
-    console.show(out(b"a\n"))
+    console.take(out(b"a\n"))
     console.close()
     said = capfd.readouterr().err
-    assert said.startswith("baryon: whoever reads this has taken nothing for 0 s (--timeout): 3 ")
+    assert said.startswith(
+        "baryon: the reader of this output has taken nothing for 0 s (--timeout), so 3 "
+    )
     assert said.endswith(f"bytes are not shown; they are in {tmp_path}\n")
     stream.goes_on.set()
     console._thread.join(LIMIT_S)
@@ -383,10 +353,10 @@ def test_a_write_that_is_stuck_does_not_keep_python_from_ending(make_job, tmp_pa
         import msgspec, sys
         from baryon.scheduler.control import Job
         from baryon.scheduler.observers.console import Console
-        from baryon.scheduler.control.messages import Output
+        from baryon.scheduler.observers import TaskOutput
         console = Console(msgspec.json.decode(sys.argv[1], type=Job), lambda: None)
         print("first", flush=True)
-        console.show(Output("worker-0", False, False, 100_000 * b"x\\n"))
+        console.take(TaskOutput(0.0, "worker-0", False, False, 100_000 * b"x\\n"))
         console.close()
         sys.exit(3)
     """
@@ -397,4 +367,4 @@ def test_a_write_that_is_stuck_does_not_keep_python_from_ending(make_job, tmp_pa
     assert process.wait(LIMIT_S) == 3
     written, said = process.communicate()
     assert written.startswith(b"first\nworker 0 | x\n")
-    assert said.startswith(b"baryon: whoever reads this has taken nothing")
+    assert said.startswith(b"baryon: the reader of this output has taken nothing")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baryon.scheduler.control.messages import Output
-from baryon.scheduler.observers.screen import Said, Screen, Size
+from baryon.scheduler.observers.events import Notice, TaskOutput
+from baryon.scheduler.observers.screen import Screen, Size
 
 NAMES = {f"worker-{rank}": f"worker {rank}" for rank in range(12)}
 
@@ -36,10 +36,10 @@ class Terminal:
             self.stream.feed(chunk.data.replace(b"\n", b"\r\n"))  # as the kernel does
 
     def bar(self, rank, text):
-        self.write(Output(f"worker-{rank}", True, True, text.encode()))
+        self.write(TaskOutput(0.0, f"worker-{rank}", True, True, text.encode()))
 
     def line(self, rank, text, is_error=False):
-        self.write(Output(f"worker-{rank}", is_error, False, f"{text}\n".encode()))
+        self.write(TaskOutput(0.0, f"worker-{rank}", is_error, False, f"{text}\n".encode()))
 
     def resize(self, columns):
         self.size = Size(columns, self.size.rows)
@@ -76,7 +76,7 @@ def test_lines_come_above_the_bars_and_stay():
         for rank in range(4):
             terminal.bar(rank, BAR.format(step, step))
         terminal.line(step % 4, f"loss {step}", is_error=False)
-        terminal.write(Said(f"news {step}"))
+        terminal.write(Notice(0.0, f"news {step}"))
     bars = [f"worker {rank} | {BAR}"[:39] for rank in range(4)]
     lines = [(f"worker {n % 4} | loss {n}", f"baryon: news {n}") for n in range(30)]
     assert terminal.lines == [*itertools.chain(*lines), *bars]
@@ -184,9 +184,11 @@ def test_bars_are_where_the_terminal_is():
     for is_terminal in (True, False):
         sizes = (None, size) if is_terminal else (size, None)
         screen = Screen(NAMES, (False, False))
-        written = screen.write([Output("worker-0", True, True, b"50%")], sizes)
+        written = screen.write([TaskOutput(0.0, "worker-0", True, True, b"50%")], sizes)
         assert [chunk.is_error for chunk in written] == ([True] if is_terminal else [])
-        (line,) = screen.write([Output("worker-0", not is_terminal, False, b"a\n")], sizes)[:1]
+        (line,) = screen.write(
+            [TaskOutput(0.0, "worker-0", not is_terminal, False, b"a\n")], sizes
+        )[:1]
         assert b"\x1b" not in line.data or line.is_error is is_terminal
 
 

@@ -12,8 +12,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from baryon.ps import UsageError, array_over
+from baryon.ps import UsageError
 from baryon.worker.mxnet import engine
+from baryon.worker.mxnet.compat import array_over
 from baryon.worker.mxnet.engine import address_of, as_handles, complete, copy, push_async, settle
 
 LIMIT_S = 30.0

@@ -7,15 +7,17 @@ import warnings
 import numpy as np
 import pytest
 
-from baryon.ps import UsageError, dump_optimizer, import_mxnet, wire
-from baryon.ps.optimizer import SliceUpdater, load_optimizer
+from baryon.ps import UsageError, wire
 from baryon.ps.plan import Plan
+from baryon.worker.mxnet.compat import import_mxnet
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MXNet's own
     mx = import_mxnet()
 
 from baryon.worker.mxnet.hyper import LiveHyper
+from baryon.worker.mxnet.pickled import dump_optimizer
+from baryon.worker.mxnet.updater import load_updater
 
 KEYS = {"a": (10, 25), 1: (7,), "b": (4, 30)}
 
@@ -94,8 +96,8 @@ class Servers:
 
     def __init__(self, optimizer, has_whole_keys, values):
         self.hyper = LiveHyper(optimizer)
-        pickled, has_code = dump_optimizer(optimizer)
-        self.update = SliceUpdater(load_optimizer(pickled, *self.hyper.multipliers, has_code))
+        blob = dump_optimizer(optimizer, *self.hyper.multipliers)
+        self.updater = load_updater(blob, may_run_code=True)
         plan = Plan(1, 256, has_whole_keys=has_whole_keys)
         self.keys = {n: plan.add(n, shape, "float32") for n, shape in KEYS.items()}
         self.values = {name: value.copy().ravel() for name, value in values.items()}
@@ -111,7 +113,7 @@ class Servers:
             named = [version for queue in self.under_way.values() for version, _ in queue]
             version, *rest = change
             oldest = min(named, default=version)
-            self.update.set(wire.SetHyper(0, version, version, oldest, *rest))
+            self.updater.set_hyper(wire.SetHyper(0, version, version, oldest, *rest))
         for slice_, queue in self.under_way.items():
             if slice_.key.name == name:
                 part = slice(None) if self._is_whole else slice(slice_.start, slice_.stop)
@@ -121,7 +123,7 @@ class Servers:
         version, gradient = self.under_way[slice_].pop(0)
         value = self.values[slice_.key.name]
         part = slice(None) if self._is_whole else slice(slice_.start, slice_.stop)
-        self.update(slice_, gradient, value[part], version)
+        self.updater.update(slice_, gradient, value[part], version)
 
 
 @pytest.mark.parametrize("which", OPTIMIZERS)
@@ -155,7 +157,10 @@ def test_every_push_is_applied_by_what_held_when_it_was_made(which, seed):
     for name, weight in weights.items():
         got = servers.values[name].reshape(KEYS[name])
         np.testing.assert_allclose(got, weight.asnumpy(), rtol=1e-4, atol=1e-5)
-    histories = [servers.update._versions._scalars, *servers.update._versions._multipliers.values()]
+    histories = [
+        servers.updater._versions._scalars,
+        *servers.updater._versions._multipliers.values(),
+    ]
     assert optimizer.num_update > 7 and servers.hyper.version > 7
     assert all(len(e) <= 60 for history in histories for e in history._values.values())
 
@@ -169,7 +174,7 @@ def test_what_nobody_will_ask_for_is_forgotten():
         servers.push("a", np.ones(KEYS["a"], "float32"))
         for slice_ in servers.keys["a"].slices:
             servers.apply(slice_)
-    versions = servers.update._versions
+    versions = servers.updater._versions
     assert versions.last == 100
     assert [len(entries) for entries in versions._scalars._values.values()] == [1]
     assert [len(entries) for entries in versions._multipliers["a"]._values.values()] == [1, 1]
@@ -203,9 +208,8 @@ def test_a_schedule_has_a_rate_before_rank_0_has_pushed(given):
     optimizer = mx.optimizer.SGD(lr_scheduler=schedule, **given)
     optimizer.num_update = 3  # it goes on from a file
     before = dict(vars(schedule))
-    pickled, _ = dump_optimizer(optimizer)
-    update, value = SliceUpdater(load_optimizer(pickled, [], [])), np.zeros(4, "float32")
-    update(Plan(1).add("a", (4,), "float32").slices[0], np.ones(4, "float32"), value)
+    updater, value = load_updater(dump_optimizer(optimizer), False), np.zeros(4, "float32")
+    updater.update(Plan(1).add("a", (4,), "float32").slices[0], np.ones(4, "float32"), value)
     assert value.tolist() == [-0.5] * 4
     assert vars(schedule) == before and optimizer.num_update == 3
 

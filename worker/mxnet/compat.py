@@ -1,7 +1,7 @@
-"""MXNet 1.9.1 as it has to be taken: imported beside a newer NumPy, and over memory of ours.
+"""What MXNet 1.9.1 needs from us: names that newer NumPys lack, and arrays over our own memory.
 
-NumPy 1.24 removed its aliases of Python's own types, and 1.25 and later some more; Python 3.12 has
-no older NumPy. The names are put back, where they are missing, before MXNet is imported. NumPy 2
+NumPy 1.24 removed its aliases of Python's own types, and later versions removed more; no older
+NumPy works on Python 3.12. `install` puts the missing names back before MXNet is imported. NumPy 2
 removed too much for this to be enough.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import UsageError
+from baryon.ps import UsageError
 
 __all__ = ["array_over", "import_mxnet", "install"]
 
@@ -62,7 +62,7 @@ def install() -> None:
 
 
 def import_mxnet() -> Any:
-    """The mxnet module, imported on first use, whatever the NumPy 1.x beside it."""
+    """The mxnet module; works with every NumPy 1.x."""
     install()
     return importlib.import_module("mxnet")
 
