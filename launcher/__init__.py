@@ -1,7 +1,7 @@
 """The command ``launch.py``: turns a command line into a Job and hands it to the scheduler.
 
-``baryon`` has the commands beside it: ``baryon doctor``, and ``status``, ``logs`` and ``stop`` for
-jobs that were detached.
+``baryon`` has the other commands: ``doctor``, ``completion``, and ``status``, ``logs`` and ``stop``
+for detached jobs.
 """
 
 import contextlib
@@ -117,6 +117,11 @@ def _command(argv: List[str]) -> int:
             raise UsageError("\n".join(lines) or str(error)) from error
         return examine(*parse_doctor(argv[1:]))
     options = parse_command(argv)
+    if options.verb == "completion":
+        from .completion import script
+
+        sys.stdout.write(script(options.shell))
+        return 0
     from . import jobs
 
     if options.verb == "status":

@@ -80,6 +80,10 @@ def command_parser() -> argparse.ArgumentParser:
     status = verbs.add_parser("status", help="how a detached job is, or which there are")
     logs = verbs.add_parser("logs", help="what a detached job has written")
     stop = verbs.add_parser("stop", help="end a detached job")
+    completion = verbs.add_parser(
+        "completion", help="print a script by which a shell completes launch.py and baryon"
+    )
+    completion.add_argument("shell", choices=("bash", "zsh"))
     for verb in (status, logs, stop):
         verb.add_argument("job", nargs=None if verb is stop else "?", metavar="JOB")
     logs.add_argument("--task", metavar="TASK", help="of one task only, as worker-0")

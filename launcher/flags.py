@@ -75,9 +75,10 @@ class Options(argparse.Namespace):
 
 
 class JobCommand(argparse.Namespace):
-    """What ``baryon VERB`` is to do, with which detached job; None is the newest."""
+    """A command line of ``baryon``, except ``doctor``'s. No ``job`` means the newest one."""
 
     verb: str
+    shell: str  # of completion
     job: Optional[str]
     task: Optional[str]
     follow: bool

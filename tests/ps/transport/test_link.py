@@ -11,9 +11,10 @@ from baryon.ps import PeerError, UsageError, wire
 from baryon.ps.compression import CODECS, compression_of
 from baryon.ps.transport import dialer
 from baryon.worker.mxnet.pickled import dump_optimizer
+from tests.waiting import LIMIT_S, wait_until
 
 from ...proxy import Proxy
-from ..conftest import LIMIT_S, Job, answered, ask
+from ..conftest import Job, answered, ask
 
 ROUNDS = 6
 KEYS = {"w": ((30, 20), "float32"), "b": ((7,), "float32"), "d": ((400,), "float64")}
@@ -42,9 +43,7 @@ def job(proxies, job):
 
 def until(worker, condition, what):
     """Wait until ``condition()`` is true in the worker's loop."""
-    deadline = time.monotonic() + LIMIT_S
-    while not worker.loop.call(condition):
-        assert time.monotonic() < deadline, f"waited {LIMIT_S} s for {what}"
+    wait_until(lambda: worker.loop.call(condition), what)
 
 
 # -- whatever is cut, the result is the same ----------------------------------------------------
@@ -311,7 +310,7 @@ def test_a_store_that_was_closed_while_a_link_was_down_is_closed_and_not_opened_
     proxy.black_hole()
     for worker in workers:
         worker.store = None
-    made.until(lambda: server._closed == {0: {0}}, "worker 0 to close the store")
+    made.until(lambda: server._stores.closed == {0: {0}}, "worker 0 to close the store")
     (its_link,) = workers[1].client._links
     until(workers[1], lambda: not its_link.is_up, "heartbeats to miss the server")
     proxy.resume()
