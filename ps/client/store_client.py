@@ -16,7 +16,7 @@ from ..errors import BaryonError
 from ..plan import Key
 from .core import Introduction, Setting
 from .departures import Operation
-from .staging import WorkerStore
+from .worker_store import WorkerStore
 
 __all__ = ["StoreClient"]
 
@@ -76,11 +76,11 @@ class StoreClient:
 
     def outgoing(self, key: Key) -> np.ndarray:
         """The key's place in the staging memory, of its shape and dtype, from where it is sent."""
-        return self._store.outgoing.key(key)
+        return self._store.staging.outgoing.key(key)
 
     def incoming(self, key: Key) -> np.ndarray:
         """The same where its values arrive; perhaps the same place."""
-        return self._store.incoming.key(key)
+        return self._store.staging.incoming.key(key)
 
     def declare(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> Key:
         """Add a key.
@@ -100,7 +100,7 @@ class StoreClient:
 
     def set_compression(self, compression: Compression) -> None:
         """Compress what travels, as all workers do; call before the first push."""
-        self._store.compress(compression)
+        self._store.staging.compress(compression)
         message = wire.SetCompression(self._store.number, compression.params)
         self._client.introduce(message)
 
