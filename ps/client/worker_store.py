@@ -115,7 +115,7 @@ class WorkerStore:
             raise ProtocolError(f"{payload.nbytes} bytes for {end - start} in {message}")
         waiting = [(slice_, self.outstanding.get(slice_)) for slice_ in run]
         for _, operation in waiting:  # before any of it is taken
-            if operation is not None and message.has_value != _wants_value(operation):
+            if operation is not None and message.has_value != operation.answer_has_value:
                 raise ProtocolError(f"{message} does not answer a {operation.kind}")
         finished = []
         for slice_, operation in waiting:
@@ -173,10 +173,3 @@ class WorkerStore:
         self._versions[version] -= 1
         if not self._versions[version]:
             del self._versions[version]
-
-
-def _wants_value(operation: Operation) -> Optional[bool]:
-    """Whether its Answer has a value; None if an Answer does not answer it."""
-    if operation.kind == "pull_rows":
-        return None
-    return operation.kind == "pull" or (operation.kind == "push" and operation.want_value)

@@ -1,4 +1,4 @@
-"""A worker's side of a store: where keys lie in its memory, what is sent, and what answers do."""
+"""A store in a worker: where its keys lie, which bytes leave, and what an answer changes."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ STRIDE = 64  # bytes from one small key to the next
 
 
 def store_of(plan, number=0):
-    """A store whose values arrive where its gradients leave from."""
+    """A store with one memory for gradients and values."""
     memory = Memory()
     return WorkerStore(number, plan, Staging(number, memory, memory))
 
@@ -35,7 +35,7 @@ def store():
 
 
 def places(store):
-    """The keys' memory as the worker sees it, in the plan's order."""
+    """The contents of the keys' memory, in the plan's order."""
     found = []
     for key in store.plan.keys:
         parts = []
@@ -151,7 +151,7 @@ def test_a_repeat_of_an_answer_ends_nothing_twice(store):
 def test_an_answer_with_a_value_that_is_not_wanted_or_without_is_refused(
     store, kind, want_value, has_value
 ):
-    """The value would be that of an earlier round, or lie where it must not."""
+    """Its value would belong to an earlier round, or overwrite memory that is not the store's."""
     operations = [under_way(store, kind, name, want_value) for name in ("a", "b")]
     slices = [operation.key.slices[0] for operation in operations]
     payload = np.ones(slices[1].end, np.uint8) if has_value else None
@@ -172,7 +172,7 @@ def test_a_value_of_another_size_is_refused_and_nothing_is_written(store, nbytes
 
 
 def test_an_answer_leaves_slices_alone_that_nothing_waits_for(store):
-    """Their places may be the engine's again."""
+    """The engine may be using their places again."""
     operation = under_way(store, "pull", "b")
     message = answer(store, store.plan["a"].slices[0], True, count=2)
     payload = np.full(STRIDE // 4 + 3, 7.0, "float32").view("u1")
