@@ -19,14 +19,14 @@ from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
+from .dtypes import DTYPES, dtype_of, name_of
 from .errors import UsageError
 
-__all__ = ["DTYPES", "Bucket", "Key", "Plan", "Region", "Slice"]
+__all__ = ["Bucket", "Key", "Plan", "Region", "Slice"]
 
 BUCKET_NBYTES = 1 << 20
 PAGE_NBYTES = 1 << 16  # of memory that is mapped: the largest page of any Linux, not this one's
 ALIGNMENT = 64  # a cache line, and what SIMD loads like best
-DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int32", "int64")
 MAX_NDIM = 32  # NumPy's own limit
 MAX_KEY_NBYTES = 1 << 38  # far beyond any parameter; what is beyond is a mistake or an attack
 
@@ -145,8 +145,13 @@ class Key:
     def nbytes(self) -> int:
         return self.size * self.dtype.itemsize
 
+    @property
+    def dtype_name(self) -> str:
+        """One of `DTYPES`; ``dtype`` is the type of the arrays that hold its elements."""
+        return name_of(self.dtype)
+
     def __repr__(self) -> str:
-        return f"Key({self.name!r}, {self.shape}, {self.dtype.name})"
+        return f"Key({self.name!r}, {self.shape}, {self.dtype_name})"
 
 
 class Plan:
@@ -182,7 +187,7 @@ class Plan:
         impossible.
         """
         self.check(name, shape, dtype)
-        key = Key(len(self.keys), name, tuple(shape), np.dtype(dtype))
+        key = Key(len(self.keys), name, tuple(shape), dtype_of(dtype))
         self.keys.append(key)
         self._by_name[name] = key
         if key.nbytes <= self.bucket_nbytes:
@@ -211,7 +216,7 @@ class Plan:
         if len(shape) > MAX_NDIM or any(extent < 0 for extent in shape):
             raise UsageError(f"key {name!r} has the impossible shape {tuple(shape)}")
         # As NumPy, which has no array of such a shape either, if only one extent is 0.
-        nbytes = math.prod(extent or 1 for extent in shape) * np.dtype(dtype).itemsize
+        nbytes = math.prod(extent or 1 for extent in shape) * dtype_of(dtype).itemsize
         if nbytes > MAX_KEY_NBYTES:
             raise UsageError(f"key {name!r} of {nbytes} bytes is beyond {MAX_KEY_NBYTES}")
 

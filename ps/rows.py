@@ -11,6 +11,7 @@ from typing import Dict, Iterator, NamedTuple, Sequence, Tuple, Union
 
 import numpy as np
 
+from .dtypes import add, narrowed, widened
 from .errors import ProtocolError, UsageError
 from .plan import Key, Slice
 
@@ -48,9 +49,10 @@ def summed(ids: np.ndarray, values: np.ndarray) -> Rows:
     if (ids[1:] > ids[:-1]).all():
         return Rows(ids, values)
     unique, places = np.unique(ids, return_inverse=True)
-    sums = np.zeros((unique.size, values.shape[1]), values.dtype)
-    np.add.at(sums, places, values)
-    return Rows(unique, sums)
+    terms = widened(values)
+    sums = np.zeros((unique.size, values.shape[1]), terms.dtype)
+    np.add.at(sums, places, terms)
+    return Rows(unique, narrowed(sums, values.dtype))
 
 
 def union(one: Rows, other: Rows) -> Rows:
@@ -62,14 +64,16 @@ def union(one: Rows, other: Rows) -> Rows:
     ids = np.union1d(one.ids, other.ids)
     values = np.zeros((ids.size, one.values.shape[1]), one.values.dtype)
     values[np.searchsorted(ids, one.ids)] = one.values
-    values[np.searchsorted(ids, other.ids)] += other.values
+    places = np.searchsorted(ids, other.ids)
+    values[places] = add(values[places], other.values)
     return Rows(ids, values)
 
 
 def add_rows(target: np.ndarray, rows: Rows) -> None:
     """Add them to ``target`` (1-D, of whole rows)."""
     if rows.values.size:
-        target.reshape(-1, rows.values.shape[1])[rows.ids] += rows.values
+        table = target.reshape(-1, rows.values.shape[1])
+        table[rows.ids] = add(table[rows.ids], rows.values)
 
 
 def put(part: Part, target: np.ndarray) -> None:

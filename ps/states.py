@@ -9,8 +9,9 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Se
 
 import numpy as np
 
+from .dtypes import DTYPES, dtype_of, name_of
 from .errors import ProtocolError
-from .plan import DTYPES, MAX_KEY_NBYTES, Slice
+from .plan import MAX_KEY_NBYTES, Slice
 from .wire import STATE_NBYTES, StateSpec
 
 __all__ = ["Arrivals", "SliceState", "check_layout", "piece_of", "pieces"]
@@ -65,7 +66,7 @@ class Arrivals:
             self._arrays[slice_] = _empty(spec.arrays)
             self._missing[slice_] = set(pieces(self._arrays[slice_]))
         arrays, missing = self._arrays[slice_], self._missing[slice_]
-        if [(one.dtype.name, one.shape) for one in arrays] != [
+        if [(name_of(one.dtype), one.shape) for one in arrays] != [
             (d, tuple(s)) for d, s in spec.arrays
         ]:
             raise ProtocolError(f"a state of {slice_} came in pieces that do not fit together")
@@ -110,10 +111,10 @@ def _empty(specs: Sequence[Tuple[str, Tuple[int, ...]]]) -> List[np.ndarray]:
     for dtype, shape in specs:
         if dtype not in DTYPES or any(extent < 0 for extent in shape):
             raise ProtocolError(f"a state has an array of {dtype}{tuple(shape)}")
-        nbytes += math.prod(extent or 1 for extent in shape) * np.dtype(dtype).itemsize
+        nbytes += math.prod(extent or 1 for extent in shape) * dtype_of(dtype).itemsize
     if nbytes > MAX_KEY_NBYTES:
         raise ProtocolError(f"a state of {len(specs)} arrays has more than {MAX_KEY_NBYTES} bytes")
     try:
-        return [np.zeros(shape, dtype) for dtype, shape in specs]
+        return [np.zeros(shape, dtype_of(dtype)) for dtype, shape in specs]
     except (MemoryError, ValueError) as error:
         raise ProtocolError(f"a state of {nbytes} bytes: {error}") from error

@@ -1,43 +1,24 @@
-"""`run(job, cluster)`: owns the scheduler's socket, the terminal and the clock.
+"""`run(job, cluster)`: the scheduler's loop, which owns the signals, the cluster and the clock.
 
-All decisions are the core's (core.py); this turns messages, signals and time into its events and
-its actions into what they say. Everything runs in the thread that calls `run`.
+The core makes all decisions (core.py). The loop turns messages (downlink.py), signals and time into
+the core's events, carries out the actions that it returns, and passes its events on to observers.
+Everything runs in the thread that calls `run`.
 """
 
 import contextlib
-import os
 import signal
 import socket
 import threading
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional
 
-import zmq
-
-from baryon.ps import (
-    Authenticator,
-    KeyPair,
-    Message,
-    ProtocolError,
-    Reactor,
-    UsageError,
-    bind_to,
-    endpoint_of,
-    new_key_pair,
-    secure_server,
-)
+from baryon.ps import KeyPair, Message, ProtocolError, Reactor, new_key_pair
 
 from . import actions, questions
 from .cluster import Cluster
-from .control import (
-    AgentConfig,
-    Conversations,
-    Job,
-    decode_envelope,
-    messages,
-    raise_descriptor_limit,
-)
+from .control import AgentConfig, Job, messages, raise_descriptor_limit
 from .core import SchedulerCore
+from .downlink import Downlink
 from .observers import Console, Event, EventStream, JobPaused, LogFiles, Notice, complain
 from .specs import start_tasks
 from .tree import Tree
@@ -45,15 +26,17 @@ from .tree import Tree
 __all__ = ["Outcome", "run"]
 
 _TICK_S = 0.2
-_TELL_S = 10.0  # for ``on_taken``, at the end of the job
+_TELL_S = 10.0  # for ``on_taken`` to return, at the end of the job
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _JOB_CONTROL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # the last: `stty tostop`
-_MAX_MESSAGE_NBYTES = messages.MAX_VALUE_NBYTES + (64 << 10)
 
 
 class Outcome(NamedTuple):
-    """How a job has ended. ``was_interrupted``: its hosts were taken away, by no fault of its own,
-    and nobody has told it to end, so that it may go on on others."""
+    """How a job has ended.
+
+    ``was_interrupted``: its hosts were taken away, through no fault of its own, and the user has
+    not ended it, so it may go on with other hosts.
+    """
 
     exit_code: int
     was_interrupted: bool = False
@@ -67,10 +50,10 @@ def run(
 ) -> Outcome:
     """Run a job, whose log directory exists, to its end.
 
-    ``on_taken(name)`` is called once the cluster has taken the job, with what it calls it, by a
-    thread of its own; ``asked_at`` is where other shells ask how it is (questions.py). Raises
-    UsageError if the job cannot be started at all. Call from the main thread, whose signal handlers
-    are replaced meanwhile: those of SIGINT, SIGTERM, SIGHUP, SIGUSR1 and of job control.
+    Once the cluster has accepted the job, a thread calls ``on_taken(name)`` with the cluster's name
+    for it. Other shells ask for the job's status at ``asked_at`` (questions.py). Raises UsageError
+    if the job cannot be started at all. Call from the main thread: the handlers of SIGINT, SIGTERM,
+    SIGHUP, SIGUSR1 and of job control are replaced meanwhile.
     """
     return _Loop(job, cluster, on_taken, asked_at).run()
 
@@ -85,8 +68,8 @@ class _Loop:
     ) -> None:
         self._job = job
         self._asked_at = asked_at
-        self._on_taken: Optional[Callable[[str], None]] = on_taken  # until it is
-        self._telling: Optional[threading.Thread] = None  # that it is
+        self._on_taken: Optional[Callable[[str], None]] = on_taken  # until it is called
+        self._telling: Optional[threading.Thread] = None  # calls it
         self._tree = Tree(job.tasks)
         self._cluster = cluster
         self._own_keys = new_key_pair()
@@ -95,31 +78,22 @@ class _Loop:
         self._hosts = hosts
         self._keys.update({f"agent-{host}": new_key_pair() for host in hosts})
         public_keys = {peer: keys.public for peer, keys in self._keys.items()}
-        self._is_to_stop = False  # in the eyes of its shell
-        self._away_s = 0.0  # for how long this process has been stopped by its shell
+        self._is_to_stop = False  # its shell wants to stop this process
+        self._away_s = 0.0  # for which its shell has stopped this process, in total
         self._core = SchedulerCore(job, self._specs, public_keys, self._now())
-        self._conversations = Conversations(self._post)
-        self._encoded: Optional[Message] = None
-        self._frame = zmq.Frame()  # of that message
         self._exit_code = 0
-        self._is_told_to_end = False
-        self._is_over = False  # the job, but not all of its output may be shown
+        self._is_told_to_end = False  # by the user
+        self._is_over = False  # the job is, but some of its output may still wait
         self._reactor = Reactor()
         self._events = EventStream([Console(job, self._nobody_reads), LogFiles(job.log_dir)])
-        self._context = zmq.Context()
-        peers = {public: peer for peer, public in public_keys.items()}
-        self._authenticator: Authenticator[str] = Authenticator(self._context, peers)
-        self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.linger = 500
-        self._socket.router_mandatory = True
-        self._socket.sndhwm = 0  # few and small; a peer that does not read is soon given up
-        self._socket.maxmsgsize = _MAX_MESSAGE_NBYTES
-        secure_server(self._socket, self._own_keys)
+        self._downlink = Downlink(
+            self._own_keys, public_keys, self._on_message, self._on_unreadable
+        )
 
     def run(self) -> Outcome:
         try:
             self._run()
-        except KeyboardInterrupt:  # since no handler of ours is there
+        except KeyboardInterrupt:  # our handlers are gone
             if not self._is_over:
                 raise
             self._is_told_to_end = True
@@ -131,21 +105,20 @@ class _Loop:
         signums = (*_SIGNALS, *_JOB_CONTROL, signal.SIGCONT)
         handlers = {signum: signal.getsignal(signum) for signum in signums}
         raise_descriptor_limit()
-        with contextlib.ExitStack() as at_end:  # each of it, whatever the others raise
+        with contextlib.ExitStack() as at_end:  # calls each of them, even if others raise
             at_end.callback(lambda: self._events.close(self._now()))
             at_end.callback(self._wait_until_told)
             at_end.callback(self._reactor.close)
-            at_end.callback(self._context.destroy, linger=500)
-            at_end.callback(self._authenticator.stop)
+            at_end.callback(self._downlink.close)
             for signum, handler in handlers.items():
                 at_end.callback(signal.signal, signum, handler)
             at_end.callback(self._cluster.kill)
             endpoints = self._bind()
-            self._reactor.receive(self._socket, self._on_message)
+            self._downlink.receive(self._reactor)
             if self._asked_at is not None:
                 self._reactor.watch(self._asked_at.fileno(), self._on_question)
             for signum, handler in handlers.items():
-                if handler != signal.SIG_IGN:  # as SIGHUP is under nohup
+                if handler != signal.SIG_IGN:  # as nohup ignores SIGHUP
                     signal.signal(signum, self._on_signal)
             self._do(self._core.on_start(self._now()))
             for host in self._hosts:
@@ -160,20 +133,11 @@ class _Loop:
 
     def _bind(self) -> Dict[int, str]:
         """Listen wherever a host reaches this machine; returns each host's endpoint."""
-        port = self._job.port or "*"
         endpoints: Dict[str, str] = {}  # by address
         for host in self._hosts:
             address = self._cluster.scheduler_address(self._job, host)
-            if address in endpoints:
-                continue
-            try:
-                endpoints[address] = bind_to(self._socket, endpoint_of(address, port))
-            except zmq.ZMQError as error:
-                reason = os.strerror(error.errno or 0)
-                raise UsageError(
-                    f"the scheduler cannot listen on {address} port {port}: {reason}; "
-                    "choose another --port, or leave it out to have a free one chosen"
-                ) from error
+            if address not in endpoints:
+                endpoints[address] = self._downlink.bind(address, self._job.port)
         return {h: endpoints[self._cluster.scheduler_address(self._job, h)] for h in self._hosts}
 
     # -- what the core needs ------------------------------------------------------------------
@@ -198,26 +162,12 @@ class _Loop:
 
     # -- events -------------------------------------------------------------------------------
 
-    def _on_message(self, frames: List[zmq.Frame]) -> None:
-        peer = self._authenticator.peer(frames[-1])
-        if peer is None:
-            return  # cannot happen over CURVE
-        try:
-            if len(frames) not in (2, 3):
-                raise ProtocolError(f"{len(frames) - 1} frames")
-            route, envelope = frames[0].bytes, decode_envelope(frames[1].buffer)
-            body = frames[2].buffer if len(frames) == 3 else b""
-            is_new = self._conversations.hear(peer, route, envelope, len(body))
-            if not is_new or not body:
-                return
-            message = messages.CONTROL.decode(body)
-        except ProtocolError as error:
-            text = f"{peer} sent something unreadable: {error}"
-            self._events.send(Notice(self._now(), text))
-            return
+    def _on_message(self, peer: str, message: Message) -> None:
         self._do(self._core.on_message(peer, message, self._now()))
-        if not isinstance(message, messages.Output):  # of which there may be many
-            self._conversations.acknowledge(peer)
+
+    def _on_unreadable(self, peer: str, error: ProtocolError) -> None:
+        text = f"{peer} has sent a message that cannot be read: {error}"
+        self._events.send(Notice(self._now(), text))
 
     def _on_signal(self, signum: int, frame: object) -> None:
         if signum in _JOB_CONTROL:
@@ -234,15 +184,15 @@ class _Loop:
         self._do(self._core.on_signal(signum, self._now()))
 
     def _nobody_reads(self) -> None:
-        """Whoever read our output has gone, as with `| head`: end as other programs do."""
+        """The reader of our output has gone, as with `| head`: end as other programs do."""
         self._reactor.post(self._signal, signal.SIGPIPE)
 
     def _tick(self) -> None:
-        # First the time: it may have stood still for this process, which explains what follows.
+        # First: if this process was suspended, that explains what comes next.
         self._do(self._core.on_tick(self._now()))
         name = self._cluster.name()
         if name is not None and self._on_taken is not None:
-            # It writes a file, on a disk that may stall.
+            # It writes a file, and the disk may stall.
             self._telling = threading.Thread(
                 target=self._on_taken, args=(name,), name="baryon-taken", daemon=True
             )
@@ -254,7 +204,7 @@ class _Loop:
             self._do(self._core.on_trouble(trouble, self._now()))
         for host, how in self._cluster.ended():
             self._do(self._core.on_agent_ended(host, how, self._now()))
-        self._conversations.acknowledge_all()
+        self._downlink.acknowledge_all()
         self._events.look(self._now())
 
     def _on_question(self) -> None:
@@ -285,7 +235,7 @@ class _Loop:
         self._events.send(JobPaused(self._now()))
         begin = self._now()
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        # Nothing comes of it in a process group that no shell looks after (setpgid(2)).
+        # The kernel ignores it in a process group that no shell controls (setpgid(2)).
         if self._is_to_stop:
             signal.raise_signal(signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, handler)
@@ -293,30 +243,14 @@ class _Loop:
         self._do(self._core.on_resume())
 
     def _send(self, peer: str, message: Message) -> None:
-        frame = self._encode(message)
         if isinstance(message, messages.Alive):
-            self._conversations.send_now(peer, frame)
+            self._downlink.send_now(peer, message)
         else:
-            self._conversations.send(peer, frame, len(frame))
-
-    def _post(self, route: bytes, envelope: bytes, frame: Any) -> None:
-        """One that gets lost is sent again when its peer has another connection."""
-        frames = [route, envelope] if frame is None else [route, envelope, frame]
-        try:
-            self._socket.send_multipart(frames, copy=False)
-        except zmq.ZMQError:
-            pass  # that connection has gone
-
-    def _encode(self, message: Message) -> zmq.Frame:
-        """Its frame; what goes to many is encoded, and lies in memory, once."""
-        if message is not self._encoded:
-            self._encoded = message
-            self._frame = zmq.Frame(messages.CONTROL.encode(message), copy=True)
-        return self._frame
+            self._downlink.send(peer, message)
 
     def _now(self) -> float:
-        """Seconds that count on while this machine sleeps, as those of the hosts do.
+        """Seconds, including those for which this machine sleeps, since its hosts may be awake.
 
-        They stand still while the whole job is stopped.
+        Those for which the whole job is stopped do not count.
         """
         return time.clock_gettime(time.CLOCK_BOOTTIME) - self._away_s

@@ -1,13 +1,11 @@
-"""Questions of a worker to an owner that are answered one by one, like calls.
+"""Questions to one server that are answered one by one, like calls. Pure.
 
-For what is rare and not part of any round: optimizer states. Belongs to the reactor's thread; who
-asks waits for the request's event in another one. After a new connection what is not answered is
-asked again, so servers must take a repeat as a repeat.
+They serve what is rare and belongs to no round: optimizer states, and the ends of epochs. After a
+new connection the questions without an answer are asked again, so a server must recognise a repeat.
 """
 
 import itertools
-import threading
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 import numpy as np
 
@@ -24,27 +22,29 @@ _ANSWERS: Dict[type, type] = {
 
 
 class Request:
-    """``message(serial)`` to a server; ``answer`` and its ``payload`` are there once it is done, or
-    it is done without them since everything has failed."""
+    """A question, ``make(serial)``, to a server.
+
+    ``done()`` is called when the request has its ``answer`` and ``payload``, or when everything
+    has failed and it never will.
+    """
 
     def __init__(
         self,
         server: int,
-        message: Callable[[int], wire.Message],
-        payload: Optional[np.ndarray] = None,
-        on_done: Callable[[], object] = lambda: None,
+        make: Callable[[int], wire.Message],
+        sent_payload: Optional[np.ndarray] = None,
+        done: Callable[[], object] = lambda: None,
     ) -> None:
         self.server = server
-        self.make = message
-        self.sent_payload = payload
-        self.done = threading.Event()
-        self.on_done = on_done  # called in the reactor's thread, if it is answered
+        self.make = make
+        self.sent_payload = sent_payload
+        self.done = done
         self.answer: Any = None
         self.payload = np.empty(0, np.uint8)
 
 
 class Requests:
-    """Those that are not answered yet."""
+    """The requests without an answer."""
 
     def __init__(self) -> None:
         self._serials = itertools.count(1)
@@ -56,31 +56,30 @@ class Requests:
         self._pending[serial] = request
         return request.make(serial)
 
-    def pending(self, server: int) -> Iterator[Any]:
-        """(message, payload) of those that wait for a server."""
+    def pending(self, server: int) -> Iterator[Tuple[wire.Message, Optional[np.ndarray]]]:
+        """(message, payload) of each request that waits for a server."""
         for serial, request in self._pending.items():
             if request.server == server:
                 yield request.make(serial), request.sent_payload
 
     def answered(self, server: int, answer: Any, payload: Optional[np.ndarray]) -> None:
-        """Take a server's answer; raises ProtocolError if it is to nothing that it was asked."""
+        """Take a server's answer. Raises ProtocolError if nobody has asked it that question."""
         serial = answer.serial
         request = self._pending.get(serial)
         if request is None:
             return  # a repeat
         if request.server != server or not isinstance(answer, _ANSWERS[type(request.make(serial))]):
             raise ProtocolError(
-                f"{type(answer).__name__} number {serial}, which was asked of others"
+                f"{type(answer).__name__} number {serial} answers a question to another server"
             )
         del self._pending[serial]
         request.answer = answer
         if payload is not None:
             request.payload = payload
-        request.on_done()
-        request.done.set()
+        request.done()
 
     def fail(self) -> None:
-        """Release whoever waits."""
+        """End all requests without an answer."""
         pending, self._pending = self._pending, {}
         for request in pending.values():
-            request.done.set()
+            request.done()

@@ -10,8 +10,7 @@ Over a shared link no bytes travel: the server reads ``outgoing``, and ``incomin
 host's servers write.
 """
 
-from collections import deque
-from typing import Deque, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -37,10 +36,6 @@ class WorkerStore:
         self.incoming = incoming
         self.departures = Departures()
         self.outstanding: Dict[Slice, Operation] = {}
-        # What other threads have announced and made ready, until the store's own looks.
-        self.announced: Deque[Operation] = deque()
-        self.made_ready: Deque[Operation] = deque()
-        self.is_flush_posted = False
         self._rounds: Dict[Key, int] = {}
         self._versions: Dict[int, int] = {}  # how many operations under way name each
         self._settings = 0
@@ -79,23 +74,15 @@ class WorkerStore:
         self._settings += 1
         return self._settings
 
-    def take_announced(self) -> int:
-        """Take note of what has been announced; returns how many operations that is."""
-        count = len(self.announced)
-        for _ in range(count):
-            operation = self.announced.popleft()
-            if operation.version is not None:
-                self._versions[operation.version] = self._versions.get(operation.version, 0) + 1
-            self.departures.announce(operation)
-        return count
+    def announce(self, operation: Operation) -> None:
+        """Take note of an operation that will become ready, in program order."""
+        if operation.version is not None:
+            self._versions[operation.version] = self._versions.get(operation.version, 0) + 1
+        self.departures.announce(operation)
 
     def oldest_version(self, newest: int) -> int:
         """The oldest that what is under way names, or may name if ``newest`` is the last one."""
         return min(self._versions, default=newest)
-
-    def take_ready(self) -> List[Operation]:
-        """What has become ready. It has been announced before: look at that afterwards."""
-        return [self.made_ready.popleft() for _ in range(len(self.made_ready))]
 
     def depart(self, ready: List[Operation]) -> Iterator[Run]:
         """What can leave now that these are ready."""
@@ -103,7 +90,7 @@ class WorkerStore:
             if operation.kind in ("push", "push_rows") and operation.round is None:
                 operation.round = self.next_round(operation.key)
             self.departures.ready(operation)
-        yield from self.departures.take()
+        return self.departures.take()
 
     def sent(self, run: Run) -> None:
         """Take note that ``run`` is to be answered from now on."""
@@ -144,8 +131,15 @@ class WorkerStore:
             yield Run((operation,), (slice_,))
         yield from runs_of(together)
 
-    def message(self, run: Run) -> Tuple[wire.Run, Optional[np.ndarray]]:
-        """What is sent of a run of `apart`, header and payload, where bytes travel."""
+    def message(
+        self, run: Run, is_shared: bool = False
+    ) -> Tuple[wire.Message, Optional[np.ndarray]]:
+        """Header and payload of a run. Over a link that is not shared, of a run of `apart`."""
+        if run.is_framed:
+            return self.framed(run)
+        if is_shared:
+            self.fill(run)
+            return self.header(run), None
         payload, encoder = self.payload(run), self._encoder
         if encoder is None or run.operations[0].kind != "push" or not encoder.takes(run.slices[0]):
             return self.header(run), payload

@@ -5,7 +5,8 @@ what is to be done it posts to the `Client`.
 """
 
 import threading
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple, Union
+from collections import deque
+from typing import Callable, Deque, Dict, List, Optional, Protocol, Tuple, Union
 
 import numpy as np
 
@@ -13,22 +14,48 @@ from .. import wire
 from ..compression import Compression
 from ..errors import BaryonError
 from ..plan import Key
+from .core import Introduction, Setting
 from .departures import Operation
 from .staging import WorkerStore
 
-if TYPE_CHECKING:
-    from .client import Client
-
 __all__ = ["StoreClient"]
+
+
+class _Client(Protocol):
+    """What a StoreClient calls of its `Client` (client.py), which has the documentation."""
+
+    def introduce(self, message: Introduction) -> None: ...
+
+    def announce(self, store: WorkerStore, operation: Operation) -> None: ...
+
+    def flush(self, store: WorkerStore, take_ready: Callable[[], List[Operation]]) -> None: ...
+
+    def configure(
+        self,
+        store: WorkerStore,
+        make: Callable[[int], Setting],
+        done: Callable[[], object],
+        user: object,
+    ) -> None: ...
+
+    def join(self, store: WorkerStore, done: Callable[[Optional[BaryonError]], object]) -> None: ...
+
+    def wait_for_others(self, store: WorkerStore) -> None: ...
+
+    def wait(self, done: threading.Event, what: str) -> None: ...
+
+    def fail(self, error: BaryonError) -> None: ...
 
 
 class StoreClient:
     """A store that is closed when nobody refers to it any more."""
 
-    def __init__(self, client: "Client", store: WorkerStore) -> None:
+    def __init__(self, client: _Client, store: WorkerStore) -> None:
         self.number = store.number
         self._client = client
         self._store = store
+        self._ready: Deque[Operation] = deque()  # and not yet taken by the reactor's thread
+        self._is_flush_posted = False
 
     def key(self, name: Union[int, str]) -> Key:
         return self._store.plan[name]
@@ -63,7 +90,7 @@ class StoreClient:
         """
         key = self._store.add(name, shape, dtype)
         spec = wire.KeySpec(name, tuple(shape), dtype)
-        self._client.will_introduce(wire.Declare(self._store.number, key.number, (spec,)))
+        self._client.introduce(wire.Declare(self._store.number, key.number, (spec,)))
         return key
 
     def set_updater(self, kind: str, blob: bytes, done: Callable[[], None] = lambda: None) -> None:
@@ -75,7 +102,7 @@ class StoreClient:
         """Compress what travels, as all workers do; call before the first push."""
         self._store.compress(compression)
         message = wire.SetCompression(self._store.number, compression.params)
-        self._client.will_introduce(message)
+        self._client.introduce(message)
 
     def set_hyper(
         self,
@@ -100,7 +127,7 @@ class StoreClient:
 
     def join(self, done: Callable[[], None] = lambda: None) -> None:
         """As `wait_for_others`, for the reactor's thread: ``done()`` when all have joined."""
-        self._client.join(self._store, done)
+        self._client.join(self._store, lambda error: done() if error is None else None)
 
     def wait_for_others(self) -> None:
         """Say that there is no more to push in this epoch, and wait until all have said so.
@@ -111,16 +138,20 @@ class StoreClient:
 
     def announce(self, operation: Operation) -> None:
         """Say, in program order, that ``operation`` will become ready."""
-        self._store.announced.append(operation)
+        self._client.announce(self._store, operation)
 
     def ready(self, operation: Operation) -> None:
-        """What it sends is there, and where its values go is the store's."""
-        store = self._store
-        store.made_ready.append(operation)
-        # Whatever becomes ready before the flush runs leaves with it.
-        if not store.is_flush_posted:
-            store.is_flush_posted = True
-            self._client.will_flush(store)
+        """The operation's bytes are there, and its values may be written, until it is done."""
+        self._ready.append(operation)
+        # Operations that become ready before the flush runs leave with it.
+        if not self._is_flush_posted:
+            self._is_flush_posted = True
+            self._client.flush(self._store, self._take_ready)
+
+    def _take_ready(self) -> List[Operation]:
+        """For the reactor's thread: the operations that are ready by now."""
+        self._is_flush_posted = False  # first: later ones post another flush
+        return [self._ready.popleft() for _ in range(len(self._ready))]
 
     def wait(self, done: threading.Event, what: str) -> None:
         """As `Client.wait`."""
@@ -132,7 +163,7 @@ class StoreClient:
 
     def _configure(
         self,
-        make: Callable[[int], Union[wire.SetUpdater, wire.SetHyper]],
+        make: Callable[[int], Setting],
         done: Callable[[], None],
     ) -> None:
-        self._client.will_configure(self, self._store, make, done)
+        self._client.configure(self._store, make, done, user=self)

@@ -46,6 +46,8 @@ class Children:
     ) -> None:
         self.all = (*children, *guests)
         self.in_tree = range(len(children))
+        # rank -> the child in the tree that sends the contributions of that worker
+        self.senders = {rank: i for i, child in enumerate(children) for rank in child.ranks}
         self._authenticator = authenticator
         self._by_token = {child.token: index for index, child in enumerate(self.all)}
         self._by_route: Dict[bytes, int] = {}  # without encryption
@@ -63,13 +65,6 @@ class Children:
 
     def name(self, child: int) -> str:
         return self.all[child].name
-
-    def child_above(self, rank: int) -> int:
-        """The child in the tree that sends the gradients of worker ``rank``; -1 if none does."""
-        for index in self.in_tree:
-            if rank in self.all[index].ranks:
-                return index
-        return -1
 
     def workers(self) -> Dict[int, int]:
         """rank -> child, of all workers that can speak to this server themselves."""

@@ -1,12 +1,12 @@
-"""What a server does with what it has merged if there are servers above it.
+"""A server with servers above it: what it passes on to them, and what it passes down.
 
-To them it is a child like any other: it opens the stores and declares the keys that its own
-children do, and sends on the sum of their contributions slice by slice, as soon as it has it. Their
-answer is received into the memory from which its own children are answered, so it is not copied
-here. Runs in the server's reactor, as the `Client` below it does.
+To the servers above it is a child like any other. It opens the stores and declares the keys that
+its own children do, and sends up the sum of their contributions slice by slice, as soon as each is
+complete. The answer is received into the memory from which its own children are answered, so this
+module copies nothing. Runs in the server's reactor thread, as its `Client` does.
 """
 
-from typing import Callable, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Union
 
 import numpy as np
 
@@ -14,11 +14,13 @@ from .. import wire
 from ..answers import Compressed
 from ..client import Client, Operation, RowOperation, StoreClient
 from ..compression import Compression
-from ..memory import Memory
+from ..memory import staging
 from ..plan import Plan
 from ..rows import as_bytes, encoded
 from .rising_store import Rise, RisingStore
-from .store import Reply
+from .store import Reply, Store
+from .table import Opened
+from .upstream import Site, Upstream, check_kind
 
 __all__ = ["Relay"]
 
@@ -28,7 +30,7 @@ class _Rising(Operation):
 
     above: StoreClient  # which is not closed before the answer
     answered: Callable[[Optional[Compressed]], None]
-    compressed: Optional[Compressed]  # its only slice's value, if it came so
+    compressed: Optional[Compressed]  # its only slice's value, if that came compressed
 
     def arrived_compressed(self, payload: np.ndarray, is_change: bool) -> None:
         self.compressed = Compressed(payload, is_change)
@@ -52,43 +54,54 @@ class _RisingRows(RowOperation):
 _Make = Callable[[int, RisingStore, Rise], Union[_Rising, _RisingRows]]
 
 
-class Relay:
-    """``on_answers(store, replies)``: what children are to be told; ``on_accepted(message)``: that
-    a setting of worker 0 has been accepted above."""
+class Relay(Upstream):
+    """Reaches the servers above by ``client``; ``on_answers(store, replies)`` tells children what
+    those have answered."""
 
     def __init__(
         self,
+        site: Site,
+        on_accepted: Callable[[wire.Accepted], None],
         client: Client,
         on_answers: Callable[[int, List[Reply]], None],
-        on_accepted: Callable[[wire.Accepted], None],
     ) -> None:
+        super().__init__(site, on_accepted)
         self._client = client
         self._on_answers = on_answers
-        self._on_accepted = on_accepted
         self._above: Dict[int, StoreClient] = {}
+        self._below: Dict[int, RisingStore] = {}
         self._accepted: Dict[int, int] = {}  # store -> serial number of the last setting
 
-    def open(self, message: wire.Open, memory: Tuple[Memory, Memory]) -> None:
-        """``memory``: of the store below, where its sums lie and where its values are read."""
-        self._above[message.store] = self._client.open(message, memory)
+    def open(self, message: wire.Open) -> Opened:
+        check_kind(message)
+        site = self._site
+        outgoing, values = staging(site.memory, message.store)
+        senders, children = site.children.senders, list(site.children.in_tree)
+        store = RisingStore(
+            site.server, site.plan(message), children, values, outgoing, site.names, senders.get(0)
+        )
+        self._above[message.store] = self._client.open(message, (outgoing, values))
+        self._below[message.store] = store
         self._accepted[message.store] = 0
+        return Opened(store, senders)
 
-    def close(self, number: int) -> None:
-        """All children have closed a store: close it above."""
-        del self._above[number], self._accepted[number]
+    def close(self, number: int, store: Store[Any]) -> None:
+        del self._above[number], self._below[number], self._accepted[number]
 
     def declare(self, number: int, plan: Plan) -> None:
-        """Declare to those above what ``plan`` has and they do not know."""
+        """Declare the new keys to the servers above."""
         above = self._above[number]
         for key in plan.keys[above.num_keys :]:
-            above.declare(key.name, key.shape, key.dtype.name)
+            above.declare(key.name, key.shape, key.dtype_name)
 
     def compress(self, number: int, compression: Compression) -> None:
         """Compress what is sent up."""
         self._above[number].set_compression(compression)
 
-    def rise(self, number: int, store: RisingStore) -> None:
-        """Send up what has been merged."""
+    def rise(self, number: int) -> None:
+        store = self._below.get(number)
+        if store is None:
+            return
         above = self._above[number]
         rising, store.rising = store.rising, []
         for rise in rising:
@@ -135,27 +148,36 @@ class Relay:
         return operation
 
     def _pass_down(self, number: int, replies: List[Reply]) -> None:
-        """Tell children what they have asked for, unless all have left or closed the store."""
+        """Answer the children, unless all of them have closed the store or left."""
         if number in self._above:
             self._on_answers(number, replies)
 
     def join(self, number: int, done: Callable[[], None]) -> None:
-        """All children have joined in a store: join those above."""
         self._above[number].join(done)
 
-    def set(self, message: Union[wire.SetUpdater, wire.SetHyper], is_new: bool) -> None:
-        """Pass on a setting of worker 0; a repeat is accepted if the first one has been."""
-        number, serial = message.store, message.serial
-        if not is_new:
-            if serial <= self._accepted[number]:
-                self._on_accepted(wire.Accepted(number, serial))
-            return
-        above, done = self._above[number], self._when_accepted(number, serial)
-        if isinstance(message, wire.SetUpdater):
-            above.set_updater(message.kind, message.blob, done)
+    def set_updater(self, message: wire.SetUpdater, store: Store[Any], is_new: bool) -> List[Reply]:
+        if is_new:
+            done = self._when_accepted(message.store, message.serial)
+            self._above[message.store].set_updater(message.kind, message.blob, done)
         else:
-            m = message
+            self._accept_again(message.store, message.serial)
+        return []
+
+    def check_hyper(self, message: wire.SetHyper, store: Store[Any]) -> None:
+        pass  # the servers above know
+
+    def set_hyper(self, message: wire.SetHyper, store: Store[Any], is_new: bool) -> None:
+        if is_new:
+            m, done = message, self._when_accepted(message.store, message.serial)
+            above = self._above[m.store]
             above.set_hyper(m.version, m.scalars, m.lr_mult, m.wd_mult, done, m.oldest)
+        else:
+            self._accept_again(message.store, message.serial)
+
+    def _accept_again(self, number: int, serial: int) -> None:
+        """Accept a repeated setting, if those above have accepted it the first time."""
+        if serial <= self._accepted[number]:
+            self._on_accepted(wire.Accepted(number, serial))
 
     def _when_accepted(self, number: int, serial: int) -> Callable[[], None]:
         def done() -> None:

@@ -12,7 +12,7 @@ import functools
 import logging
 import time
 import traceback
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import zmq
@@ -22,19 +22,18 @@ from ..child import Child
 from ..client import Client
 from ..compression import compression_of
 from ..errors import BaryonError, ProtocolError, UsageError
-from ..memory import MAX_STORES, HostMemory, Memory, staging
-from ..plan import Plan
+from ..memory import HostMemory, Memory
 from ..transport import Authenticator, KeyPair, Reactor, bind_to, endpoint_of, secure_server
-from ..updater import load_updater
 from ..waits import AwakeClock
-from .async_store import AsyncStore
 from .children import Children
+from .epochs import Epochs
+from .owner import Owner
 from .relay import Relay
-from .rising_store import RisingStore
 from .stalls import StallWatch
 from .store import Payload, Reply, Store
-from .sync_store import SyncStore
+from .table import StoreTable
 from .transfers import Transfers
+from .upstream import Site, Upstream
 
 __all__ = ["Server"]
 
@@ -74,19 +73,11 @@ class Server:
     ) -> None:
         self._reactor = reactor
         self._index = index
-        self._num_owners = num_owners
         self._on_fault = on_fault
         self._memory = memory
         self._areas: Dict[Tuple[int, int], Memory] = {}  # (store, member) -> what it sends
-        self._stores: Dict[int, Store[Any]] = {}
-        self._opened: Dict[int, Tuple[int, wire.Open]] = {}  # store -> who opened it first, how
-        self._closed: Dict[int, Set[int]] = {}  # store -> children that will not use it again
-        self._gone: Set[int] = set()  # stores that all have closed: their numbers do not come back
-        self._joining: Dict[int, Dict[int, int]] = {}  # store -> child -> its Join's serial number
-        self._joining_above: Set[int] = set()  # stores
+        self._epochs = Epochs()
         self._transfers = Transfers()
-        self._relay: Optional[Relay] = None
-        self._left: Set[int] = set()  # ranks of workers
         self._failure: Optional[str] = None
         self._stalls = StallWatch(min(_STALL_WARNING_S, timeout_s / 2), timeout_s)
         self._clock = AwakeClock(_LOOK_S, time.monotonic())
@@ -103,6 +94,10 @@ class Server:
             self._authenticator = Authenticator(context, public_keys)
             secure_server(self._socket, keys)
         self._children = Children(children, guests, self._authenticator)
+        self._stores = StoreTable(self._children.all, lambda message: self._upstream.open(message))
+        self._site = Site(index, num_owners, self._children, memory)
+        # Only an encrypted connection proves that an optimizer comes from worker 0.
+        self._upstream: Upstream = Owner(self._site, self._accepted, may_run_code=encrypts)
         self.endpoint = bind_to(self._socket, endpoint_of(address))
         self._handlers: Dict[type, Callable[..., List[Reply]]] = {
             wire.Hello: self._hello,
@@ -126,17 +121,17 @@ class Server:
         return f"Server({self._index}, {self.endpoint}, {list(self._stores.values())})"
 
     def serve(self, above: Optional[Client] = None) -> None:
-        """Begin to read; with servers above, everything is passed on to them by ``above``."""
+        """Begin to read; ``above`` reaches the servers above, if there are some."""
         if above is not None:
-            self._relay = Relay(above, self._send, self._accepted_above)
+            self._upstream = Relay(self._site, self._accepted, above, self._send)
             above.when_failed(lambda error: self._fail(str(error), is_told=True))
         self._reactor.receive(self._socket, self._on_message)
         self._reactor.call_every(_LOOK_S, self._look_for_stalls)
 
     def worker_left(self, rank: int) -> None:
         """Stop waiting for a worker that has ended well; what this completes is answered."""
-        child = self._children.child_above(rank)
-        if child >= 0:  # an owner is above every worker
+        child = self._children.senders.get(rank)
+        if child is not None:  # an owner is above every worker
             self._guarded(child, self._leave, rank)
 
     def close(self) -> None:
@@ -254,94 +249,38 @@ class Server:
         return []
 
     def _open(self, child: int, message: wire.Open) -> List[Reply]:
-        number = message.store
-        self._check_number(number)
-        if number in self._gone or child in self._closed.get(number, ()):
-            raise ProtocolError(f"{self._children.name(child)} opened store {number}, now closed")
-        if number not in self._stores:
-            self._stores[number] = self._new_store(message)
-            self._opened[number] = child, message
-            for rank in self._left:
-                self._store_left(number, rank)
-        author, first = self._opened[number]
-        if message != first:
-            name = self._children.name
-            raise UsageError(
-                f"kvstore number {number} is {_kind(first)} on {name(author)} and "
-                f"{_kind(message)} on {name(child)}; create the same kvstores in the same order, "
-                "and give them like optimizers, on all workers"
-            )
+        if self._stores.open(child, message):
+            for rank in self._stores.left:
+                self._store_left(message.store, rank)
         return []
 
-    def _new_store(self, message: wire.Open) -> Store[Any]:
-        if message.staleness is not None and message.staleness < 0:
-            raise ProtocolError(f"a store with a staleness of {message.staleness}")
-        outgoing, values = staging(self._memory, message.store)
-        plan = Plan(self._num_owners, has_whole_keys=message.has_whole_keys)
-        names = [child.name for child in self._children.all]
-        if message.kind == "async" and self._relay is None:
-            workers = self._children.workers()
-            return AsyncStore(
-                self._index, plan, list(workers.values()), values, names, workers.get(0),
-                message.staleness,
-            )  # fmt: skip
-        if message.kind != "sync":
-            raise ProtocolError(f"this server has no store of the kind {message.kind!r}")
-        above_first = self._children.child_above(0)
-        first = None if above_first < 0 else above_first
-        children = list(self._children.in_tree)
-        if self._relay is None:
-            return SyncStore(self._index, plan, children, values, names, first)
-        self._relay.open(message, (outgoing, values))
-        return RisingStore(self._index, plan, children, values, outgoing, names, first)
-
     def _close(self, child: int, message: wire.Close) -> List[Reply]:
-        number = message.store
-        self._check_number(number)
-        if number in self._stores:
-            self._stores[number].check_can_close(child)
-        if number not in self._gone:
-            self._closed.setdefault(number, set()).add(child)  # perhaps before others open it
-        self._reply(child, wire.Accepted(number, message.serial))
-        self._drop_if_closed(number)
+        self._stores.close(child, message.store)
+        self._reply(child, wire.Accepted(message.store, message.serial))
+        self._drop_if_closed(message.store)
         return []
 
     def _drop_if_closed(self, number: int) -> None:
         """Forget a store that all of its children have closed, if not left."""
-        store, closed = self._stores.get(number), self._closed.get(number)
-        if store is None or closed is None:
+        store = self._stores.take_finished(number)
+        if store is None:
             return
-        if not all(child in closed or self._has_left(child) for child in store.children):
-            return
-        del self._stores[number], self._opened[number], self._closed[number]
-        self._gone.add(number)
-        self._joining.pop(number, None)
+        self._epochs.forget(number)
         self._transfers.close(number)
         self._areas = {name: area for name, area in self._areas.items() if name[0] != number}
-        if self._relay is None:
-            store.discard()
-        else:
-            self._relay.close(number)
-
-    def _has_left(self, child: int) -> bool:
-        return self._left.issuperset(self._children.all[child].ranks)
+        self._upstream.close(number, store)
 
     def _leave(self, rank: int) -> None:
-        self._left.add(rank)
+        self._stores.leave(rank)
         for number in list(self._stores):
             self._store_left(number, rank)
             self._drop_if_closed(number)
 
     def _store_left(self, number: int, rank: int) -> None:
-        store = self._stores[number]
-        child = self._children.workers().get(rank, -1)
-        if not isinstance(store, AsyncStore):
-            child = self._children.child_above(rank)
-        if child >= 0 and self._has_left(child):
-            self._send(number, store.leave(child))
-            self._look_for_end_of_epoch(number)
+        self._send(number, self._stores.without(number, rank))
+        self._look_for_end_of_epoch(number)
         if rank == 0:
-            store.lose_first()
+            self._stores[number].lose_first()
 
     def _join(self, child: int, message: wire.Join) -> List[Reply]:
         store = self._store(child, message)
@@ -349,31 +288,23 @@ class Server:
             self._reply(child, wire.Joined(message.serial))
             return []
         self._send(message.store, store.join(child, message.epoch))
-        self._joining.setdefault(message.store, {})[child] = message.serial
+        self._epochs.join(message.store, child, message.serial)
         self._look_for_end_of_epoch(message.store)
         return []
 
     def _look_for_end_of_epoch(self, number: int) -> None:
-        if not self._stores[number].have_all_joined:
-            return
-        if self._relay is None:
-            self._end_epoch(number)
-        elif number not in self._joining_above:
-            self._joining_above.add(number)
-            self._relay.join(number, functools.partial(self._end_epoch, number))
+        if self._epochs.must_end(number, self._stores[number]):
+            self._upstream.join(number, functools.partial(self._end_epoch, number))
 
     def _end_epoch(self, number: int) -> None:
-        self._joining_above.discard(number)
-        self._stores[number].begin_epoch()
-        for child, serial in self._joining.pop(number, {}).items():
-            if not self._has_left(child):
+        for child, serial in self._epochs.end(number, self._stores[number]).items():
+            if not self._stores.has_left(child):
                 self._reply(child, wire.Joined(serial))
 
     def _declare(self, child: int, message: wire.Declare) -> List[Reply]:
         store = self._store(child, message)
         store.declare(child, message.first, message.keys)
-        if self._relay is not None:
-            self._relay.declare(message.store, store.plan)
+        self._upstream.declare(message.store, store.plan)
         return []
 
     def _init(self, child: int, message: wire.Init, payload: Payload) -> List[Reply]:
@@ -405,38 +336,18 @@ class Server:
         store = self._store(child, message)
         self._check_first(child, store, "sent an optimizer; only rank 0's counts")
         is_new = store.is_new_setting(message.serial)
-        if self._relay is not None:
-            self._relay.set(message, is_new)
-            return []
-        replies: List[Reply] = []
         if is_new:
-            # Only an encrypted connection proves that it comes from worker 0.
-            may_run_code = self._authenticator is not None
-            updater = load_updater(message.kind, message.blob, may_run_code)
             self._transfers.drop_arrivals(message.store)
-            replies = store.set_updater(updater)
-        self._reply(child, wire.Accepted(message.store, message.serial))
-        return replies
+        return self._upstream.set_updater(message, store, is_new)
 
     def _set_hyper(self, child: int, message: wire.SetHyper) -> List[Reply]:
         store = self._store(child, message)
-        wrong = "changed an optimizer that is not its own"
-        self._check_first(child, store, wrong)
-        updater, m = store.updater, message
-        if updater is not None:
-            updater.check_hyper(m)
-        elif self._relay is None:
-            raise ProtocolError(f"{self._children.name(child)} {wrong}")
-        is_new = store.is_new_setting(m.serial)
+        self._check_first(child, store, "changed an optimizer that is not its own")
+        self._upstream.check_hyper(message, store)
+        is_new = store.is_new_setting(message.serial)
         if is_new:
-            store.next_version(m.version, m.oldest)
-        if self._relay is not None:
-            self._relay.set(m, is_new)
-            return []
-        if is_new:
-            assert updater is not None
-            updater.set_hyper(m)
-        self._reply(child, wire.Accepted(m.store, m.serial))
+            store.next_version(message.version, message.oldest)
+        self._upstream.set_hyper(message, store, is_new)
         return []
 
     def _set_compression(self, child: int, message: wire.SetCompression) -> List[Reply]:
@@ -444,9 +355,8 @@ class Server:
             compression = compression_of(message.params)
         except UsageError as error:  # of a worker that did not look
             raise ProtocolError(str(error)) from error
-        is_first = self._store(child, message).set_compression(child, compression)
-        if is_first and self._relay is not None:
-            self._relay.compress(message.store, compression)
+        if self._store(child, message).set_compression(child, compression):
+            self._upstream.compress(message.store, compression)
         return []
 
     def _get_state(self, child: int, message: wire.GetState) -> List[Reply]:
@@ -471,16 +381,7 @@ class Server:
 
     def _store(self, child: int, message: Any) -> Store[Any]:
         """Raises ProtocolError if the child cannot use that store."""
-        if child in self._closed.get(message.store, ()):
-            raise ProtocolError(f"{self._children.name(child)} has closed store {message.store}")
-        try:
-            return self._stores[message.store]
-        except KeyError:
-            raise ProtocolError(f"store {message.store} has not been opened") from None
-
-    def _check_number(self, store: int) -> None:
-        if not 0 <= store < MAX_STORES:
-            raise ProtocolError(f"there is no store {store}; their numbers are below {MAX_STORES}")
+        return self._stores.used_by(child, message.store)
 
     # -- answers ------------------------------------------------------------------------------
 
@@ -495,10 +396,7 @@ class Server:
         for child, some in small.items():
             for start in range(0, len(some), _BATCH):
                 self._send_small(number, child, some[start : start + _BATCH])
-        store = self._stores.get(number)
-        if isinstance(store, RisingStore):
-            assert self._relay is not None
-            self._relay.rise(number, store)
+        self._upstream.rise(number)
 
     def _send_small(self, number: int, child: int, replies: List[Reply]) -> None:
         answers = tuple(
@@ -519,7 +417,7 @@ class Server:
                 answer = wire.Answer(*where, True, compressed.is_change)
                 self._reply(r.child, answer, compressed.payload)
 
-    def _accepted_above(self, message: wire.Accepted) -> None:
+    def _accepted(self, message: wire.Accepted) -> None:
         first = self._stores[message.store].first
         assert first is not None  # or nobody would have asked
         self._reply(first, message)
@@ -555,11 +453,3 @@ class Server:
                 self._fail(stall.text(self._children.name))
                 return
             log.warning("%s", stall.text(self._children.name))
-
-
-def _kind(message: wire.Open) -> str:
-    """What a worker has opened, for people."""
-    extras = ["whole keys"] if message.has_whole_keys else []
-    if message.staleness is not None:
-        extras.append(f"a staleness of {message.staleness}")
-    return " with ".join([repr(message.kind), *([" and ".join(extras)] if extras else [])])

@@ -525,12 +525,12 @@ class Store(abc.ABC, Generic[S]):
         author = self._names[self._author[number]]
         if key.name == spec.name:
             raise UsageError(
-                f"key {key.name!r} is {key.dtype.name}{key.shape} on {author} and "
+                f"key {key.name!r} is {key.dtype_name}{key.shape} on {author} and "
                 f"{spec.dtype}{tuple(spec.shape)} on {self._names[child]}; "
                 "all workers must build the same network"
             )
         raise UsageError(
-            f"key number {number} is {key.name!r} {key.dtype.name}{key.shape} on {author} "
+            f"key number {number} is {key.name!r} {key.dtype_name}{key.shape} on {author} "
             f"and {spec.name!r} {spec.dtype}{tuple(spec.shape)} on {self._names[child]}; "
             "initialise the same keys in the same order on all workers"
         )
@@ -584,4 +584,4 @@ def rows_reply(slice_: Slice, child: int, rows: np.ndarray) -> Reply:
 
 
 def _is_same(key: Key, spec: KeySpec) -> bool:
-    return (key.name, key.shape, key.dtype.name) == (spec.name, tuple(spec.shape), spec.dtype)
+    return (key.name, key.shape, key.dtype_name) == (spec.name, tuple(spec.shape), spec.dtype)

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..answers import Answers
 from ..compression import Compression
+from ..dtypes import add
 from ..errors import ProtocolError
 from ..memory import Memory
 from ..plan import Key, Plan, Slice
@@ -80,7 +81,7 @@ class SyncSlot(Slot):
         elif isinstance(part, Rows):
             self.sum = self._with_rows(self.sum, part, out)
         else:
-            self.sum = np.add(self.sum, part, out=self._place(self.sum, out))
+            self.sum = add(self.sum, part, out=self._place(self.sum, out))
 
     def _with_rows(self, dense: np.ndarray, rows: Rows, out: Optional[np.ndarray]) -> np.ndarray:
         place = self._place(dense, out)

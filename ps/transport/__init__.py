@@ -5,12 +5,13 @@ Both ends of every connection use it, of the data plane and of the control plane
 
 from .dialer import Dialer
 from .endpoints import bind_to, connect_to, endpoint_of
-from .link import Link, ServerAddress
+from .link import CONTROL, Link, ServerAddress
 from .outbox import Outbox
 from .reactor import Reactor, Timer
 from .security import Authenticator, KeyPair, new_key_pair, secure_client, secure_server, token_of
 
 __all__ = [
+    "CONTROL",
     "Authenticator",
     "Dialer",
     "KeyPair",

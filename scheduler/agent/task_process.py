@@ -1,8 +1,8 @@
-"""A task's process, as its agent has it.
+"""A task's process, and the signals that its agent sends to it and to what it has started.
 
-A pid is the task's, and a process group's number is the group's, only until the process is reaped;
-then both may be another's. So nothing here signals a task that has a `code`, and the agent tells it
-to `end` before it reaps.
+Once a process is reaped, the kernel may give its pid, and the number of the group that it led, to
+another. So nothing here signals a task that has a `code`, and the agent calls `end` before it
+reaps. Everything runs in the agent's main thread.
 """
 
 import functools
@@ -17,6 +17,7 @@ import psutil
 from baryon.ps import Reactor, Timer
 
 from ..control.messages import TaskSpec
+from .output import OutputPipe
 from .processes import (
     count_oom_kills,
     is_any_stopped,
@@ -28,11 +29,11 @@ from .processes import (
 
 __all__ = ["TaskProcess"]
 
-_AWAKE_S = 5.0  # for a task that was suspended to do what it is late with
+_AWAKE_S = 5.0  # a task that was suspended gets at least this long before it is killed
 
 
 class TaskProcess:
-    """``code`` is its exit code, or minus the signal that ended it, once it is reaped."""
+    """``code`` is None until the process is reaped: its exit code, or minus the fatal signal."""
 
     def __init__(
         self, spec: TaskSpec, process: "subprocess.Popen[bytes]", reactor: Reactor
@@ -44,15 +45,14 @@ class TaskProcess:
         self.code: Optional[int] = None
         self.was_late = False  # one of its processes had to be killed (`kill_process_later`)
         self.seconds = 0.0
-        self.open_pipes = 2
-        self.finishers: List[Callable[[], None]] = []  # pass on the rest of each pipe
+        self.pipes: List[OutputPipe] = []
         self._reactor = reactor
-        self._kills: List[Timer] = []  # to come
+        self._kills: List[Timer] = []  # that are due later
         self._suspended_since: Optional[float] = None
-        self._suspended_s = 0.0  # in all, before that
+        self._suspended_s = 0.0  # in total, before that
 
     def signal_all(self, signum: int) -> None:
-        """Signal the task and all below it, also what has left its process group."""
+        """Signal the task and all its descendants, including those that left its process group."""
         now = time.monotonic()
         self._suspended_s = self._suspended_until(now)
         self._suspended_since = now if signum == signal.SIGSTOP else None
@@ -61,19 +61,19 @@ class TaskProcess:
         self.signal(signum)
 
     def signal(self, signum: int) -> None:
-        """Signal the task and what it has started, as a terminal would."""
+        """Signal the task's process group, as a terminal would."""
         if self.code is None:
             try:
                 os.killpg(self.process.pid, signum)
             except (ProcessLookupError, PermissionError):
-                pass  # it has gone, or has become another user's
+                pass  # it has gone, or now runs as another user
 
     def is_stopped(self) -> bool:
-        """Whether a process of the task is stopped (SIGSTOP, Ctrl-Z)."""
+        """Whether any process of the task is stopped (SIGSTOP, Ctrl-Z)."""
         return self.code is None and is_any_stopped(self.process.pid)
 
     def kill(self) -> None:
-        """End the task, and its descendants that left its process group."""
+        """Kill the task and all its descendants."""
         tree = self._tree()
         self.signal(signal.SIGKILL)
         for process in tree:
@@ -83,9 +83,9 @@ class TaskProcess:
         self._call_later(delay_s, self.kill)
 
     def kill_process_later(self, pid: int, delay_s: float) -> None:
-        """End the one process of the task that calls itself ``pid``, if it then still runs."""
+        """Kill the one process of the task that knows itself as ``pid``, if it runs that long."""
         found = [process for process in self._tree(with_itself=True) if own_pid(process) == pid]
-        if len(found) == 1:  # several PID namespaces may each have one
+        if len(found) == 1:  # processes in several PID namespaces may have the same
             self._call_later(delay_s, functools.partial(self._kill_if_late, found[0]))
 
     def _kill_if_late(self, process: psutil.Process) -> None:
@@ -94,7 +94,7 @@ class TaskProcess:
             signal_process(process, signal.SIGKILL)
 
     def _call_later(self, delay_s: float, kill: Callable[[], None]) -> None:
-        """``delay_s`` of its own time from now: none of that in which it is suspended."""
+        """Call ``kill`` after ``delay_s``, not counting time in which the task is suspended."""
         before_s = self._suspended_until(time.monotonic())
 
         def due() -> None:
@@ -107,26 +107,26 @@ class TaskProcess:
         self._kills.append(self._reactor.call_later(delay_s, due))
 
     def _suspended_until(self, now: float) -> float:
-        """For how many seconds in all it has been suspended."""
+        """The seconds in which the task was suspended, in total."""
         since = self._suspended_since
         return self._suspended_s + (0.0 if since is None else now - since)
 
     def new_oom_kills(self) -> int:
-        """How many processes the host's kernel has ended for want of memory since it began."""
-        # The counter may go back: where it cannot be read, it is 0.
+        """The processes that the host's kernel killed for lack of memory since the task began."""
+        # The count is 0 where it cannot be read, so it may seem to fall.
         return max(0, count_oom_kills() - self.oom_kills)
 
     def end(self) -> None:
-        """It has ended and will be reaped: end what it has left in its process group."""
+        """The process has ended, and is about to be reaped: kill the rest of its group."""
         for timer in self._kills:
             timer.cancel()
         self.signal(signal.SIGKILL)
 
     def reaped(self, status: int) -> None:
-        """``status`` is as waitpid(2) says it."""
+        """Note the exit code; ``status`` is waitpid(2)'s."""
         signalled = os.WIFSIGNALED(status)
         self.code = -os.WTERMSIG(status) if signalled else os.WEXITSTATUS(status)
-        self.process.returncode = self.code  # or Popen would warn that it still runs
+        self.process.returncode = self.code  # without it Popen warns that the process still runs
         self.seconds = time.monotonic() - self.start
 
     def _tree(self, with_itself: bool = False) -> List[psutil.Process]:

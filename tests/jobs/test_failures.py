@@ -15,7 +15,11 @@ import pytest
 import zmq
 
 from baryon.ps import new_key_pair, secure_client
-from tests.cluster import LIMIT_S, REPOSITORY, Cluster, JobRun
+from tests.cluster import REPOSITORY, Cluster, JobRun
+from tests.waiting import LIMIT_S
+
+START_LIMIT_S = 20
+"""A --timeout: servers must come up within it, too, and take ten seconds on a busy machine."""
 
 # A worker that trains until it is told otherwise; says READY once rounds are completed.
 LOOP = """
@@ -131,8 +135,10 @@ def test_worker_that_never_starts(cluster: Cluster) -> None:
         "import mxnet as mx\n"
         "mx.kv.create('dist_sync')\n"
     )
-    run = cluster.run("-n", 2, "--timeout", 4, script, code=1)
-    assert "worker 0 waited 4 s for worker 1 (localhost) to create a dist kvstore" in run.err
+    run = cluster.run("-n", 2, "--timeout", START_LIMIT_S, script, code=1)
+    assert re.search(
+        r"worker 0 waited \d+ s for worker 1 \(localhost\) to create a dist kvstore", run.err
+    )
 
 
 def test_worker_that_ends_without_a_store(cluster: Cluster) -> None:
@@ -156,18 +162,14 @@ def test_round_that_waits_for_ever_names_whom_it_waits_for(cluster: Cluster) -> 
         "kv.pushpull('w', out, out=out)\n"
         "out.wait_to_read()\n"
     )
-    run = cluster.run("-n", 2, "--timeout", 4, script, code=1)
-    assert "worker 0 has waited 4 s for worker 1 in round 1 of key w" in run.err.replace(
-        "waited 5 s", "waited 4 s"
-    )
+    run = cluster.run("-n", 2, "--timeout", START_LIMIT_S, script, code=1)
+    assert re.search(r"worker 0 has waited \d+ s for worker 1 in round 1 of key w", run.err)
 
 
 def test_task_that_is_frozen(cluster: Cluster) -> None:
     script = cluster.script(LOOP.format(failure="os.kill(os.getpid(), 19)"))
     run = cluster.run("-n", 2, "--heartbeat-timeout", 3, script, code=1)
-    assert re.search(
-        r"worker 1 \(localhost\) has not been heard for [34] s: .* is stopped", run.err
-    )
+    assert re.search(r"worker 1 \(localhost\) has been silent for [34] s: .* is stopped", run.err)
 
 
 def test_gradient_that_could_not_be_computed_is_not_sent(cluster: Cluster) -> None:
@@ -391,4 +393,4 @@ def test_what_one_worker_does_alone_is_named_soon(cluster: Cluster, alone: str, 
     """All would wait for each other, for --timeout: half an hour."""
     script = cluster.script(ALONE.format(alone=alone))
     run = cluster.run("-n", 2, "--heartbeat-timeout", 5, script, code=1)
-    assert f"baryon: worker 1 has {what} in store 0, which worker 0 has gone on without" in run.err
+    assert f"baryon: worker 1 has {what} in store 0, but worker 0 has gone on without it" in run.err

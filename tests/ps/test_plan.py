@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baryon.ps.dtypes import DTYPES
 from baryon.ps.errors import UsageError
-from baryon.ps.plan import ALIGNMENT, BUCKET_NBYTES, DTYPES, MAX_NDIM, Plan
+from baryon.ps.plan import ALIGNMENT, BUCKET_NBYTES, MAX_NDIM, Plan
 
 SHAPES = st.lists(st.integers(0, 12), max_size=4).map(tuple)
 KEYS = st.lists(st.tuples(SHAPES, st.sampled_from(DTYPES)), max_size=25)

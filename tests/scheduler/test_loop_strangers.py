@@ -105,8 +105,8 @@ def test_an_unreadable_message_is_reported_and_no_more(play):  # noqa: F811
 
     code, out, err = play(script)
     assert (code, out) == (0, "worker 0 | still here\n")
-    assert err.count("worker-0 sent something unreadable: ") == 2
-    assert err.count("agent-0 sent something unreadable: ") == 1
+    assert err.count("worker-0 has sent a message that cannot be read: ") == 2
+    assert err.count("agent-0 has sent a message that cannot be read: ") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,20 @@
-"""YARN's ResourceManager over HTTP: where it is, as Hadoop's configuration says, and what it says.
+"""Finds YARN's ResourceManager in Hadoop's configuration, and talks to its REST interface.
 
-Its REST interface needs neither Java nor Hadoop here. Users are who they say (``user.name``), as
-Hadoop's "simple" authentication has it; Kerberos is not spoken.
+This machine needs neither Java nor Hadoop for it. With Hadoop's "simple" authentication the user is
+who ``user.name`` says. With Kerberos the user needs a ticket, and this machine the library
+requests-gssapi (chosen over requests-kerberos, which also needs pyspnego and krb5).
 """
 
 import getpass
 import json
 import os
 import re
-import urllib.error
-import urllib.request
+import ssl
 import xml.etree.ElementTree as ET
-from http.client import HTTPException
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import quote, urlsplit
+
+import requests
 
 from baryon.ps import PeerError, UsageError
 
@@ -21,7 +22,7 @@ __all__ = ["Hadoop", "Refusal", "ResourceManager", "read_hadoop"]
 
 _API = "/ws/v1/cluster"
 _LIMIT_S = 30.0  # for one answer
-_FOLDERS = (  # of yarn-site.xml, in the order in which Hadoop's own commands look
+_FOLDERS = (  # of yarn-site.xml, in the order of Hadoop's own commands
     ("YARN_CONF_DIR", ""),
     ("HADOOP_CONF_DIR", ""),
     ("HADOOP_YARN_HOME", "etc/hadoop"),
@@ -29,10 +30,10 @@ _FOLDERS = (  # of yarn-site.xml, in the order in which Hadoop's own commands lo
 )
 _DEFAULT_FOLDER = "/etc/hadoop/conf"
 _REMEDY = (
-    "set HADOOP_CONF_DIR to the directory with your cluster's yarn-site.xml; of that, "
+    "set HADOOP_CONF_DIR to the directory with your cluster's yarn-site.xml, in which "
     "yarn.resourcemanager.webapp.address is enough"
 )
-# The default of yarn.application.classpath, as an ApplicationMaster on any platform gets it.
+# The default of yarn.application.classpath, in the notation for all platforms.
 _CLASSPATH = (
     "{{HADOOP_CONF_DIR}}",
     *(
@@ -44,15 +45,15 @@ _CLASSPATH = (
 
 
 class Hadoop(NamedTuple):
-    """A cluster, by its yarn-site.xml: the addresses of its ResourceManagers, of which one is
-    active, and the class path of its own programs on the nodes."""
+    """A cluster by its yarn-site.xml: the addresses of its ResourceManagers, one of them active,
+    and the class path of Hadoop's own programs on the nodes."""
 
     managers: Tuple[str, ...]
     classpath: Tuple[str, ...] = _CLASSPATH
 
 
 class Refusal(PeerError):
-    """The ResourceManager has understood, and says no; ``status`` is HTTP's."""
+    """The ResourceManager refused a request. ``status`` is the HTTP status."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -60,9 +61,9 @@ class Refusal(PeerError):
 
 
 def read_hadoop(environ: Mapping[str, str]) -> Hadoop:
-    """The cluster that Hadoop's own commands would talk to.
+    """The cluster that Hadoop's own commands would use.
 
-    Raises UsageError if there is no configuration here, or none that says where it is.
+    Raises UsageError if there is no configuration, or if it does not name the ResourceManager.
     """
     folders = [os.path.join(environ[name], part) for name, part in _FOLDERS if environ.get(name)]
     paths = [os.path.join(folder, "yarn-site.xml") for folder in [*folders, _DEFAULT_FOLDER]]
@@ -117,21 +118,26 @@ def _managers(site: Mapping[str, str]) -> Tuple[str, ...]:
 class ResourceManager:
     """Asks whichever of ``addresses`` is active. For one thread.
 
-    Raises UsageError if nobody knows who the user is.
+    Authenticates by Kerberos if the ResourceManager demands it: the user needs a ticket (kinit).
+    Raises UsageError if the user has no name.
     """
 
     def __init__(self, addresses: Tuple[str, ...]) -> None:
         self._user = _user()
-        self._addresses = list(addresses)  # the one that has answered last comes first
-        # Hadoop's own commands do not look at http_proxy either.
-        self._opener = urllib.request.build_opener(_AsItIs, urllib.request.ProxyHandler({}))
+        self._addresses = list(addresses)  # the one that answered last comes first
+        self._session = requests.Session()  # keeps the cookie that stands for a Kerberos ticket
+        self._session.trust_env = False  # Hadoop's own commands ignore http_proxy, too
+        paths = ssl.get_default_verify_paths()  # the system's, which has a site's own authority
+        self._session.verify = paths.cafile or paths.capath or True
+        # No connection is kept open between two questions, which are seconds apart.
+        self._session.headers.update({"Accept": "application/json", "Connection": "close"})
 
     def url(self, path: str) -> str:
-        """Where requests about ``path`` go."""
+        """The address of requests about ``path``."""
         return f"{self._addresses[0]}{_API}/{path}?user.name={quote(self._user)}"
 
     def ask(self, method: str, path: str, body: Optional[object] = None) -> Any:
-        """What it answers, JSON decoded; None if that is nothing.
+        """The decoded JSON of the answer; None if the answer is empty.
 
         Raises Refusal if the answer is an error, PeerError if there is none.
         """
@@ -145,59 +151,78 @@ class ResourceManager:
         raise PeerError(f"no ResourceManager answers: {'; '.join(silent)}")
 
     def _ask(self, method: str, url: str, body: Optional[object]) -> Any:
-        data, headers = None, {"Accept": "application/json"}
-        if method != "GET":
-            data = b"" if body is None else json.dumps(body).encode()
-            headers["Content-Type"] = "application/json"
-        request = urllib.request.Request(url, data, headers, method=method)
-        try:
-            with self._opener.open(request, timeout=_LIMIT_S) as answer:
-                text = answer.read().decode(errors="replace")
-        except urllib.error.URLError as error:
-            raise _NoAnswer(str(error.reason)) from error
-        except (OSError, HTTPException, ValueError) as error:
-            raise _NoAnswer(str(error) or type(error).__name__) from error
-        if answer.status >= 300:
-            raise _judge(answer.status, answer.reason, answer.headers, text)
+        answer = self._send(method, url, body)
+        if _wants_kerberos(answer) and self._session.auth is None:
+            self._session.auth = _kerberos()
+            answer = self._send(method, url, body)
+        text = answer.content.decode(errors="replace")
+        if answer.status_code >= 300:
+            raise _judge(answer, text)
         if not text.strip():
             return None
         try:
             return json.loads(text)
-        except ValueError as error:  # a standby's, with code 200 in older versions
+        except ValueError as error:  # from a standby, which older versions give the code 200
             raise _NoAnswer(_short(text)) from error
+
+    def _send(self, method: str, url: str, body: Optional[object]) -> requests.Response:
+        data, headers = None, {}
+        if method != "GET":
+            data = b"" if body is None else json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        try:
+            # A standby redirects to the active one, which `ask` finds anyhow.
+            return self._session.request(
+                method, url, data=data, headers=headers, timeout=_LIMIT_S, allow_redirects=False
+            )
+        except (requests.RequestException, ValueError) as error:
+            raise _NoAnswer(_cause(error)) from error
 
 
 def _user() -> str:
     try:
         return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
     except (KeyError, OSError) as error:
-        raise UsageError("you have no name here; set HADOOP_USER_NAME") from error
+        raise UsageError("your user name is unknown here; set HADOOP_USER_NAME") from error
 
 
 class _NoAnswer(Exception):
-    """Another ResourceManager may be the active one."""
+    """No answer from this ResourceManager. Another one may be active."""
 
 
-class _AsItIs(urllib.request.HTTPErrorProcessor):
-    """Errors are answers; and a standby redirects to the active one, which is asked here anyhow."""
-
-    def http_response(self, request: Any, response: Any) -> Any:
-        return response
-
-    https_response = http_response
+def _cause(error: BaseException) -> str:
+    """The innermost error: the outer ones of requests and urllib3 only repeat the URL."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error) or type(error).__name__
 
 
-def _judge(status: int, reason: str, headers: Mapping[str, str], text: str) -> Exception:
-    """The exception of an answer that is an error."""
+def _wants_kerberos(answer: requests.Response) -> bool:
+    return answer.status_code == 401 and "Negotiate" in answer.headers.get("WWW-Authenticate", "")
+
+
+def _kerberos() -> requests.auth.AuthBase:
+    try:
+        from requests_gssapi import OPTIONAL, HTTPSPNEGOAuth
+    except ImportError as error:
+        remedy = "pip install 'baryon[kerberos]' on this machine"
+        raise Refusal(f"it wants Kerberos; {remedy} ({error})", 401) from error
+    # Answers to the cookie of an earlier one carry no proof of the server's identity.
+    auth: requests.auth.AuthBase = HTTPSPNEGOAuth(mutual_authentication=OPTIONAL)
+    return auth
+
+
+def _judge(answer: requests.Response, text: str) -> Exception:
+    """The exception for an answer that is an error."""
+    status, reason = answer.status_code, answer.reason
     if status < 400 or status == 503:
         return _NoAnswer(_short(text) or f"HTTP {status} {reason}")
-    if "Negotiate" in headers.get("WWW-Authenticate", ""):
-        words = "it wants Kerberos, which launch.py does not speak; see docs/clusters.md"
-        return Refusal(words, status)
+    if _wants_kerberos(answer):
+        return Refusal("it refuses your Kerberos ticket; see klist, and get one by kinit", status)
     try:
         words = str(json.loads(text)["RemoteException"]["message"])
     except (ValueError, KeyError, TypeError):
-        words = "" if "<" in text else text  # pages of HTML have only the code in other words
+        words = "" if "<" in text else text  # a page of HTML only repeats the code
     words = re.sub(r"^(?:[\w$]+\.)+[\w$]*(?:Exception|Error): ", "", words.strip())
     return Refusal(_short(words) or f"HTTP {status} {reason}", status)
 

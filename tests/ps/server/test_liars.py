@@ -169,7 +169,7 @@ def test_a_store_that_cannot_be_is_neither_opened_nor_used(converse, members, nu
         assert is_refused(talk.send(1, message), 1), message
     assert is_refused(talk.send(1, wire.Push(number, 0, 0, 1, 1, True), *payload), 1)
     assert is_refused(talk.send(1, wire.PutState(number, 1, 0, 0, 0, 0, SPEC), b""), 1)
-    assert not talk.server._closed and not talk.server._areas and talk.faults == []
+    assert not talk.server._stores.closed and not talk.server._areas and talk.faults == []
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
@@ -276,7 +276,7 @@ def test_a_store_that_all_have_closed_does_not_come_back(converse):
     assert talk.server._stores == {}
     assert is_refused(talk.send(1, wire.Open(0, "sync")), 1)
     assert answers(talk.send(1, wire.Close(0, 1))) == [(1, wire.Accepted(0, 1))]
-    assert talk.server._stores == talk.server._closed == {}
+    assert talk.server._stores == {} == talk.server._stores.closed
 
 
 @pytest.mark.parametrize("under_way", [wire.Push(0, 0, 0, 1, 1, True), wire.Pull(0, 0, 0, 1)])
@@ -304,7 +304,7 @@ def test_an_answer_from_above_to_who_has_left_ends_nothing(converse):
     for _ in range(3):
         talk.run_posted()
     talk.above.raise_if_failed()
-    assert talk.above._stores == {} and talk.faults == []
+    assert talk.above._core._stores == {} and talk.faults == []
     assert talk.server._failure is None
 
 

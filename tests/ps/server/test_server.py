@@ -8,8 +8,9 @@ import pytest
 
 from baryon.ps import Operation, WaitTimeout, wire
 from baryon.worker.mxnet.pickled import dump_optimizer
+from tests.waiting import LIMIT_S
 
-from ..conftest import LIMIT_S, answered
+from ..conftest import answered
 from ..updaters import mxnet_blob
 
 NAMES = ("weight", "bias")
@@ -129,7 +130,10 @@ def test_a_store_is_gone_when_all_have_closed_it(job):
     made.until(lambda: not server._stores, "the end of the store")
     for worker in (first, second):
         worker.client.drain()
-        assert worker.loop.call(lambda c: (c._stores, c._introduction), worker.client) == ({}, [])
+        assert worker.loop.call(lambda c: (c._stores, c._introduction), worker.client._core) == (
+            {},
+            [],
+        )
     for worker in (first, second):
         worker.store = worker.client.open(wire.Open(1, "sync"))
         worker.key("weight", (3, 4))
@@ -141,7 +145,7 @@ def test_who_has_left_has_closed_its_stores(job):
     made, (_first, second) = two_workers(job)
     made.until(lambda: made.servers[0]._stores, "the store")
     second.store = None
-    made.until(lambda: made.servers[0]._closed == {0: {1}}, "worker 1 to close it")
+    made.until(lambda: made.servers[0]._stores.closed == {0: {1}}, "worker 1 to close it")
     made.in_server(made.servers[0].worker_left, 0)
     assert not made.in_server(lambda: made.servers[0]._stores)
 

@@ -6,16 +6,15 @@ import time
 
 import numpy as np
 import pytest
-import zmq
 
 from baryon.ps import PeerError, UsageError, wire
-from baryon.ps.client.client import _Setting
 from baryon.ps.compression import CODECS, compression_of
 from baryon.ps.transport import dialer
 from baryon.worker.mxnet.pickled import dump_optimizer
+from tests.waiting import LIMIT_S, wait_until
 
 from ...proxy import Proxy
-from ..conftest import LIMIT_S, Job, answered, ask
+from ..conftest import Job, answered, ask
 
 ROUNDS = 6
 KEYS = {"w": ((30, 20), "float32"), "b": ((7,), "float32"), "d": ((400,), "float64")}
@@ -44,9 +43,7 @@ def job(proxies, job):
 
 def until(worker, condition, what):
     """Wait until ``condition()`` is true in the worker's loop."""
-    deadline = time.monotonic() + LIMIT_S
-    while not worker.loop.call(condition):
-        assert time.monotonic() < deadline, f"waited {LIMIT_S} s for {what}"
+    wait_until(lambda: worker.loop.call(condition), what)
 
 
 # -- whatever is cut, the result is the same ----------------------------------------------------
@@ -195,8 +192,8 @@ def test_nothing_is_said_of_servers_after_the_client_has_failed(job, proxies):
     proxy.black_hole()
     worker = made.worker(1, [proxy.endpoint], silence_s=0.2)
     worker.client.fail(UsageError("the job is stopping"))
-    (its_link,) = worker.loop.call(lambda: worker.client._links)
-    until(worker, lambda: its_link.down_s > 0.4, "the limit to pass")
+    outages = worker.client._core.outages
+    until(worker, lambda: outages.down_s[0] > 0.4, "the limit to pass")
     assert worker.faults.empty()
     with pytest.raises(UsageError, match="stopping"):
         worker.client.raise_if_failed()
@@ -209,9 +206,9 @@ def test_time_in_which_the_worker_itself_was_suspended_does_not_count(job, proxi
     worker = made.worker(1, [proxy.endpoint], silence_s=LIMIT_S)
 
     def wake_up_late():
-        worker.client._last_look -= 1000.0
-        worker.client._look_at_links()
-        return worker.client._links[0].down_s
+        core = worker.client._core
+        core.look(time.monotonic() + 1000.0, [False])
+        return core.outages.down_s[0]
 
     assert 0.0 < worker.loop.call(wake_up_late) < LIMIT_S / 2
     assert worker.faults.empty()
@@ -313,13 +310,14 @@ def test_a_store_that_was_closed_while_a_link_was_down_is_closed_and_not_opened_
     proxy.black_hole()
     for worker in workers:
         worker.store = None
-    made.until(lambda: server._closed == {0: {0}}, "worker 0 to close the store")
+    made.until(lambda: server._stores.closed == {0: {0}}, "worker 0 to close the store")
     (its_link,) = workers[1].client._links
     until(workers[1], lambda: not its_link.is_up, "heartbeats to miss the server")
     proxy.resume()
     workers[1].client.drain()
     made.until(lambda: not server._stores, "the end of the store")
-    assert workers[1].loop.call(lambda: (its_link.unaccepted, its_link.is_up)) == ({}, True)
+    settings = workers[1].client._core._settings
+    assert workers[1].loop.call(lambda: (settings, its_link.is_up)) == ({}, True)
 
 
 def test_a_repeated_close_is_accepted_and_opens_nothing(job):
@@ -331,19 +329,3 @@ def test_a_repeated_close_is_accepted_and_opens_nothing(job):
     for _ in range(2):
         assert ask(peer, [wire.DATA.encode(wire.Close(0, 1))]) == wire.Accepted(0, 1)
         assert made.in_server(lambda: made.servers[0]._stores) == {}
-
-
-def test_an_acceptance_counts_once(job):
-    worker = job(num_workers=2).worker(0)
-    frames = [wire.DATA.encode(wire.Accepted(0, 1))]
-
-    def accept_twice():
-        client = worker.client
-        client._links[0].unaccepted[0, 1] = wire.Fault("")
-        client._unfinished = 1
-        client._accepting[0, 1] = _Setting(1, lambda: None)
-        for _ in range(2):
-            client._on_message(0, [zmq.Frame(f) for f in frames])
-        return client._unfinished
-
-    assert worker.loop.call(accept_twice) == 0

@@ -253,7 +253,7 @@ def test_a_scheduler_that_speaks_another_language_is_reported_and_survived(sched
     agent.send_bytes(b"nonsense")
     agent.start("true")
     assert agent.until_exited()[1].code == 0
-    assert "the scheduler sent something unreadable" in agent.errors()
+    assert "the scheduler has sent a message that cannot be read" in agent.errors()
 
 
 def test_a_task_that_ends_while_the_scheduler_is_behind_does_no_harm(scheduler, marked, wait_until):
