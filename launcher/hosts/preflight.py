@@ -20,13 +20,20 @@ _FEW_FILES = 1024
 _SKEW_S = 2.0
 _COPY = "use a file system that all hosts share, or copy it there: --sync-dst-dir DIR"
 _PYTHONS = ((3, 8), (3, 12))  # as in docs/index.md
-_LOWEST = {"zmq": "25", "msgspec": "0.18", "psutil": "5.9", "cloudpickle": "2"}  # as in setup.cfg
+_LOWEST = {  # as in setup.cfg
+    "zmq": "25",
+    "msgspec": "0.18",
+    "psutil": "5.9",
+    "cloudpickle": "2",
+    "safetensors": "0.4",
+}
 
 DISTRIBUTIONS = {
     "zmq": "pyzmq",
     "msgspec": "msgspec",
     "psutil": "psutil",
     "cloudpickle": "cloudpickle",
+    "safetensors": "safetensors",
 }
 """The distributions that agents and tasks need beside NumPy, by the names of their modules."""
 

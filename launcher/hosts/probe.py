@@ -40,7 +40,7 @@ __all__ = ["MARK", "fingerprint_of", "interpreter_of", "main", "report", "source
 MARK = b"BARYON-PROBE "
 _PACKAGES = ("scheduler", "ps", "worker")  # of baryon: what agents and tasks need
 _OTHER_LIMIT_S = 20.0
-_MODULES = ("zmq", "msgspec", "psutil", "cloudpickle")
+_MODULES = ("zmq", "msgspec", "psutil", "cloudpickle", "safetensors")
 
 
 def fingerprint_of(home):

@@ -80,10 +80,12 @@ def test_baryon_and_its_libraries_are_brought_to_a_host_that_lacks_them(
     import cloudpickle  # type: ignore[import-untyped]
     import msgspec
     import psutil
+    import safetensors
     import zmq
 
     node2 = cluster.bed.hosts[1]
-    modules = [Path(module.__file__).parent for module in (zmq, msgspec, psutil, cloudpickle)]
+    needed = (zmq, msgspec, psutil, cloudpickle, safetensors)
+    modules = [Path(module.__file__).parent for module in needed]
     hide(node2, Path(HOME) / "baryon", *modules)  # type: ignore[operator]
     script = cluster.script(
         STORE + "import socket\n"

@@ -12,7 +12,7 @@ from baryon.launcher.hosts.preflight import judge, skew_s
 GIB = 1 << 30
 PLATFORM = ["cpython-311", "x86_64", "glibc", "2.36"]
 OLD_LIBC = [*PLATFORM[:3], "2.9"]
-NO_ZMQ = {"zmq": "", "msgspec": "0.19", "psutil": "6.0", "cloudpickle": "3.0"}
+NO_ZMQ = {"zmq": "", "msgspec": "0.19", "psutil": "6.0", "cloudpickle": "3.0", "safetensors": "0.5"}
 WELL = {
     "hostname": "h",
     "python": "/venv/bin/python",
@@ -20,7 +20,7 @@ WELL = {
     "platform": PLATFORM,
     "home": "/repo",
     "cache": "/root/.cache/baryon",
-    "modules": {"zmq": "27.0", "msgspec": "0.19", "psutil": "6.0", "cloudpickle": "3.0"},
+    "modules": {**NO_ZMQ, "zmq": "27.0"},
     "mxnet": "1.9.1",
     "numpy": "1.23.5",
     "cwd": "writable",
