@@ -3,7 +3,7 @@
 
 VENV ?= .venv
 # Of setup.cfg; kerberos is built at its installation, so it is for machines that can.
-EXTRAS ?= cpu,data,s3,kubernetes,benchmarks,test
+EXTRAS ?= cpu,data,s3,kubernetes,benchmarks,docs,test
 PYTHON ?= $(shell ./find-python)
 BIN = $(VENV)/bin
 RUNS = $(VENV)/.runs
@@ -12,7 +12,7 @@ STAMP = $(VENV)/.installed
 LANES ?= $(shell n=$$(nproc); echo $$((n < 7 ? n + 1 : 8)))
 PYTEST = $(BIN)/python -m pytest --numprocesses $(LANES) --dist loadgroup
 
-.PHONY: venv demo test check rest coverage lint bench clean
+.PHONY: venv demo test check rest coverage lint docs bench clean
 
 venv: $(STAMP)
 
@@ -55,6 +55,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	if $(BIN)/python -c 'import mypy' 2>/dev/null; then $(BIN)/mypy; fi
 
+# The documentation as a site. A warning is an error.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -q docs site
+
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.pushpull
 	$(BIN)/python -m benchmarks.pushpull --link tcp tcp-plain --workers 2 \
@@ -67,4 +71,4 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.scale
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache

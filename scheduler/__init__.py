@@ -1,7 +1,8 @@
 """One scheduler per job, one agent per host, and the control plane between them and the tasks.
 
-The scheduler itself runs within launch.py. `baryon.scheduler.control` is what all of them share.
-Tasks import that alone, so what launch.py needs is imported when it is first asked for.
+The scheduler runs in the process of launch.py. Scheduler, agents and tasks share
+`baryon.scheduler.control`. Tasks import only that, so the names here are imported at their first
+use.
 """
 
 import importlib

@@ -20,13 +20,13 @@ class Send(NamedTuple):
 
 
 class ReleaseAgent(NamedTuple):
-    """Let the cluster end the agent of a host, which has nothing left to do."""
+    """Tell the agent of a host to end, and have the cluster let go of it."""
 
     host: int
 
 
 class Kill(NamedTuple):
-    """End all agents, and thereby all tasks, at once; do not wait for those of hosts ``lost``."""
+    """End all agents, and so all tasks, at once; do not wait for agents of hosts ``lost``."""
 
     lost: FrozenSet[int] = frozenset()
 

@@ -1,7 +1,8 @@
-"""What a control message says is believed only if it can be so. Pure.
+"""Checks of the values in control messages. Pure.
 
-Who has sent it is proven, and its types are right. Here are its values, each by itself; what
-depends on the state of the job (whose task it is, whether that has ended) is the core's.
+CURVE has proven the sender, and decoding has checked the types. These checks look at each value by
+itself. Checks that depend on the job's state (whose task it is, whether it has ended) are the
+core's.
 """
 
 import ipaddress
@@ -22,7 +23,7 @@ _MAX_GPUS = 1024
 
 
 def impossible(message: Message) -> str:
-    """The first value of a message from an agent or a task that cannot be: as ``code 256``."""
+    """The first impossible value of a message, such as ``code 256``; empty if there is none."""
     for is_possible, name, value in _CHECKS.get(type(message), lambda message: iter(()))(message):
         if not is_possible:
             text = repr(value)
@@ -30,7 +31,7 @@ def impossible(message: Message) -> str:
     return ""
 
 
-_Findings = Iterator[Tuple[bool, str, Any]]  # whether it can be, its name, and the value
+_Findings = Iterator[Tuple[bool, str, Any]]  # (is it possible, name, value)
 
 
 def _agent_hello(message: messages.AgentHello) -> _Findings:
@@ -40,7 +41,7 @@ def _agent_hello(message: messages.AgentHello) -> _Findings:
     yield _is_address(message.address), "address", message.address
     yield _is_endpoint(message.endpoint), "endpoint", message.endpoint
     yield len(message.gpus) <= _MAX_GPUS, "number of gpus", len(message.gpus)
-    for gpu in message.gpus:  # they become a list in an environment variable
+    for gpu in message.gpus:  # will be a list in an environment variable, separated by commas
         is_one = 0 < len(gpu) <= _MAX_NAME and gpu.isprintable() and "," not in gpu
         yield is_one, "gpu", gpu
 
@@ -96,7 +97,7 @@ def _is_address(text: str) -> bool:
 
 
 def _is_endpoint(text: str) -> bool:
-    """``tcp://ADDRESS:PORT``; others than these connect to nothing, or to files."""
+    """Whether it is ``tcp://ADDRESS:PORT``; other kinds connect to nothing, or to files."""
     try:
         parts = urlsplit(text)
         has_port = parts.port is not None and parts.port > 0

@@ -1,4 +1,4 @@
-"""What the scheduler asks of a cluster: run the agent once per host and say whether it runs."""
+"""The interface of clusters: run one agent on each host, and report whether it still runs."""
 
 import abc
 from typing import AbstractSet, List, NamedTuple, Optional, Tuple
@@ -9,9 +9,9 @@ __all__ = ["Cluster", "Trouble"]
 
 
 class Trouble(NamedTuple):
-    """What has gone wrong with a cluster as a whole, and the exit code of the job that it ends.
+    """A failure of a cluster as a whole, which ends the job with ``exit_code``.
 
-    ``grace_s`` is how long workers may take to save their work, if that is not as usual.
+    ``grace_s`` is how long workers may take to save their work, if not as long as the job says.
     """
 
     text: str
@@ -30,9 +30,9 @@ class Cluster(abc.ABC):
     def start(self, job: Job, host: int, config: AgentConfig) -> None:
         """Start the agent of host number ``host`` without waiting for it.
 
-        It gets ``config.line()`` on its standard input, which stays open: its end tells the agent
-        that the scheduler has gone. Or it gets that from a file (``agent_argv``), and knows from
-        the scheduler's silence alone.
+        The agent gets ``config.line()`` on its standard input. The input stays open: its end tells
+        the agent that the scheduler has gone. Or the line is in a file (``agent_argv``); then only
+        the scheduler's silence tells the agent.
         """
 
     @abc.abstractmethod
@@ -43,28 +43,28 @@ class Cluster(abc.ABC):
     def release(self, host: int) -> None:
         """Let go of an agent: close its standard input, if it has one.
 
-        It ends whatever still runs there, and itself. It is told so by a message as well, which
-        those that have not said hello yet do not get.
+        The agent then ends everything on its host, and itself. A message tells it the same, but
+        does not reach an agent that has not said hello.
         """
 
     @abc.abstractmethod
     def kill(self, lost: AbstractSet[int] = frozenset()) -> None:
-        """End all agents at once; those of hosts ``lost`` cannot be reached, so do not wait."""
+        """End all agents at once. Do not wait for hosts ``lost``, which cannot be reached."""
 
-    # -- what only those have to say that get their hosts from a manager ----------------------
+    # -- for clusters that get their hosts from a manager ----------------------
 
     def name(self) -> Optional[str]:
-        """What the manager calls the job, as ``Slurm job 12``; None until it has taken it."""
+        """The manager's name for the job (``Slurm job 12``); None until it has accepted it."""
         return ""
 
     def is_queued(self) -> bool:
-        """Whether the job waits for its hosts, so that the time to start has not begun."""
+        """Whether the job still waits for its hosts; that time does not count as starting."""
         return False
 
     def trouble(self) -> Optional[Trouble]:
-        """What has gone wrong since the last call."""
+        """A failure of the cluster since the last call."""
         return None
 
     def was_interrupted(self) -> bool:
-        """Whether the hosts were taken away, by no fault of the job: it may go on on others."""
+        """Whether the manager took the hosts away, through no fault of the job."""
         return False

@@ -76,12 +76,12 @@ class Downlink:
         reactor.receive(self._socket, self._on_frames)
 
     def send(self, peer: str, message: Message) -> None:
-        """The peer gets it, once, after all that was sent before."""
+        """Send a message, which the peer gets once, after all earlier ones."""
         frame = self._encode(message)
         self._conversations.send(peer, frame, len(frame))
 
     def send_now(self, peer: str, message: Message) -> None:
-        """The peer gets it if there is a connection."""
+        """Send a message, which is lost if there is no connection."""
         self._conversations.send_now(peer, self._encode(message))
 
     def acknowledge_all(self) -> None:

@@ -1,4 +1,4 @@
-"""What a job says of itself while all goes well: what begins, for whom it waits, its end. Pure."""
+"""The notices of a job that goes well: its begin, what it waits for, and its end. Pure."""
 
 import shlex
 from typing import List
@@ -12,7 +12,7 @@ _MAX_COMMAND = 60  # characters
 
 
 def begun(job: Job) -> str:
-    """What runs where."""
+    """What runs, where, and where the logs are."""
     command = shlex.join(job.command)
     if len(command) > _MAX_COMMAND:
         command = f"{command[: _MAX_COMMAND - 3]}..."
@@ -32,20 +32,22 @@ def begun(job: Job) -> str:
 
 
 def waiting(starters: List[str], workers: List[str]) -> str:
-    """For whom: agents and servers that have not come up, workers without a store."""
-    parts = [f"for {listed(starters)} to come up"] if starters else []
+    """``starters`` are agents and servers that are late; ``workers`` have not made a store yet."""
+    parts = [f"for {listed(starters)} to start"] if starters else []
     if workers:
         parts.append(f"for {listed(workers)} to create a dist kvstore")
     return f"waiting {' and '.join(parts)}"
 
 
 def ended(job: Job, exit_code: int, seconds: float) -> str:
+    """How the job ended; ``exit_code`` is 0 or the user's signal."""
     workers = job.num_workers
     how = "stopped" if exit_code else f"{workers} worker{'s' * (workers > 1)} ended well"
     return f"{how} after {seconds:.1f} s; logs are in {job.log_dir}"
 
 
 def listed(names: List[str]) -> str:
+    """The names, or the first few of them and how many more there are."""
     if len(names) <= _MAX_NAMES:
         return ", ".join(names)
     return f"{', '.join(names[: _MAX_NAMES - 1])} and {len(names) - _MAX_NAMES + 1} more"

@@ -1,9 +1,9 @@
-"""Whether all workers do the same at the same places of their scripts. Pure.
+"""Checks that all workers initialise the same keys at the same places of their scripts. Pure.
 
-A key that one worker initialises alone is waited for by whoever pulls it, and by those who wait for
-that worker in a round: for ever, and none of them sees why. But each knows how far its script is. A
-worker that has gone further than the place where another has initialised a key, and has not done so
-itself, never will.
+If only some workers initialise a key, the others wait for ever: those that pull the key, and those
+that wait in a round for a worker that pulls it. None of them can see why. But each worker knows how
+far its script is. If it is past the place where another worker initialised a key, and has not
+initialised that key itself, it never will.
 """
 
 from typing import Dict, Iterable, Tuple
@@ -13,18 +13,20 @@ from .control import Position
 __all__ = ["Positions"]
 
 
-MAX_STORES = 32  # a script that goes on with a new store each epoch has one after the other
+MAX_STORES = 32  # that are remembered; a script may make a new store in each epoch
 
 
 class Positions:
-    """As far as is known: those of every worker in every store."""
+    """The last known position of every worker in every store."""
 
     def __init__(self) -> None:
         self._known: Dict[int, Dict[int, Position]] = {}  # by store and rank
-        self._ahead: Dict[int, Tuple[int, Position]] = {}  # by store: who first had the most events
+        self._ahead: Dict[
+            int, Tuple[int, Position]
+        ] = {}  # by store: the first worker with the most events
 
     def take(self, rank: int, positions: Iterable[Position]) -> str:
-        """Where worker ``rank`` is now; returns what is wrong about that, or nothing."""
+        """Worker ``rank`` is here now; returns what is wrong with that, or an empty string."""
         for position in positions:
             self._make_room(position.store)
             known = self._known.setdefault(position.store, {})
@@ -50,7 +52,7 @@ def _text(rank: int, position: Position, ahead: int, there: Position) -> str:
     more = there.events - position.events - 1
     before = f" (and {more} other{'s' * (more > 1)} before it)" if more else ""
     return (
-        f"worker {ahead} has {there.last}{before} in store {there.store}, which worker {rank} has "
-        "gone on without; all workers must call init, set_data and load_parameters alike, also if "
-        "it is rank 0's values that count"
+        f"worker {ahead} has {there.last}{before} in store {there.store}, but worker {rank} has "
+        "gone on without it; all workers must make the same calls of init, set_data and "
+        "load_parameters, even where only rank 0's values count"
     )

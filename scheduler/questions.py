@@ -1,8 +1,8 @@
-"""How another shell of this machine asks a job how it is: over a socket of the job's own.
+"""A job's status, for other shells on this machine, over a socket of the job's own.
 
-It has an abstract name (unix(7)), so nothing of it lies in any file system, however full, slow or
-long-named that is, and it goes with the job's process. Only the job's user, or root, is answered.
-Rejected: SIGUSR1, whose answer goes to the job's output, among what its tasks write.
+The socket has an abstract name (unix(7)). So it needs no file system, which may be full, slow, or
+have too long a path, and it goes with the job's process. Only the job's user and root get an
+answer. Rejected: SIGUSR1, whose answer goes to the job's output, among the lines of its tasks.
 """
 
 import os
@@ -18,7 +18,7 @@ _CREDENTIALS = struct.Struct("3i")  # of SO_PEERCRED: pid, uid, gid
 
 
 def listen(job: str) -> Optional[socket.socket]:
-    """Where the job of this name is asked; None if that cannot be had."""
+    """The socket for questions about a job; None if it cannot be made."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(_name(job, os.getuid()))
@@ -31,11 +31,11 @@ def listen(job: str) -> Optional[socket.socket]:
 
 
 def answer(listener: socket.socket, status: Callable[[], str]) -> None:
-    """Answer whoever asks now, from a thread of its own: they may be slow to read."""
+    """Answer the next question; a thread of its own does it, since the reader may be slow."""
     try:
         connection, _ = listener.accept()
     except OSError:
-        return  # gone again
+        return  # the connection has gone again
     if _user(connection) not in (0, os.getuid()):
         connection.close()
         return
@@ -45,13 +45,13 @@ def answer(listener: socket.socket, status: Callable[[], str]) -> None:
 
 
 def ask(job: str) -> Optional[str]:
-    """What the job of this name says of its state; None if it does not answer in some seconds."""
+    """The status of a job; None if it does not answer within some seconds."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_LIMIT_S)
         try:
             connection.connect(_name(job, os.getuid()))
             if _user(connection) != os.getuid():
-                return None  # somebody else has taken the name
+                return None  # another user has taken the name
             said = b""
             while True:
                 data = connection.recv(1 << 16)
@@ -67,7 +67,7 @@ def _tell(connection: socket.socket, text: bytes) -> None:
         try:
             connection.sendall(text)
         except OSError:
-            pass  # whoever asked has gone
+            pass  # the reader has gone
 
 
 def _name(job: str, user: int) -> str:
@@ -75,6 +75,6 @@ def _name(job: str, user: int) -> str:
 
 
 def _user(connection: socket.socket) -> int:
-    """Who is at the other end; of a listener's, who made it."""
+    """The user of the process at the other end; of a listener's end, the user that made it."""
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return int(_CREDENTIALS.unpack(data)[1])

@@ -1,4 +1,4 @@
-"""What each task of a job is started with: argv, environment, credentials. Pure."""
+"""Makes what each task is started with: argv, environment and credentials. Pure."""
 
 from typing import Dict, Iterable, Sequence, Tuple
 
@@ -13,7 +13,7 @@ from .tree import Tree
 __all__ = ["start_tasks"]
 
 _MIN_COLUMNS = 10
-_LEVEL_S = 2.0  # a server waits longer than those below it, who can say more exactly for whom
+_LEVEL_S = 2.0  # a server waits longer than its children, whose errors are more exact
 
 
 def start_tasks(
@@ -77,7 +77,7 @@ def _parents(job: Job, servers: Iterable[Task], host: int) -> Tuple[Parent, ...]
 def _children(
     tree: Tree, tasks: Iterable[Task], keys: Dict[str, KeyPair], members: Dict[str, int]
 ) -> Tuple[Child, ...]:
-    """Those of a server of the host whose tasks have the numbers ``members`` in its memory."""
+    """The children of a server; ``members`` numbers the tasks that share its host's memory."""
     return tuple(
         Child(
             keys[task.slug].public,
@@ -92,15 +92,14 @@ def _children(
 
 
 def worker_env(job: Job, tree: Tree, task: Task, gpus: Sequence[str] = ()) -> Dict[str, str]:
-    """What a worker finds in its environment besides what its host gives it.
+    """The environment of a worker, without what its host adds.
 
-    ``gpus`` are its host's, and are handed out as far as they go round.
-
-    The DMLC_* variables are those of MXNet's own launcher that scripts read. Those that would
-    let MXNet's own store start (DMLC_PS_ROOT_URI, ...) are left out on purpose.
+    ``gpus`` are those of its host; workers get them in rank order, as long as there are enough.
+    Scripts read some DMLC_* variables of MXNet's own launcher, so they are set. Those that would
+    start MXNet's own store (DMLC_PS_ROOT_URI, ...) are left out on purpose.
     """
     env = {
-        "PYTHONUNBUFFERED": "1",  # or nothing is seen of a worker until it ends
+        "PYTHONUNBUFFERED": "1",  # without it, a worker's output appears when it ends
         "DMLC_ROLE": "worker",
         "DMLC_NUM_WORKER": str(job.num_workers),
         "DMLC_NUM_SERVER": str(len(tree.owners)),
@@ -112,11 +111,11 @@ def worker_env(job: Job, tree: Tree, task: Task, gpus: Sequence[str] = ()) -> Di
     mine = gpus[first : first + job.devices]
     if len(mine) == job.devices:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
-        env["BARYON_FIRST_GPU"] = "0"  # of those that it sees
+        env["BARYON_FIRST_GPU"] = "0"  # in CUDA_VISIBLE_DEVICES
     if job.is_terminal:
-        env["BARYON_TERMINAL"] = "1"  # a line ended by a carriage return is shown in place
+        env["BARYON_TERMINAL"] = "1"  # lines that end in a carriage return are shown in place
     if job.columns:
-        # What progress bars look at where they write to no terminal; tqdm has a name of its own.
+        # Progress bars that do not write to a terminal read these; tqdm has a name of its own.
         columns = max(_MIN_COLUMNS, job.columns - label_width(task.name for task in job.tasks))
         env["COLUMNS"] = env["TQDM_NCOLS"] = str(columns)
         env["LINES"] = str(job.rows)

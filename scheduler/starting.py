@@ -148,7 +148,9 @@ class Starting:
         late += [task.where for task in state.of_role("server") if task.joined is None]
         if not late:
             return []
-        return self._stopping.fail(f"{', '.join(late)} did not come up in {limit_s:.0f} s", 1, now)
+        return self._stopping.fail(
+            f"{', '.join(late)} did not start within {limit_s:.0f} s", 1, now
+        )
 
 
 def tell_left(state: JobState, worker: TaskState) -> List[Action]:

@@ -1,8 +1,8 @@
-"""Who reports to whom: the tree of a job's servers, whose leaves are its workers. Pure.
+"""The tree of a job's servers, whose leaves are its workers. Pure.
 
-The roots are the *owners*: servers without parents, which share the parameters out among them.
-Every other server, and every worker, speaks to the servers that its task names: to all owners, or
-to one server below them. So depth is a matter of placement (`place`), not of code.
+The roots are the *owners*: servers without parents, each of which owns a part of the parameters.
+Every other server, and every worker, reports to the parents that its task names: all owners, or one
+server below them. So placement decides the depth (`place`), not code.
 """
 
 from typing import Dict, List, Sequence, Tuple
@@ -31,17 +31,17 @@ class Tree:
             children.sort(key=lambda child: self.workers_below(child)[0])
 
     def parents(self, task: Task) -> List[Task]:
-        """The servers that a task speaks to; none for an owner."""
+        """The servers to which a task reports; none for an owner."""
         return self._parents[task.slug]
 
     def children(self, server: Task) -> List[Task]:
-        """The tasks that speak to a server, in the order in which it adds what they send."""
+        """The tasks that report to a server, in the order in which it sums their gradients."""
         return self._children[server.slug]
 
     def guests(self, server: Task) -> List[Task]:
-        """The workers that are no children of an owner, and yet may speak to it; for others none.
+        """The workers that are not children of an owner but may connect to it; else none.
 
-        They do for what is not added up on the way: asynchronous stores, optimizer states.
+        They connect for what is not summed on the way: asynchronous stores, optimizer states.
         """
         if server.parents:
             return []
@@ -49,13 +49,13 @@ class Tree:
         return [worker for worker in self._workers if worker.slug not in children]
 
     def height(self, task: Task) -> int:
-        """How many levels of tasks are below one: none below a worker."""
+        """The number of levels of tasks below this one; 0 for a worker."""
         if task.role == "worker":
             return 0
         return 1 + max(map(self.height, self._children[task.slug]), default=0)
 
     def workers_below(self, task: Task) -> Tuple[int, ...]:
-        """The ranks of the workers whose gradients a task sends, in order."""
+        """The ranks of the workers whose gradients a task sends, in ascending order."""
         if task.role == "worker":
             return (task.rank,)
         if task.slug not in self._below:

@@ -36,7 +36,7 @@ class Watching:
     def on_failed(self, task: TaskState, message: messages.Failed, now: float) -> List[Action]:
         """A task cannot go on, perhaps because of a host that is silent but not yet lost."""
         also = "".join(
-            f"; {self._state.hosts[host].where} has not been heard for {silent_s:.0f} s"
+            f"; {self._state.hosts[host].where} has been silent for {silent_s:.0f} s"
             for host, silent_s in self._silent_hosts(now).items()
         )
         return self._stopping.fail(f"{task.where}: {message.text}{also}", 1, now)
@@ -49,8 +49,9 @@ class Watching:
             task.ended = True
         if not self._state.is_active:
             return self._stopping.go_on(now)
-        what = ", ".join(task.task.name for task in orphaned) or "no task left"
-        fail = self._stopping.fail(f"{host.where} {how}, and with it {what}", 1, now)
+        names = ", ".join(task.task.name for task in orphaned)
+        text = f"{host.where} {how}" + (f", and with it {names}" if names else "")
+        fail = self._stopping.fail(text, 1, now)
         return fail + self._stopping.release_workers(host.where)
 
     # -- time ---------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ class Watching:
             silent_s = now - task.last_heard
             if not task.is_active or task.is_gone or silent_s <= job.silence_s:
                 continue
-            text = f"{task.where} has not been heard for {silent_s:.0f} s"
+            text = f"{task.where} has been silent for {silent_s:.0f} s"
             if task.is_stopped:
                 text += f": its process {task.pid} is stopped"
                 return self._stopping.fail(text, 1, now)
@@ -102,11 +103,11 @@ class Watching:
         names = ", ".join(state.hosts[host].name for host in silent)
         plural = len(silent) > 1
         text = (
-            f"the agent{'s' * plural} on {names} {'have' if plural else 'has'} not been heard "
+            f"the agent{'s' * plural} on {names} {'have' if plural else 'has'} been silent "
             f"for {seconds:.0f} s: host down, network cut, or agent stopped"
         )
         if plural and len(silent) == len(state.hosts):
-            text += "; as it is all of them, look at this machine's own network first"
+            text += "; all agents are silent, so look at this machine's own network first"
         for host in silent:
             state.hosts[host].is_lost = True
             for task in state.of_host(host):
@@ -115,7 +116,7 @@ class Watching:
         return stop + self._stopping.release_workers(f"the agent on {names}")
 
     def _silent_hosts(self, now: float) -> Dict[int, float]:
-        """Seconds of silence of each host that should have been heard twice meanwhile."""
+        """The seconds of silence of each host that has missed two signs of life."""
         silent_s = {
             host.number: now - host.heard
             for host in self._state.hosts.values()

@@ -1,5 +1,6 @@
 """What users install is whole: a source distribution, and the wheel that is made of it."""
 
+import configparser
 import os
 import shutil
 import subprocess
@@ -75,6 +76,14 @@ def test_the_wheel_has_all_code_and_says_what_it_needs(folder: Path) -> None:
     assert {path.name for path in wheel.iterdir() if path.suffix != ".dist-info"} == {"baryon"}
     (metadata,) = wheel.glob("*.dist-info/METADATA")
     assert message_from_bytes(metadata.read_bytes())["Requires-Python"] == "<3.13,>=3.8"
+
+
+def test_setup_cfg_lists_every_package() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    listed = settings["options"]["packages"].split()
+    folders = {p.parent.relative_to(ROOT) for name in PACKAGES for p in (ROOT / name).rglob("*.py")}
+    assert sorted(listed) == sorted(["baryon", *(f"baryon.{'.'.join(f.parts)}" for f in folders)])
 
 
 def test_the_wheel_runs_the_demo(folder: Path, tmp_path: Path) -> None:

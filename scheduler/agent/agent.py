@@ -146,8 +146,11 @@ class Agent:
     def _look_after_scheduler(self) -> None:
         silent_s = time.monotonic() - self._uplink.last_heard
         if silent_s > (self._suspended_for or self._config.silence_s):
-            where = "" if self._was_told else f" at {self._config.endpoint}, once"
-            self._lose(f"the scheduler has not been heard{where} for {silent_s:.0f} s")
+            if self._was_told:
+                self._lose(f"the scheduler has been silent for {silent_s:.0f} s")
+            else:
+                endpoint = self._config.endpoint
+                self._lose(f"the scheduler at {endpoint} has not answered for {silent_s:.0f} s")
         if self._suspended_for:
             return  # the scheduler is stopped, too
         stopped = tuple(slug for slug, task in self._tasks.items() if task.is_stopped())

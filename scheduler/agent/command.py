@@ -13,13 +13,14 @@ _PACKAGE = Path(baryon.__file__).parent
 def agent_argv(
     python: str, home: Optional[str] = "", configs: str = "", index_from: str = ""
 ) -> List[str]:
-    """The command that starts an agent of this version, whether it is installed there or not.
+    """The command that starts an agent of this version, installed on its host or not.
 
-    ``home`` is the folder there that holds the package baryon; by default, the one that does here;
-    None if it is installed there.
-    With ``configs``, a directory, the agent reads its `AgentConfig` from the file `config_name`
-    there, for the number in its environment variable ``index_from``, and removes that file if it
-    may; its standard input is not used.
+    ``home`` is the folder on that host that holds the package baryon: by default the one that holds
+    it here, or None if the package is installed there.
+
+    With ``configs``, a directory, the agent does not use its standard input. It reads its
+    `AgentConfig` from a file there, and removes the file if it may. The file's name is
+    `config_name` of the number in its environment variable ``index_from``.
     """
     home = str(_PACKAGE.parent) if home == "" else home
     argv = python_argv(python, "baryon.scheduler.agent", home)
@@ -32,10 +33,10 @@ def config_name(index: int) -> str:
 
 
 def python_argv(python: str, module: str, home: Optional[str]) -> List[str]:
-    """The command that runs ``main()`` of a module of ours.
+    """The command that runs ``main()`` of one of our modules.
 
-    ``sys.path`` begins with our own folder instead of the working directory, whose files could
-    hide the standard library's.
+    ``sys.path`` begins with ``home`` instead of the working directory, whose files could hide
+    modules of the standard library.
     """
     run = f"from {module} import main; sys.exit(main())"
     path = [] if home is None else [home]

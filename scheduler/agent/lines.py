@@ -1,9 +1,9 @@
-"""Cuts what a task writes into whole lines, as a terminal would show them in the end. Pure.
+"""Cuts a task's output into whole lines, as a terminal would show them in the end. Pure.
 
-A progress bar writes a line over and over, each time ended by a carriage return only. Several bars,
-one below the other (nested loops with tqdm), go down by a newline and up again by an escape
-sequence each time. All of them are *transient*: passed on at once, to be shown in place, and kept
-only as they are when something else is written below them, or when the stream ends.
+A progress bar writes its line again and again, and ends it each time by a carriage return only.
+Several bars below each other (nested loops with tqdm) move down by a newline, and up again by an
+escape sequence. Bars are *transient*: each text is passed on at once, to be shown in place. A bar
+becomes a line of its own when the task writes below it, or when the stream ends.
 """
 
 import re
@@ -12,17 +12,17 @@ from typing import List, NamedTuple
 __all__ = ["LineCutter", "Piece"]
 
 MAX_LINE_NBYTES = 64 << 10  # a longer line comes in parts
-CONTINUES = b" [the line goes on]"  # at the end of each part but the last
-_MAX_ROWS = 32  # that can be written anew; many more than anybody's bars
+CONTINUES = b" [the line goes on]"  # ends each part but the last
+_MAX_ROWS = 32  # that can be rewritten; no script shows so many bars
 _UP = re.compile(rb"\x1b\[([0-9]{0,3})[AF]")  # the cursor (ECMA-48: CUU, CPL)
 _BORDER = re.compile(rb"\n|" + _UP.pattern)
 _CUT_SEQUENCE = re.compile(rb"\x1b(\[[0-9]{0,3})?\Z")
 
 
 class Piece(NamedTuple):
-    """Whole lines, each ended by a newline; or the present text of bars, without the last newline.
+    """Whole lines, each with its newline; or the current text of bars, without the last newline.
 
-    That is empty when they have been wiped away.
+    The text of bars is empty once they are wiped away.
     """
 
     is_transient: bool
@@ -31,7 +31,7 @@ class Piece(NamedTuple):
 
 class _Row(NamedTuple):
     text: bytes
-    is_kept: bool = False  # passed on as a line, like this
+    is_kept: bool = False  # already passed on as a line, with this text
 
 
 class LineCutter:
@@ -39,10 +39,10 @@ class LineCutter:
 
     def __init__(self) -> None:
         self._rest = b""  # written since the cursor came to its row
-        self._row = _Row(b"")  # what it found there
-        self._above: List[_Row] = []  # rows that have been, or may be, written anew
+        self._row = _Row(b"")  # the row's text before that
+        self._above: List[_Row] = []  # rows that may be rewritten
         self._below: List[_Row] = []
-        self._last = _Row(b"", True)  # the line that was kept last
+        self._last = _Row(b"", True)  # the last line that was kept
         self._shown = b""
 
     def feed(self, data: bytes) -> List[Piece]:
@@ -62,7 +62,7 @@ class LineCutter:
         return self._pieces(kept)
 
     def _feed_plain(self, data: bytes) -> List[Piece]:
-        """The same, many times faster, for what most tasks write."""
+        """The same, many times faster, for output without bars below each other."""
         kept: List[bytes] = []
         lines = data.split(b"\n")
         rest = lines.pop()
@@ -77,7 +77,7 @@ class LineCutter:
         return self._pieces(kept)
 
     def end(self) -> List[Piece]:
-        """The stream is over: what is left is a line, too."""
+        """The stream has ended: what is left becomes lines."""
         kept: List[bytes] = []
         is_bar = b"\r" in self._rest or self._is_revisited
         rows = [*self._above, self._written(), *self._below]
@@ -90,7 +90,7 @@ class LineCutter:
         return bool(self._above or self._below)
 
     def _written(self) -> _Row:
-        """The cursor's row as it is now."""
+        """The row under the cursor as it is now."""
         text = _visible(self._rest)
         return _Row(text) if text and text != self._row.text else self._row
 
@@ -115,18 +115,18 @@ class LineCutter:
             self._below.insert(0, self._written())
             self._rest = b""
             self._row = self._above.pop() if self._above else self._last
-            self._last = _Row(b"", True)  # what was above that is not known
+            self._last = _Row(b"", True)  # the lines above it are unknown
 
     @staticmethod
     def _keep(rows: List[_Row], kept: List[bytes]) -> None:
         kept += [part + b"\n" for row in rows if not row.is_kept for part in _parts(row.text)]
 
     def _shorten(self, rest: bytes, kept: List[bytes]) -> bytes:
-        """What matters of a row that is not over."""
+        """The part that matters of a row that may still change."""
         text = _visible(rest)
         *parts, text = _parts(text)
         kept += [part + b"\n" for part in parts]
-        # A return at its end waits for what overwrites it (or for a newline: Windows' end of line).
+        # A return at its end waits for text that overwrites the row, or for a newline (Windows).
         is_bar, is_returned = b"\r" in rest, rest.endswith(b"\r")
         return b"\r" * is_bar + text + b"\r" * (is_returned and bool(text))
 
@@ -145,12 +145,12 @@ class LineCutter:
 
 
 def _parts(line: bytes) -> List[bytes]:
-    """A line, cut where it is too long, with a mark where it is."""
+    """The parts of a line: cut where it is too long, with a mark at each cut."""
     last = max(0, len(line) - 1) // MAX_LINE_NBYTES * MAX_LINE_NBYTES
     begins = range(0, last, MAX_LINE_NBYTES)
     return [*(line[at : at + MAX_LINE_NBYTES] + CONTINUES for at in begins), line[last:]]
 
 
 def _visible(line: bytes) -> bytes:
-    """What a terminal shows of a line in the end: the text after the last carriage return."""
+    """The text that a terminal shows in the end: what follows the last carriage return."""
     return line.rstrip(b"\r").rpartition(b"\r")[2]

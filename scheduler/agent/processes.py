@@ -1,8 +1,7 @@
-"""Starting processes so that none outlives its job, and ending whole process trees.
+"""Starts processes so that none outlives its job, and ends whole process trees. Linux only.
 
-Linux only: a *subreaper* (prctl(2)) is the process to which orphaned descendants return, also
-those that called setsid; a *parent-death signal* is sent to a child when the thread that forked
-it ends.
+Orphaned descendants become children of the nearest *subreaper* (prctl(2)), even those that called
+setsid. The kernel sends a child its *parent-death signal* when the thread that forked it ends.
 """
 
 import ctypes
@@ -35,9 +34,9 @@ __all__ = [
 ]
 
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-"""Those that tell an agent to end; the last is Grid Engine's warning of SIGKILL (qsub -notify)."""
+"""Signals that tell an agent to end; Grid Engine sends the last before SIGKILL (qsub -notify)."""
 
-CHILD_LIMIT_S = 3  # for a guarded process to end when it is told to
+CHILD_LIMIT_S = 3  # for a guarded process that was told to end
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -57,7 +56,7 @@ def become_subreaper() -> None:
 
 
 def die_with_parent(signum: int, parent: int) -> None:
-    """Have the kernel send ``signum`` when ``parent`` ends, or do it now if it has."""
+    """Get ``signum`` from the kernel when ``parent`` ends; at once if it has ended already."""
     _prctl(_PR_SET_PDEATHSIG, signum)
     if os.getppid() != parent:
         os.kill(os.getpid(), signum)
@@ -68,10 +67,9 @@ def spawn(
 ) -> "subprocess.Popen[bytes]":
     """Start a process in a session of its own, with pipes for its output and no input.
 
-    ``descriptor_limit`` is how many files it may have open; by default as many as this process.
-
-    It gets SIGKILL when this process ends. Call from the main thread only: the kernel watches
-    the thread that forked. Raises OSError if it cannot be started.
+    It may have ``descriptor_limit`` open files, by default as many as this process. It gets SIGKILL
+    when this process ends. Call from the main thread only: the kernel watches the thread that
+    forked. Raises OSError if the process cannot be started.
     """
     parent = os.getpid()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -93,7 +91,7 @@ def spawn(
 
 
 def count_oom_kills() -> int:
-    """How many processes this host's kernel has ended for want of memory since it started."""
+    """The number of processes that this host's kernel has killed for lack of memory."""
     try:
         with open("/proc/vmstat", encoding="ascii") as file:
             counts = dict(line.split() for line in file)
@@ -103,7 +101,7 @@ def count_oom_kills() -> int:
 
 
 def descendants(pid: int) -> List[psutil.Process]:
-    """All living processes under ``pid``, without itself."""
+    """All descendants of ``pid``, found by a look at every process of this host."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -111,19 +109,19 @@ def descendants(pid: int) -> List[psutil.Process]:
 
 
 def listed_descendants(pid: int) -> List[psutil.Process]:
-    """As `descendants`, by the kernel's own lists: it looks at no other processes.
+    """All descendants of ``pid``, found by the kernel's lists of children alone.
 
-    Some may be missing that start or end just now.
+    Descendants that start or end just now may be missing.
     """
     try:
         children = _children(pid)
     except (OSError, psutil.Error):
-        return []  # it has gone, or is hidden (hidepid in proc(5))
+        return []  # it has ended, or is hidden (hidepid in proc(5))
     found: List[psutil.Process] = []
     for child in children:
         try:
             process = psutil.Process(child)
-            if process.ppid() == pid:  # or another has its pid now
+            if process.ppid() == pid:  # else another process has its pid now
                 found += [process, *listed_descendants(child)]
         except psutil.Error:
             pass
@@ -131,9 +129,9 @@ def listed_descendants(pid: int) -> List[psutil.Process]:
 
 
 def is_any_stopped(pid: int) -> bool:
-    """Whether a process is stopped (SIGSTOP, Ctrl-Z), or one below it.
+    """Whether a process, or any descendant, is stopped (SIGSTOP, Ctrl-Z).
 
-    Looks at no others, unless the kernel was built without CONFIG_PROC_CHILDREN.
+    It looks at no other processes, unless the kernel was built without CONFIG_PROC_CHILDREN.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -144,7 +142,7 @@ def is_any_stopped(pid: int) -> bool:
 
 
 def _children(pid: int) -> List[int]:
-    """Some may be missing that start or end just now."""
+    """Its children; those that start or end just now may be missing."""
     if not os.path.exists(_OWN_CHILDREN):
         return [process.pid for process in psutil.Process(pid).children()]
     children: List[int] = []
@@ -158,18 +156,18 @@ def _children(pid: int) -> List[int]:
 
 
 def own_pid(process: psutil.Process) -> int:
-    """Its pid as it knows it: in a container's PID namespace that is another one than here."""
+    """The pid by which a process knows itself: in a container it has a PID namespace of its own."""
     try:
         with open(f"/proc/{process.pid}/status", "rb") as file:
             pids = [line.split()[-1] for line in file if line.startswith(b"NSpid:")]
-    except OSError:  # it has gone
+    except OSError:  # it has ended
         return process.pid
     return int(pids[0]) if pids else process.pid
 
 
 def signal_process(process: psutil.Process, signum: int) -> None:
-    """Signal a process if it has not gone; never another one that has its pid now."""
-    # Before Python 3.9 there is neither; later, one built with old headers may have but the other.
+    """Signal a process unless it has ended; never another process that has its pid now."""
+    # Python 3.8 has neither function, and a later one that was built with old headers lacks one.
     if not (hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")):
         _signal_by_pid(process, signum)
         return
@@ -181,11 +179,11 @@ def signal_process(process: psutil.Process, signum: int) -> None:
         _signal_by_pid(process, signum)
         return
     try:
-        # From here on the descriptor stands for one process: for this one if it still runs.
+        # From here on the descriptor means one process: this one, if it still runs.
         if process.is_running():
             signal.pidfd_send_signal(descriptor, signum)
     except OSError:
-        pass  # it has just gone, or is another user's
+        pass  # it has just ended, or is another user's
     finally:
         os.close(descriptor)
 
@@ -198,9 +196,9 @@ def _signal_by_pid(process: psutil.Process, signum: int) -> None:
 
 
 def ended_child() -> int:
-    """The pid of a child that has ended and is not reaped, 0 if there is none.
+    """The pid of a child that has ended and is not reaped; 0 if there is none.
 
-    Until it is, its pid, and the number of the process group that it led, are nobody else's.
+    Until it is reaped, no other process gets its pid, nor the number of the group that it led.
     """
     try:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -210,9 +208,9 @@ def ended_child() -> int:
 
 
 def kill_all(pid: int, limit_s: float = 5.0) -> List[int]:
-    """SIGKILL everything under ``pid`` until nothing is left; returns the pids that would not go.
+    """SIGKILL all descendants of ``pid`` until none is left; returns the pids of survivors.
 
-    Loops, because a process may fork while the list is made. Reaps if ``pid`` is this process.
+    It loops, because a process may fork meanwhile. It reaps if ``pid`` is this process.
     """
     deadline = time.monotonic() + limit_s
     while True:
@@ -229,11 +227,10 @@ def kill_all(pid: int, limit_s: float = 5.0) -> List[int]:
 def guarded(main: Callable[[], int]) -> int:
     """Run ``main()`` in a child process; returns its exit code once no descendant is left.
 
-    Whichever of the two is killed, even with SIGKILL, the other ends everything under them: the
-    parent because its children come back to it as a subreaper, the child (which must be one as
-    well) because it gets SIGTERM when the parent dies. If the other end of standard input hangs
-    up and the child does not end because of that, it is stopped or stuck, and gets SIGKILL. Call
-    before any thread exists.
+    If one of the two is killed, even with SIGKILL, the other ends all descendants: the parent
+    because it is a subreaper, so they become its children; the child, a subreaper as well, because
+    it gets SIGTERM when the parent dies. A child that does not end when the other end of standard
+    input hangs up is stopped or stuck; it gets SIGKILL. Call before any thread exists.
     """
     become_subreaper()
     parent = os.getpid()
@@ -251,27 +248,27 @@ def guarded(main: Callable[[], int]) -> int:
 
     def pass_on(signum: int, frame: object) -> None:
         try:
-            # It may be stopped; and if it does not end soon, the alarm ends it.
+            # The child may be stopped. If it does not end soon, the alarm kills it.
             os.kill(child, signal.SIGKILL if signum == signal.SIGALRM else signum)
             os.kill(child, signal.SIGCONT)
             signal.alarm(CHILD_LIMIT_S)
         except ProcessLookupError:
-            pass  # it has ended, and everything below is being ended
+            pass  # the child has ended, and its descendants are about to
 
     for signum in (*END_SIGNALS, signal.SIGALRM):
         signal.signal(signum, pass_on)
     _wait_for(child, lambda: signal.alarm(CHILD_LIMIT_S))
     for signum in (*END_SIGNALS, signal.SIGALRM):
-        signal.signal(signum, _ignore)  # from here on its pid may be another's
+        signal.signal(signum, _ignore)  # another process may get its pid from here on
     status = os.waitpid(child, 0)[1]
     kill_all(os.getpid())
     return _exit_code(status)
 
 
 def _wait_for(child: int, on_hang_up: Callable[[], object]) -> None:
-    """Wait until ``child`` has ended, and reap all others. Call in the main thread.
+    """Wait until ``child`` has ended, and reap all other children. Call in the main thread.
 
-    ``on_hang_up()`` is called once, when nobody holds the other end of standard input any more.
+    ``on_hang_up()`` is called once, when no process holds the other end of standard input.
     """
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
@@ -305,7 +302,7 @@ def _exit_code(status: int) -> int:
 
 
 def status_of(process: Union[int, psutil.Process]) -> Optional[str]:
-    """One of psutil's STATUS_ words, or None if the process (or pid) has gone."""
+    """One of psutil's STATUS_ constants; None if the process has ended."""
     try:
         return (psutil.Process(process) if isinstance(process, int) else process).status()
     except psutil.NoSuchProcess:

@@ -1,6 +1,6 @@
-"""What the scheduler, the agents and the tasks share: their messages, and how these travel.
+"""What scheduler, agents and tasks share: their messages, how these travel, and what a job is.
 
-What needs NumPy is imported when it is first asked for: launch.py and the agents do not.
+launch.py and the agents need no NumPy, so names that need it are imported at their first use.
 """
 
 import importlib

@@ -1,7 +1,8 @@
-"""The address of this machine by which others reach it. Standard library only, Python 3.6 and on:
-the text of this file is also run on hosts that have nothing of ours (launcher/probe.py).
+"""The address at which other machines reach this one.
 
-The kernel's routes know it; the machine's own name does not (Debian resolves it to 127.0.1.1).
+The kernel's routes know it. The machine's own name does not: Debian resolves it to 127.0.1.1.
+Standard library only, Python 3.6 and later: hosts on which nothing of ours is installed yet run
+the text of this file (launcher/hosts/probe.py). So psutil.net_if_addrs is no choice here.
 """
 
 import fcntl
@@ -17,10 +18,10 @@ _GLOBAL_SCOPE = "00"  # in /proc/net/if_inet6
 
 
 def own_address(toward: str, interfaces: Sequence[str] = ()) -> str:
-    """The address of the first of ``interfaces`` that is here, else of the route to ``toward``.
+    """The address of the first of ``interfaces`` that has one.
 
-    ``toward`` is a name or an address; no packet is sent to it. Raises OSError if there is no
-    route, or if interfaces are named and none of them is here with an address.
+    Without ``interfaces``, the address from which packets go to ``toward``, a name or an address;
+    none is sent. Raises OSError if there is no such interface, or no route.
     """
     if interfaces:
         found = interface_addresses()
@@ -36,7 +37,7 @@ def own_address(toward: str, interfaces: Sequence[str] = ()) -> str:
 
 
 def interface_addresses() -> Dict[str, List[str]]:
-    """The addresses of each interface that has any: IPv4 before IPv6, no link-local ones."""
+    """The addresses of each interface, IPv4 first, without link-local ones."""
     found = {}  # type: Dict[str, List[str]]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
         for _, name in socket.if_nameindex():
@@ -44,7 +45,7 @@ def interface_addresses() -> Dict[str, List[str]]:
             try:
                 answer = fcntl.ioctl(query.fileno(), _SIOCGIFADDR, request)
             except OSError:
-                continue  # it has none
+                continue  # this interface has no IPv4 address
             found.setdefault(name, []).append(socket.inet_ntoa(answer[20:24]))
     try:
         with open("/proc/net/if_inet6") as file:

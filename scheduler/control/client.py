@@ -1,8 +1,8 @@
 """A task's side of the control plane: join the job, stay alive, meet the others.
 
-Its socket belongs to the reactor's thread. Methods that wait are for other threads, end when the
-scheduler answers, and have the job's limit as a backstop only: the scheduler itself ends a job
-whose tasks wait too long, and names whom they waited for.
+The reactor's thread owns the socket. Methods that wait are for other threads. They return when the
+scheduler answers. Their own limit is only a backstop: the scheduler ends a job whose tasks wait for
+too long, and its message names the tasks that did not come.
 """
 
 import os
@@ -29,11 +29,11 @@ from .uplink import Uplink
 __all__ = ["ControlClient"]
 
 _MAX_TEXT = 64 << 10
-_BACKSTOP_S = 60.0  # more than the scheduler's own limit
+_BACKSTOP_S = 60.0  # on top of the scheduler's own limit
 
 
 class _Gathering:
-    """What a thread waits for in `ControlClient.gather`."""
+    """A thread's wait in `ControlClient.gather`."""
 
     __slots__ = ("done", "values")
 
@@ -43,13 +43,11 @@ class _Gathering:
 
 
 class ControlClient:
-    """``on_left(rank)``, for servers, is called when a worker has ended well.
+    """``on_roster(roster)`` is called once, when every task has joined.
 
-    ``on_roster(roster)`` is called once, when every task has joined.
-
-    ``on_abort(error)``, for workers, is called when the job is stopping and no round will end.
-
-    ``positions()``, for workers, are those that the scheduler compares (positions.py).
+    ``on_left(rank)``, for servers, is called when a worker has ended well. ``on_abort(error)``, for
+    workers, is called when the job is stopping and no round will complete. ``positions()``, for
+    workers, returns the positions that the scheduler compares (positions.py).
     """
 
     def __init__(
@@ -80,49 +78,51 @@ class ControlClient:
     # -- from any thread ----------------------------------------------------------------------
 
     def join(self, endpoint: str = "") -> None:
-        """Take part in the job; a server says where it listens."""
+        """Join the job; ``endpoint`` is where a server listens."""
         self._reactor.post(self._send, messages.Join(os.getpid(), endpoint))
 
     def gone(self, code: int) -> None:
-        """Say that this task needs nothing more, and ends with this exit code; it will not be
-        missed if it is silent."""
+        """Leave the job, with the exit code that this process will have.
+
+        The scheduler then no longer minds if this task is silent.
+        """
         self._reactor.post(self._send, messages.Gone(code))
 
     def failed(self, text: str) -> None:
-        """Tell the scheduler that this task cannot go on; it will end the job."""
+        """Tell the scheduler that this task cannot go on; the scheduler ends the job."""
         self._reactor.post(self._send, messages.Failed(text[:_MAX_TEXT]))
 
     def give_up(self, error: BaryonError) -> None:
-        """End whatever waits in any thread, as when the job is stopping; ``error`` is raised."""
+        """End every wait, in any thread, by raising ``error`` there."""
         self._reactor.post(self._abort, error)
 
     # -- from any thread but the reactor's ----------------------------------------------------
 
     def settle(self, limit_s: float) -> bool:
-        """Wait until the scheduler has all that was sent; whether it has."""
+        """Wait until the scheduler has all that was sent; returns whether it has."""
         settled = threading.Event()
         self._reactor.post(self._settle, settled)
         return settled.wait(limit_s)
 
     def wait_for_roster(self) -> messages.Roster:
-        """The servers, once every task has joined."""
+        """Wait until every task has joined; returns the servers."""
         self._wait(self._has_roster, "all tasks to join")
         assert self._roster is not None  # or the wait would have raised
         return self._roster
 
     def gather(self, name: str, call: str, value: bytes) -> Tuple[Tuple[int, bytes], ...]:
-        """Give ``value`` to all workers; returns those of all, with their ranks, in their order.
+        """Meet all workers: give them ``value``; returns (rank, value) of each, in rank order.
 
-        Waits until every worker has done the same under this name, or has ended well. ``call`` says
-        to people what this is, and must be the same everywhere. A value has at most
-        `messages.MAX_VALUE_NBYTES`.
+        Waits until every worker has come to the meeting ``name``, or has ended well. ``call`` is
+        the name of the call in messages to the user, and must be the same everywhere. A value has
+        at most `messages.MAX_VALUE_NBYTES`.
 
-        Raises UsageError if another thread is at it under the same name.
+        Raises UsageError if another thread waits in the same meeting.
         """
         assert len(value) <= messages.MAX_VALUE_NBYTES  # the scheduler would hang up
         gathering = _Gathering()
         if self._gatherings.setdefault(name, gathering) is not gathering:
-            raise UsageError(f"{call} ({name}) while another thread is there; one must do it")
+            raise UsageError(f"two threads call {call} ({name}) at once; only one may")
         try:
             self._reactor.post(self._send, messages.Gather(name, call, value))
             self._wait(gathering.done, f"all workers to reach {call} ({name})")
@@ -140,7 +140,7 @@ class ControlClient:
     # -- in the reactor's thread --------------------------------------------------------------
 
     def close(self) -> None:
-        if self._uplink is not None:  # or the task was told to end before it came to that
+        if self._uplink is not None:  # the task may have been told to end before
             self._uplink.close()
 
     def _connect(self) -> None:
@@ -167,21 +167,23 @@ class ControlClient:
             self._settled.set()
 
     def _keep_in_touch(self) -> None:
-        """Say that this task is alive, and end it if the scheduler no longer is.
+        """Send a sign of life, and end this process if the scheduler sends none.
 
-        Its agent does the same and does it first, unless it was killed together with its guard.
+        The agent would end it earlier, unless both the agent and its guard were killed.
         """
         uplink = self._uplink
         assert uplink is not None
         uplink.send_now(messages.Alive(positions=self._positions()))
         now, silence_s = time.monotonic(), self._credentials.silence_s
         if now - self._last_look > silence_s / 2:
-            uplink.last_heard = now  # this process was stopped: nobody could be heard
+            uplink.last_heard = now  # this process was stopped, so it could hear nothing
         self._last_look = now
         if now - uplink.last_heard > 2 * silence_s:
             try:
-                os.write(2, b"baryon: the scheduler has not been heard for too long; ending\n")
-            finally:  # whoever read our output has gone as well
+                os.write(
+                    2, b"baryon: the scheduler has been silent for too long; ending this task\n"
+                )
+            finally:  # the reader of our output may be gone, too
                 os._exit(1)
 
     def _on_message(self, message: Message) -> None:

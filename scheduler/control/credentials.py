@@ -1,10 +1,10 @@
-"""What an agent or a task must know to take part in its job; secret.
+"""What an agent or a task must know to join its job. All of it is secret.
 
-An agent reads its `AgentConfig` from its standard input, so it lies nowhere. A task's credentials
-lie in a file of mode 0600 that is in memory, kept by the agent, and gone when the agent is. Its
-path is in the environment variable BARYON_TASK, which every process that the task starts inherits:
-whichever of them creates a store is the worker. BARYON_MEMORY names, in the same way, the memory
-that the tasks of a host share (ps/memory.py).
+An agent reads its `AgentConfig` from its standard input, so no file has it. A task's `Credentials`
+are in a file of mode 0600, in memory, which the agent keeps open and which goes with the agent. The
+environment variable BARYON_TASK has the file's path. Every process that the task starts inherits
+it; the one that creates a store is the worker. BARYON_MEMORY has the path of the memory that the
+tasks of a host share (ps/memory.py).
 """
 
 import os
@@ -28,8 +28,11 @@ MEMORY_VARIABLE = "BARYON_MEMORY"
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """``endpoint`` is where the scheduler listens; ``address`` where other hosts reach this one,
-    empty to have the agent find out, with the help of ``interfaces``."""
+    """``endpoint`` is where the scheduler listens.
+
+    ``address`` is where other hosts reach this one. If it is empty, the agent finds it out:
+    ``interfaces`` are those by which hosts reach each other, if not the usual ones.
+    """
 
     job: str
     host: int
@@ -42,26 +45,27 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     interfaces: Tuple[str, ...] = ()
 
     def line(self) -> bytes:
-        """It, as one line for the agent's standard input."""
+        """The line for the agent's standard input."""
         return msgspec.json.encode(self) + b"\n"
 
 
 class Parent(msgspec.Struct, frozen=True):
-    """Server ``rank``; ``is_shared`` if it is on the same host and shares its memory."""
+    """Server ``rank``; it ``is_shared`` if it is on the same host and shares the host's memory."""
 
     rank: int
     is_shared: bool
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """``host_rank`` is its host's number, in host-file order, and ``num_local_workers`` counts the
-    workers there.
+    """``host_rank`` is the number of the task's host, in host-file order.
 
-    ``member`` is the task's number in the memory that the tasks of its host share, 0 if they
-    share none. ``parents`` are the servers that it speaks to; ``num_owners`` servers share the
-    parameters out. For workers, ``owners`` are these, for what is not added up on the way. For
-    servers, ``children`` are the tasks below it in the tree, ``guests`` the other workers that
-    speak to an owner. ``staleness`` is that of ``dist_ssp`` stores."""
+    ``num_local_workers`` counts the workers of that host. ``member`` is the task's number in the
+    memory that the tasks of its host share; 0 if they share none. ``parents`` are the servers to
+    which the task reports. ``num_owners`` servers own the parameters; workers connect to these
+    ``owners`` for what is not summed on the way. A server's ``children`` are the tasks below it in
+    the tree; an owner's ``guests`` are the other workers that connect to it. ``staleness`` is that
+    of ``dist_ssp`` stores.
+    """
 
     job: str
     slug: str

@@ -1,6 +1,6 @@
-"""From a task's credentials to its part in the data plane.
+"""Makes a task's end of the data plane from its credentials.
 
-Needs NumPy, so launch.py and the agents do not import it.
+This file needs NumPy, so launch.py and the agents do not import it.
 """
 
 import os
@@ -21,7 +21,7 @@ def keys_of(credentials: Credentials) -> KeyPair:
 
 
 def host_memory_of(credentials: Credentials) -> Optional[HostMemory]:
-    """The memory that this task shares with the others of its host, if they share any."""
+    """The memory that the tasks of this host share; None if they share none."""
     if not credentials.member:
         return None
     return HostMemory(os.environ[MEMORY_VARIABLE], credentials.member)
@@ -35,11 +35,11 @@ def client_of(
     on_fault: Callable[[str], object],
     is_direct: bool = False,
 ) -> Client:
-    """A client of the servers that this task reports to, or of all owners if it ``is_direct``."""
+    """A client of the servers to which this task reports; of all owners if it ``is_direct``."""
     parents = credentials.owners if is_direct else credentials.parents
     peers = [(roster.servers[p.rank], p.is_shared) for p in parents]
-    # What a host has received has one writer, or as many as there are servers on the host: else
-    # workers that go on by themselves would write it for each other.
+    # Only servers of this host may write what it receives. Without them each worker of a direct
+    # client would write it for the others, at its own pace.
     has_memory = not is_direct or all(parent.is_shared for parent in parents)
     if not has_memory:
         peers = [(server, False) for server, _ in peers]

@@ -1,13 +1,13 @@
-"""No control message is lost with the connection that carried it, and none is heard twice. Pure.
+"""No control message is lost with its connection, and none is delivered twice. Pure.
 
-The scheduler and one *life* of a peer (one process; another one with the same keys is another life)
-number what they send to each other, keep it until the other end has it, and send it again, in
-order, on the peer's next connection. An `Envelope` goes before each message; it also acknowledges.
-Signs of life have no number: late ones are of no use. What is not acknowledged is counted, so that
-whoever sends much can wait.
+The scheduler talks with one *life* of a peer at a time: one process; a later process with the same
+keys is another life. Both ends number their messages and keep each until the other end acknowledges
+it. On the peer's next connection they send again, in order, what they have kept. An `Envelope` goes
+before each message, and acknowledges messages of the other direction. Signs of life have no number:
+a late one is of no use. Each end knows how much is not acknowledged, so a busy sender can wait.
 
-Rejected: to send again after some time without an acknowledgement. A busy scheduler would get
-everything twice; heartbeats of ZeroMQ say when a connection is lost.
+Rejected: to send again when no acknowledgement comes in time. A busy scheduler would get everything
+twice, and ZeroMQ's heartbeats already tell when a connection is lost.
 """
 
 from collections import deque
@@ -20,17 +20,20 @@ from baryon.ps import ProtocolError
 __all__ = ["WINDOW_NBYTES", "Caller", "Conversations", "Delivery", "Envelope", "decode_envelope"]
 
 WINDOW_NBYTES = 1 << 20
-"""Who passes on what others write waits while so much is not acknowledged."""
+"""An agent that has so much unacknowledged reads no more of its tasks' output for now."""
 
 ACKNOWLEDGE_NBYTES = WINDOW_NBYTES // 4
-"""So much, and it is acknowledged at once; less may wait for a moment."""
+"""So much is acknowledged at once; less may wait for a moment."""
 
 _MAX_LIVES = 8  # of one peer that are remembered
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """``connection`` counts those of this ``life``; ``serial`` is the number of the message that
-    follows, 0 if that has none; ``heard`` is the last number that has come from the other end."""
+    """``connection`` counts the connections of this ``life``.
+
+    ``serial`` is the number of the message that follows, or 0. ``heard`` is the last number that
+    came from the other end.
+    """
 
     life: int
     connection: int
@@ -57,34 +60,34 @@ def decode_envelope(data: Any) -> Envelope:
 
 
 class Delivery:
-    """One end of a conversation. A message is whatever is sent; its size is given with it."""
+    """One end of a conversation. Messages are opaque; callers give the size of each."""
 
     def __init__(self) -> None:
         self.heard = 0
-        self.owed_nbytes = 0  # heard and not acknowledged
+        self.owed_nbytes = 0  # received and not acknowledged
         self.kept_nbytes = 0
         self._kept: Deque[Tuple[Any, int]] = deque()
-        self._last = 0  # the number of the last one
+        self._last = 0  # the number of the last message sent
 
     def __repr__(self) -> str:
         return f"Delivery({self.heard} heard, {self._last} sent, {len(self._kept)} kept)"
 
     def number(self, message: Any, nbytes: int) -> int:
-        """Keep a message that is sent; returns its number."""
+        """Keep a message until it is acknowledged; returns its number."""
         self._last += 1
         self._kept.append((message, nbytes))
         self.kept_nbytes += nbytes
         return self._last
 
     def kept(self) -> List[Tuple[int, Any]]:
-        """(number, message) of all that the other end may lack: a new connection begins so."""
+        """(number, message) of all that the other end may lack; a new connection begins with it."""
         first = self._last - len(self._kept) + 1
         return [(first + index, message) for index, (message, _) in enumerate(self._kept)]
 
     def take(self, serial: int, heard: int, nbytes: int) -> bool:
-        """What an envelope says, before a message of so many bytes; returns whether it is new.
+        """Take note of an envelope and of the size of its message; returns whether that is new.
 
-        Raises ProtocolError if that cannot be.
+        Raises ProtocolError if the numbers are impossible.
         """
         if heard > self._last or serial > self.heard + 1:
             raise ProtocolError(f"message {serial}, {heard} heard: impossible for {self!r}")
@@ -92,7 +95,7 @@ class Delivery:
             self.kept_nbytes -= self._kept.popleft()[1]
         if not serial:
             return True
-        self.owed_nbytes += nbytes  # also for a repeat: it was sent for want of this
+        self.owed_nbytes += nbytes  # also for a repeat, which lacked an acknowledgement
         if serial <= self.heard:
             return False
         self.heard = serial
@@ -104,9 +107,9 @@ class Delivery:
 
 
 class Caller(Delivery):
-    """A peer's end. ``send(envelope, message)`` does it; the message may be None.
+    """A peer's end. ``send(envelope, message)`` sends both, or only the envelope if None follows.
 
-    What is sent while there is no connection is lost, and sent again over the next.
+    What it sends without a connection is lost, and sent again over the next connection.
     """
 
     def __init__(self, life: int, send: Callable[[bytes, Any], object]) -> None:
@@ -116,18 +119,18 @@ class Caller(Delivery):
         self._send = send
 
     def connected(self, connection: int) -> None:
-        """There is another connection."""
+        """There is a new connection."""
         self._connection = connection
-        self._post(0, None)  # or the scheduler would not know of it
+        self._post(0, None)  # tells the scheduler of the connection
         for serial, message in self.kept():
             self._post(serial, message)
 
     def send(self, message: Any, nbytes: int) -> None:
-        """The scheduler gets it, once, after all that was sent before."""
+        """Send a message, which the scheduler gets once, after all earlier ones."""
         self._post(self.number(message, nbytes), message)
 
     def send_now(self, message: Any) -> None:
-        """Without a number: now or never."""
+        """Send a message without a number, which is lost if there is no connection."""
         self._post(0, message)
 
     def hear(self, envelope: Envelope, nbytes: int) -> bool:
@@ -151,9 +154,10 @@ class _Conversation:
 
 
 class Conversations:
-    """The scheduler's with all its peers: each is sent to where its last connection is.
+    """The scheduler's end of all conversations; it sends over the last connection of each peer.
 
-    ``send(route, envelope, message)`` does it; the message may be None, and may get lost.
+    ``send(route, envelope, message)`` sends both, or only the envelope if the message is None.
+    Either may get lost.
     """
 
     def __init__(self, send: Callable[[bytes, bytes, Any], object]) -> None:
@@ -182,17 +186,17 @@ class Conversations:
         return is_new
 
     def send(self, peer: str, message: Any, nbytes: int) -> None:
-        """To the latest life of a peer, sooner or later; to none if nothing was heard of it."""
+        """Send a message to the latest life of a peer; to none if the peer never spoke."""
         for conversation in list(self._lives.get(peer, {}).values())[-1:]:
             self._post(conversation, conversation.delivery.number(message, nbytes), message)
 
     def send_now(self, peer: str, message: Any) -> None:
-        """Without a number: now or never."""
+        """Send a message without a number, which is lost if there is no connection."""
         for conversation in list(self._lives.get(peer, {}).values())[-1:]:
             self._post(conversation, 0, message)
 
     def acknowledge(self, peer: str) -> None:
-        """Acknowledge what a peer has sent."""
+        """Acknowledge all that a peer has sent."""
         for conversation in self._lives.get(peer, {}).values():
             if conversation in self._owing:
                 self._post(conversation, 0, None)

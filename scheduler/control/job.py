@@ -1,7 +1,7 @@
-"""What a job is: plain, frozen data that travels as JSON.
+"""A job as plain, frozen data that travels as JSON. Pure.
 
-The launcher makes a `Job` from flags, host file and environment; the scheduler, its agents and the
-tasks only read it. `place` says which task runs where.
+The launcher makes a `Job` from flags, host file and environment. The scheduler, its agents and the
+tasks only read it. `place` decides which task runs on which host.
 """
 
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -17,16 +17,16 @@ KVSTORE_TYPES = (
     *("dist_async", "dist_device_async", "dist_async_device"),
     *("dist_ssp", "dist_device_ssp", "dist_ssp_device"),
 )
-"""The type strings that are served: MXNet's, and those of bounded staleness."""
+"""The kinds of kvstore that we serve: MXNet's, and those of bounded staleness."""
 
 
 class Host(msgspec.Struct, frozen=True):
     """A machine of the job.
 
-    ``name`` is for people; ``slots`` workers fit on it; ``gpus`` are handed out to them in rank
-    order (all that it has, if empty); ``address`` is where other hosts reach it, empty to have
-    its agent find out. If ``is_allotted``, a cluster manager chooses the machine when the job runs,
-    and its agent says what it is called and which GPUs were given to the job there.
+    ``name`` is for messages. Up to ``slots`` workers run on it, and get its ``gpus`` in rank order;
+    if these are empty, all of them see all GPUs. Other hosts reach it at ``address``; if that is
+    empty, its agent finds it out. If it ``is_allotted``, a cluster manager chooses the machine when
+    the job runs, and its agent reports the machine's name and the GPUs that the job has there.
     """
 
     name: str
@@ -39,8 +39,8 @@ class Host(msgspec.Struct, frozen=True):
 class Task(msgspec.Struct, frozen=True):
     """One process of the job: ``role`` is "worker" or "server", ``rank`` counts within it.
 
-    ``parents`` are the ranks of the servers that it reports to: the one in front of it, or the
-    owners; a worker's are the owners if it has none. A server without parents is an owner.
+    ``parents`` are the ranks of the servers to which it reports. A server without parents is an
+    owner; a worker without parents reports to all owners.
     """
 
     role: str
@@ -51,31 +51,34 @@ class Task(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """How people see it: ``worker 1``."""
+        """The name in messages: ``worker 1``."""
         return f"{self.role} {self.rank}"
 
     @property
     def slug(self) -> str:
-        """How files and sockets are named after it: ``worker-1``."""
+        """The name for files and peers: ``worker-1``."""
         return f"{self.role}-{self.rank}"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One run of ``launch.py``.
 
-    ``command`` is the workers' argv; if it ``is_script`` (or ``-m`` and a module), each host's
-    own Python goes before it.
-    ``cwd`` is where they run; if it is relative or begins with ~, below the home directory there.
-    ``env`` goes to all tasks, ``env_worker`` and ``env_server`` to one role. ``interfaces`` are
-    those by which hosts reach each other, if not the usual. ``timeout_s`` limits every wait of one
-    task for another that is alive, ``start_s`` that for an agent or a server to come up;
-    ``silence_s`` is how long a task or agent may be silent before it is given up; ``grace_s`` is
-    how long tasks have to end on their own when they are told to;
-    an ``is_quiet`` job says nothing while all goes well; ``is_terminal`` says that somebody looks
-    on; the tasks' output is shown in ``columns`` and ``rows``, 0 if on no terminal.
-    ``shares_memory`` lets the tasks of a host exchange gradients and values through its memory;
-    ``encrypts_data`` hides them from the network.
-    ``staleness`` is by how many rounds a worker may be ahead of another in a ``dist_ssp`` store.
+    Command: ``command`` is the workers' argv. If it ``is_script`` (a script, or ``-m`` and a
+    module), each host's own Python runs it. A ``cwd`` that is relative or begins with ~ is below
+    the home directory of each host. ``env`` goes to all tasks, ``env_worker`` and ``env_server`` to
+    one role.
+
+    Limits: ``timeout_s`` for a task to wait for another that is alive, ``start_s`` for an agent or
+    a server to start, ``silence_s`` for the silence of a task or agent, and ``grace_s`` for tasks
+    that were told to end.
+
+    Output: an ``is_quiet`` job says nothing while all goes well. If it ``is_terminal``, the output
+    is shown on a terminal of ``columns`` and ``rows``, which are else 0.
+
+    Data: hosts reach each other by ``interfaces``, if not by the usual ones. If the job
+    ``shares_memory``, tasks of one host exchange gradients and values through memory; it
+    ``encrypts_data`` on the network. In a ``dist_ssp`` store a worker may be ``staleness`` rounds
+    ahead of the slowest.
     """
 
     id: str
@@ -108,7 +111,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def title(self) -> str:
-        """The command's own name, for lists of jobs: that of a module if it is ``-m MODULE``."""
+        """The name of the script, program or module, for lists of jobs."""
         return self.command[self.command[0] == "-m"].rpartition("/")[2]
 
     def of_role(self, role: str) -> List[Task]:
@@ -120,14 +123,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def num_servers(self) -> int:
-        """Those that own parameters; servers with parents are not counted."""
+        """The number of owners: servers without parents."""
         return sum(not task.parents for task in self.of_role("server"))
 
 
 class Group(NamedTuple):
-    """Hosts that are near each other, by number, and the number of the group that this one is in.
+    """Hosts that are near each other, by number; ``parent`` is the group that contains this one.
 
-    What is below a group is what its hosts and the groups in it have.
+    The workers of a group are those of its hosts and of the groups in it.
     """
 
     name: str
@@ -142,13 +145,13 @@ def place(
     shares_memory: bool = True,
     groups: Sequence[Group] = (),
 ) -> Tuple[Task, ...]:
-    """Workers fill each host's slots in host order; servers are spread evenly over their hosts.
+    """Workers fill each host's slots in host order; owners are spread evenly over these hosts.
 
-    Without a number there is one owner on each host that has a worker. A host with several
-    workers, of several hosts, gets a level-1 server besides, to which they report: it sums them in
-    the memory that they share, so that the network carries one worker's bytes for each host. On a
-    single host the owners do that themselves. Each of the ``groups`` that has workers gets a
-    server, on its first host, to which its hosts and groups report.
+    Without ``num_servers``, each host that has a worker gets one owner. If there are several hosts,
+    a host with several workers also gets a level-1 server. Its workers report to that server, which
+    sums their gradients in shared memory, so the network carries one worker's bytes for each host.
+    On a single host the owners do that themselves. Each of the ``groups`` that has workers gets a
+    server on its first host, to which its hosts and groups report.
 
     Raises UsageError if the hosts have too few slots.
     """
@@ -179,7 +182,7 @@ def place(
 def _place_groups(
     groups: Sequence[Group], used: int, servers: List[Task]
 ) -> Dict[int, Tuple[int, ...]]:
-    """Add the groups' servers to the owners; returns to which of them a host's tasks report."""
+    """Add the groups' servers to ``servers``; returns the parents of each host's tasks."""
     owners = tuple(range(len(servers)))
     inside = [{host for host in group.hosts if host < used} for group in groups]
     for number in range(len(groups)):

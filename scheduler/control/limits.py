@@ -1,4 +1,4 @@
-"""What a process of a job is allowed."""
+"""Limits that the kernel sets for a process of a job."""
 
 import resource
 
@@ -6,7 +6,7 @@ __all__ = ["raise_descriptor_limit"]
 
 
 def raise_descriptor_limit() -> int:
-    """Allow this process as many open files as it may have; returns what it was allowed."""
+    """Raise this process's limit of open files as far as it may; returns the limit before."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return soft

@@ -1,8 +1,8 @@
 """The control plane's messages: agents and tasks to the scheduler, and back.
 
-One frame each, encoded as the data plane's headers are (ps/wire.py), behind an envelope
-(delivery.py). Who sent one is known from its CURVE key, so no message says so.
-docs/protocol.md has the same for readers.
+Each message is one frame, encoded as the data plane's headers are (ps/wire.py), after an envelope
+(delivery.py). The CURVE key of its connection names the sender, so no message does.
+docs/protocol.md describes the same messages.
 """
 
 from typing import Dict, Tuple
@@ -38,15 +38,15 @@ __all__ = [
 
 
 MAX_VALUE_NBYTES = 16 << 20
-"""Of one worker's value in a `Gather`."""
+"""The limit of a value in a `Gather`."""
 
 
 class TaskSpec(Message, frozen=True):
     """A process for an agent to start.
 
-    ``runner`` says what runs ``argv``: "program" (it is the program itself), "python" (the agent's
-    own interpreter, since paths differ between hosts) or "server" (our server; argv is empty).
-    ``credentials`` is the content of its 0600 file; ``env`` is laid over the agent's own
+    ``runner`` is "program" (``argv`` is the whole command), "python" (the agent's own interpreter
+    runs ``argv``, since paths differ between hosts) or "server" (our server; ``argv`` is empty).
+    ``credentials`` is the content of the task's 0600 file. ``env`` is laid over the agent's own
     environment. A ``cwd`` that is relative or begins with ~ is below the home directory there.
     """
 
@@ -59,7 +59,7 @@ class TaskSpec(Message, frozen=True):
 
 
 class Peer(Message, frozen=True):
-    """Where a server listens, and the public key that it must prove."""
+    """Where a server listens, and the public key that it must have."""
 
     endpoint: str
     public_key: str
@@ -71,9 +71,9 @@ class Peer(Message, frozen=True):
 class AgentHello(Message, frozen=True, tag=True):
     """The first message of an agent.
 
-    ``address`` is where other hosts reach this one, so its servers listen there; ``endpoint`` is
-    where this host reaches the scheduler, so its tasks connect there. ``gpus`` are those that the
-    agent itself was given (CUDA_VISIBLE_DEVICES), empty if nothing was said.
+    Other hosts reach this one at ``address``, so its servers listen there. This host reaches the
+    scheduler at ``endpoint``, so its tasks connect there. ``gpus`` are those that the agent itself
+    was given (CUDA_VISIBLE_DEVICES); empty if that is not set.
     """
 
     version: str
@@ -85,9 +85,9 @@ class AgentHello(Message, frozen=True, tag=True):
 
 
 class Output(Message, frozen=True, tag=True):
-    """Whole lines that a task has written; ``is_error`` if to its standard error.
+    """Whole lines that a task has written; ``is_error``: to its standard error.
 
-    ``is_transient``: the present text of progress bars, one a line; empty when they are gone.
+    ``is_transient``: the current text of progress bars, one per line; empty once they are gone.
     """
 
     task: str
@@ -99,10 +99,10 @@ class Output(Message, frozen=True, tag=True):
 class Exited(Message, frozen=True, tag=True):
     """A task has ended and all of its output has been sent.
 
-    ``code`` is its exit code, or minus the signal that ended it; ``error`` says why it could not
-    be started, and is empty otherwise. ``oom_kills`` counts the processes that the host's kernel
-    has ended for want of memory while the task ran. ``was_late``: a process of it had to be killed,
-    since it was not gone in the time that `EndProcess` gave it.
+    ``code`` is its exit code, or minus the signal that ended it. ``error`` is the reason if it
+    could not be started, else empty. ``oom_kills`` counts the processes that the host's kernel
+    killed for lack of memory while the task ran. ``was_late``: the agent killed a process of the
+    task that did not end within the limit of `EndProcess`.
     """
 
     task: str
@@ -114,7 +114,7 @@ class Exited(Message, frozen=True, tag=True):
 
 
 class Suspended(Message, frozen=True, tag=True):
-    """The tasks of this host are stopped, as `Suspend` has asked for."""
+    """The tasks of this host are stopped, as `Suspend` asked."""
 
 
 # Agent or task to scheduler, and back
@@ -123,9 +123,10 @@ class Suspended(Message, frozen=True, tag=True):
 class Position(Message, frozen=True):
     """How far a worker's script is in store number ``store``.
 
-    ``events`` counts what all workers have to do at the same place of the script (initialise a
-    key), ``last`` names the last of them, and ``at`` is where that was. ``now`` is where the worker
-    is. A place is (joins, calls since the last one): pushes to a synchronous store, and meetings.
+    ``events`` counts the calls that all workers must make at the same place of the script (those
+    that initialise a key). ``last`` names the last event, and ``at`` is its place. ``now`` is the
+    worker's place. A place is (joins, calls since the last join), where calls are pushes to a
+    synchronous store and meetings.
     """
 
     store: int
@@ -136,10 +137,10 @@ class Position(Message, frozen=True):
 
 
 class Alive(Message, frozen=True, tag=True):
-    """Sent regularly; silence means trouble.
+    """A sign of life, sent regularly.
 
-    From an agent: ``stopped`` are its tasks of which a process is stopped (SIGSTOP). From a worker:
-    ``positions`` are those in its stores.
+    From an agent: in each of the tasks ``stopped``, some process is stopped (SIGSTOP). From a
+    worker: ``positions`` are its positions in its stores.
     """
 
     stopped: Tuple[str, ...] = ()
@@ -150,16 +151,16 @@ class Alive(Message, frozen=True, tag=True):
 
 
 class Join(Message, frozen=True, tag=True):
-    """The task takes part; ``endpoint`` is where a server listens, empty for workers."""
+    """The task joins the job; ``endpoint`` is where a server listens, empty for workers."""
 
     pid: int
     endpoint: str
 
 
 class Gather(Message, frozen=True, tag=True):
-    """A worker gives ``value`` to all others that do the same under this ``name``.
+    """A worker comes to the meeting ``name`` with a ``value`` for all others.
 
-    ``call`` is what the script has called, for people. All that meet must have called the same.
+    ``call`` is the function that the script called; it must be the same for all.
     """
 
     name: str
@@ -168,16 +169,16 @@ class Gather(Message, frozen=True, tag=True):
 
 
 class Gone(Message, frozen=True, tag=True):
-    """The task has nothing more to do with the job, though its process may still run.
+    """The task has left the job, though its process may still run.
 
-    ``code`` is the exit code that this process will have; 128 + N if signal N will end it.
+    ``code`` is the exit code that the process will have: 128 + N if signal N will end it.
     """
 
     code: int = 0
 
 
 class Failed(Message, frozen=True, tag=True):
-    """The task cannot go on, and why, in a few lines for the user."""
+    """The task cannot go on; ``text`` is the reason, in a few lines for the user."""
 
     text: str
 
@@ -190,7 +191,7 @@ class StartTasks(Message, frozen=True, tag=True):
 
 
 class StopTasks(Message, frozen=True, tag=True):
-    """Send ``signal`` to the tasks of ``role``, and SIGKILL to what is left after ``grace_s``."""
+    """Send ``signal`` to the tasks of ``role``, and after ``grace_s`` SIGKILL to what is left."""
 
     role: str
     signal: int
@@ -198,8 +199,10 @@ class StopTasks(Message, frozen=True, tag=True):
 
 
 class EndProcess(Message, frozen=True, tag=True):
-    """Process ``pid`` of ``task`` has nothing more to do: SIGKILL if it is not gone ``limit_s``
-    from now, alone, since the task's command may go on."""
+    """Process ``pid`` of ``task`` has left the job: SIGKILL it if it still runs after ``limit_s``.
+
+    Only that process: the task's command may go on.
+    """
 
     task: str
     pid: int
@@ -207,46 +210,46 @@ class EndProcess(Message, frozen=True, tag=True):
 
 
 class Release(Message, frozen=True, tag=True):
-    """Nothing is left to do: end whatever still runs, and then yourself."""
+    """The agent has nothing left to do: it ends all that still runs, and then itself."""
 
 
 class Suspend(Message, frozen=True, tag=True):
-    """Stop all tasks (SIGSTOP), until Resume: launch.py is going to be stopped as well (Ctrl-Z).
+    """Stop all tasks (SIGSTOP) until `Resume`: launch.py is about to be stopped too (Ctrl-Z).
 
-    Meanwhile it is not heard. An agent that would not notice its end waits for ``patience_s``.
+    It is silent then. An agent that knows its end only by silence waits for ``patience_s``.
     """
 
     patience_s: float
 
 
 class Resume(Message, frozen=True, tag=True):
-    """Let all tasks go on."""
+    """Continue all tasks (SIGCONT)."""
 
 
 # Scheduler to task
 
 
 class Roster(Message, frozen=True, tag=True):
-    """All have joined; ``servers`` in rank order."""
+    """All tasks have joined; ``servers`` are in rank order."""
 
     servers: Tuple[Peer, ...]
 
 
 class Gathered(Message, frozen=True, tag=True):
-    """What every worker that has not ended well has given under ``name``, by rank."""
+    """The result of the meeting ``name``: (rank, value) of every worker that came."""
 
     name: str
     values: Tuple[Tuple[int, bytes], ...]
 
 
 class Abort(Message, frozen=True, tag=True):
-    """To workers while the job is stopping: ``text`` says why their rounds can never complete."""
+    """To workers of a job that stops: their rounds will never complete; ``text`` is the reason."""
 
     text: str
 
 
 class Left(Message, frozen=True, tag=True):
-    """To servers: worker ``rank`` has ended well and will contribute no more."""
+    """To servers: worker ``rank`` has ended well and will push no more."""
 
     rank: int
 

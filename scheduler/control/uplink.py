@@ -1,6 +1,7 @@
-"""An agent's or a task's end of its conversation with the scheduler (delivery.py).
+"""An agent's or a task's end of its conversation with the scheduler; downlink.py is the other end.
 
-All of it runs in the reactor's thread.
+Nothing that it sends is lost with a connection (delivery.py). Everything runs in the reactor's
+thread.
 """
 
 import os
@@ -19,11 +20,11 @@ __all__ = ["Uplink"]
 
 
 class Uplink:
-    """Connects at once, and again whenever it has to.
+    """Connects at once, and again when a connection is lost.
 
-    ``on_message(message)`` is called for each that comes, once and in order; ``on_heard()`` when
-    the scheduler has acknowledged something; ``on_unreadable(error)`` if nothing else can be done.
-    ``last_heard`` is when anything came.
+    ``on_message(message)`` is called for each message, once and in order; ``on_heard()`` when the
+    scheduler has acknowledged something; ``on_unreadable(error)`` when a message cannot be read.
+    ``last_heard`` is the time of the last message, on time.monotonic's clock.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Uplink:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is not acknowledged that whoever only passes things on is to wait."""
+        """Whether so much is unacknowledged that the agent should read no more output for now."""
         return self._caller.kept_nbytes > WINDOW_NBYTES
 
     @property
@@ -62,13 +63,13 @@ class Uplink:
         return not self._caller.kept_nbytes
 
     def send(self, message: Message) -> None:
-        """The scheduler gets it, once, after all that was sent before."""
+        """Send a message, which the scheduler gets once, after all earlier ones."""
         frame = messages.CONTROL.encode(message)
         self._caller.send(frame, len(frame))
         self._dialer.flush()
 
     def send_now(self, message: Message) -> None:
-        """It is sent if there is a connection."""
+        """Send a message, which is lost if there is no connection."""
         self._caller.send_now(messages.CONTROL.encode(message))
         self._dialer.flush()
 

@@ -1,9 +1,9 @@
-"""What is written to the terminal, or to files in its place. Pure: what tasks write in, bytes out.
+"""The bytes for the terminal, or for a file in its place. Pure: events in, bytes out.
 
-A terminal shows lines, and below them one row for each *bar*: a line that a task writes over and
-over. The rows are drawn from the cursor down, and the cursor goes back to the first of them, so
-that everything below it can be wiped away whatever the terminal has made of long rows when it was
-resized. Rejected: the cursor after the last row, as then one would have to know how often each row
+A terminal shows lines, and below them a row for each *bar*: a line that a task rewrites again and
+again. The screen draws the rows downward from the cursor, and then moves the cursor back to the
+first row. So it can wipe away all that is below, however the terminal wrapped long rows when it was
+resized. Rejected: the cursor after the last row. The screen would have to know how often each row
 was wrapped, and terminals differ in that.
 """
 
@@ -20,7 +20,7 @@ _COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # of terminals, none of the
 _RED = 31
 _MAX_ROWS = 8  # of bars
 _WIPE = b"\r\x1b[J"
-# What a bar may have in it besides text: colours (ECMA-48: SGR), other sequences, controls.
+# A bar may contain, besides text: colours (ECMA-48: SGR), other sequences, control characters.
 _SEQUENCE = re.compile(r"(\x1b\[[0-9;:]*m)|\x1b\[[0-?]*[ -/]*[@-~]|\x1b.?|[\x00-\x1f\x7f-\x9f]")
 
 
@@ -37,9 +37,9 @@ class Chunk(NamedTuple):
 
 
 class Screen:
-    """``names``: what people call each task, by slug, in the order in which bars are shown.
+    """``names``: the name of each task by its slug, in the order in which bars are shown.
 
-    ``has_colours``: standard output and standard error, in this order, as everywhere here.
+    ``has_colours``: of standard output and standard error; all pairs here have this order.
     """
 
     def __init__(self, names: Dict[str, str], has_colours: Tuple[bool, bool]) -> None:
@@ -108,13 +108,13 @@ class Screen:
     def _rows(
         self, size: Size, sizes: Tuple[Optional[Size], Optional[Size]], is_error: bool
     ) -> List[bytes]:
-        # The last column stays free: a terminal that has filled it waits with wrapping.
+        # The last column stays free: terminals wrap late after they have filled it.
         columns = max(1, size.columns - 1)
         rows = []
         for key in sorted(self._bars, key=lambda key: (self._order[key[0]], key[1])):
             slug, is_bar_error = key
             if sizes[is_bar_error] is None:
-                continue  # the stream goes elsewhere
+                continue  # this stream is not on the terminal
             label, colour = self._labels[slug]
             paint = self._label(label[:columns], colour, is_error)
             for line in self._bars[key].split(b"\n"):
@@ -133,7 +133,7 @@ class Screen:
 
 
 def _cut(line: bytes, columns: int) -> bytes:
-    """As much of a line as fits, with its colours and without what else is no text."""
+    """The part of a line that fits, with its colours, without other sequences and controls."""
     shown, used, begin, is_coloured = "", 0, 0, False
     text = line.decode(errors="replace")
     for match in [*_SEQUENCE.finditer(text), None]:
@@ -149,14 +149,14 @@ def _cut(line: bytes, columns: int) -> bytes:
 
 
 def _width(character: str) -> int:
-    """The columns that a character takes."""
+    """The number of columns of a character."""
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0  # it goes with the one before it
+        return 0  # it combines with the character before it
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _joined(chunks: List[Chunk]) -> List[Chunk]:
-    """The same with as few writes as there can be."""
+    """The same bytes in as few chunks as possible."""
     joined: List[Chunk] = []
     for chunk in chunks:
         if joined and joined[-1].is_error == chunk.is_error:

@@ -1,4 +1,4 @@
-"""The process of a server."""
+"""A server's process."""
 
 from .process import main
 

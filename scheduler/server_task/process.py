@@ -1,4 +1,8 @@
-"""The process of a server, started by an agent."""
+"""A server's process, which an agent starts: joins the job, serves, and ends on SIGTERM.
+
+It needs both the server (ps/server) and the control plane, and ps imports no scheduler; so it has
+a folder of its own here. The main thread runs the reactor; another imports a framework early.
+"""
 
 import gc
 import logging
@@ -31,7 +35,7 @@ def main() -> int:
     if credentials is None:
         raise UsageError("a server is started by launch.py, not by hand")
     os.environ.pop("DMLC_ROLE", None)  # MXNet would start its own server when it is imported
-    raise_descriptor_limit()  # strangers take some of them
+    raise_descriptor_limit()  # connections of strangers take some
     reactor = Reactor()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda number, frame: reactor.stop())

@@ -118,7 +118,7 @@ def test_pods_that_cannot_reach_this_machine(kube: KubeCluster) -> None:
     kube.script("print('never')")
     kube.bed.has_network = False
     run = kube.run("--heartbeat-timeout", 1, "-n", 1, "script.py", code=1)
-    assert re.search(r"the scheduler has not been heard at tcp://127\S+, once for", run.err)
+    assert re.search(r"the scheduler at tcp://127\S+ has not answered for", run.err)
     assert "cannot reach this machine at 127.0.0.1, run launch.py in a pod, name the" in run.err
 
 

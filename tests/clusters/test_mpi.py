@@ -103,7 +103,7 @@ def test_a_host_that_dies(cluster: HostsCluster) -> None:
         assert run.end(30) == 1
     finally:
         cluster.bed.boot(dead)
-    assert "the agent on node3 has not been heard for 4 s" in run.err
+    assert "the agent on node3 has been silent for 4 s" in run.err
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ __all__ = ["Row", "as_markdown", "compare"]
 _WIDTH = 70  # characters of a value
 
 _HEAD = """\
-# Compatibility with MXNet's own `dist` stores
+# Compatibility
 
-Made by `python -m tests.differential`: the same script on both stores, {count} cases, mostly two
-workers and two servers. "Right" says whose result is the one that was computed without a store,
-within 1e-5, or who says no where that is the right thing to do. What is shown is rank 0's result.
+This page compares MXNet's own `dist` stores with Baryon's. To make it anew, run
+`python -m tests.differential --output FILE`. It runs the same script on both stores in {count}
+cases, mostly with two workers and two servers. "Right" names the store whose result agrees, within
+1e-5, with a computation without a store, or that rightly refuses. The results are rank 0's.
 
 | who is right | cases |
 |---|---|

@@ -46,7 +46,7 @@ if kv.rank == 0:
     ("before", "end", "code", "said"),
     [
         ("", "sys.exit(3)", 3, r"worker 1 \(localhost\) exited with code 3"),
-        ("", "os._exit(0)", 1, r"worker 1 \(localhost\) exited with code 0, but without leaving"),
+        ("", "os._exit(0)", 1, r"worker 1 \(localhost\) exited with code 0 without leaving"),
         # Python waits for its threads first.
         ("", "Thread(target=kv.barrier).start(); 1 / 0", 1, "exited with code 1"),
         # It hangs after its goodbye, as in a library's tear-down. Its agent ends it and says so, or

@@ -47,7 +47,7 @@ def test_who_waits_for_long_is_told_for_whom_and_once(scene_that_speaks, said):
     scene.join("server-0")
     scene.join("worker-1")
     assert said(scene.tick(PATIENCE_S / 2)) == (
-        "waiting for the agent on b to come up and for worker 0, worker 2, worker 3 to create a "
+        "waiting for the agent on b to start and for worker 0, worker 2, worker 3 to create a "
         "dist kvstore"
     )
     assert said(scene.pass_time(10)) == ""
@@ -64,7 +64,7 @@ def test_the_time_in_a_queue_is_the_managers_to_tell_of(scene_that_speaks, said)
         scene.core.on_queue(True, scene.now)
         assert said(scene.tick(1.0)) == ""
     scene.core.on_queue(False, scene.now)
-    waiting = "waiting for the agent on a, server 0 to come up and for worker 0 to create"
+    waiting = "waiting for the agent on a, server 0 to start and for worker 0 to create"
     assert waiting in said(scene.pass_time(3))
 
 

@@ -18,7 +18,7 @@ def test_who_goes_on_without_a_key_is_named_whoever_is_heard_first() -> None:
             said.append(positions.take(rank, there))
         assert said[0] == ""
         assert said[1].startswith(
-            "worker 1 has initialised key 5 in store 0, which worker 0 has gone on without; "
+            "worker 1 has initialised key 5 in store 0, but worker 0 has gone on without it; "
         )
 
 

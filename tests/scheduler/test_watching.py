@@ -43,7 +43,7 @@ def test_a_host_is_lost_with_all_that_is_silent_meanwhile(parts, said):
     parts.hear(15.0, "agent-0")
     assert parts.part.look_for_lost_hosts(20.0) == []
     text = said(parts.part.look_for_lost_hosts(20.1))
-    assert text.startswith("the agent on b has not been heard for 20 s: host down, network cut")
+    assert text.startswith("the agent on b has been silent for 20 s: host down, network cut")
     assert [host.is_lost for host in parts.state.hosts.values()] == [False, True]
     assert parts.state.tasks["worker-1"].ended and not parts.state.tasks["worker-0"].ended
     assert parts.state.phase == STOPPING
@@ -52,7 +52,7 @@ def test_a_host_is_lost_with_all_that_is_silent_meanwhile(parts, said):
 def test_a_silent_task_is_mentioned_once_and_a_stopped_one_fails(parts, said):
     parts.hear(21.0, "agent-0", "agent-1", "server-0", "worker-1")
     assert said(parts.part.look_for_silence(21.0)) == (
-        "worker 0 (a) has not been heard for 21 s; its process 7 still runs"
+        "worker 0 (a) has been silent for 21 s; its process 7 still runs"
     )
     assert parts.part.look_for_silence(21.0) == []
     alive = messages.Alive(("worker-0",))
