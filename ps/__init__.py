@@ -1,7 +1,8 @@
 """The parameter server: wire format, transport, plan, stores, the server and its client.
 
-Imports none of its sibling packages. What needs NumPy is imported when it is first asked for:
-launch.py and the agents use only the transport, and there is an agent on every host.
+It imports none of its sibling packages, and no framework: an optimizer's code is loaded by its kind
+(updater.py). Modules that need NumPy are imported on first use, because launch.py and the agents
+use only the transport, and every host has an agent.
 """
 
 import importlib

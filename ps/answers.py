@@ -1,19 +1,19 @@
-"""Values that travel down compressed, in synchronous stores: what both ends keep for that. Pure.
+"""Compressed answers in synchronous stores: what both ends keep for them. Pure.
 
-All tasks must have the same bits, also those that share memory with a server and receive nothing.
-So a server changes its values by what it sends of them and by nothing else:
+All tasks must have the same bits, including those that share memory with a server and receive
+nothing. So a server changes its values only by what it sends:
 
-- Where an optimizer updates, it does so on an exact copy of the server's own. Sent is what the
-  value lacks of that copy, encoded, and the value becomes what it was plus what was sent, decoded.
-  What is lost is lacking in the next round too, and sent then: error feedback without a residual
-  (as in P. Richtarik et al., "EF21", 2021, arXiv:2106.05203), which is right also for optimizers
-  that do not add to a weight but make it anew (FTRL, and those with a master copy).
-- Without an optimizer the value is a sum of gradients. That is encoded with a residual, and the
-  value is what was sent, decoded.
+- With an optimizer, the optimizer updates an exact copy on the server. The server sends the
+  difference between this copy and the value, encoded, and adds the decoded difference to the value.
+  What the encoding loses is part of the next round's difference: error feedback without a residual
+  (P. Richtarik et al., "EF21", 2021, arXiv:2106.05203). It also suits optimizers that compute a
+  weight anew instead of adding to it (FTRL, and those with a master copy).
+- Without an optimizer, the value is a sum of gradients. The server encodes it with a residual and
+  sends it, and the value becomes the decoded sum.
 
-A *change* is of use only to who has the value before it. So `Answers` counts the versions of each
-slice and keeps which one a child was sent last on its present connection; whoever cannot use the
-change is sent the value itself. `Received` is the other end.
+A *change* is useful only to a child that has the value before it. So `Answers` counts the versions
+of each slice and keeps the version that each child was sent last on its present connection. A child
+that cannot use a change is sent the value itself. `Received` is the other end.
 """
 
 from collections import defaultdict
@@ -29,14 +29,15 @@ __all__ = ["Answers", "Compressed", "Part", "Received"]
 
 
 class Compressed(NamedTuple):
-    """A slice's new value as it travels (uint8): whole, or what is to be added to the last one."""
+    """A slice's new value as it travels (uint8): whole, or as a change of the last value."""
 
     payload: np.ndarray
     is_change: bool
 
 
 class Part(NamedTuple):
-    """``num_slices`` slices of a run, from number ``start`` on; None: their values, as they are."""
+    """``num_slices`` slices of a run, from number ``start`` on; ``compressed`` is None if their
+    values are sent as they are."""
 
     start: int
     num_slices: int
@@ -44,20 +45,20 @@ class Part(NamedTuple):
 
 
 class Answers:
-    """Of one store on one server."""
+    """The compressed answers of one store on one server."""
 
     def __init__(self, compression: Compression, has_whole_keys: bool = False) -> None:
         self._compression = compression
         self._has_whole_keys = has_whole_keys
-        self._exact: Dict[Slice, np.ndarray] = {}  # by the first slice of what is updated at once
+        self._exact: Dict[Slice, np.ndarray] = {}  # by the slice that names a unit
         self._residuals: Dict[Slice, np.ndarray] = {}
         self._versions: Dict[Slice, int] = {}
-        self._latest: Dict[Slice, Compressed] = {}  # how to get to the latest version
+        self._latest: Dict[Slice, Compressed] = {}  # leads to the latest version
         self._sent: DefaultDict[int, Dict[Slice, int]] = defaultdict(dict)  # child -> versions
 
     def exact(self, first: Slice, value: np.ndarray) -> np.ndarray:
-        """What an optimizer is to update instead of ``value``, which is that of a slice, or of the
-        whole key that begins with it; always the same array, begun as a copy of ``value``."""
+        """The array that an optimizer updates instead of ``value``, the value of a slice or of the
+        whole key that begins with it. Always the same array, first a copy of ``value``."""
         if not self._is_exact(first):
             return value
         found = self._exact.get(first)
@@ -66,8 +67,8 @@ class Answers:
         return found
 
     def publish(self, slice_: Slice, value: np.ndarray, is_updated: bool) -> None:
-        """Bring ``value`` to the next version, which `exact` has if ``is_updated``; otherwise it is
-        in ``value`` itself."""
+        """Bring ``value`` to the next version. The exact version is in the array of `exact` if
+        ``is_updated``, and in ``value`` itself otherwise."""
         exact = self._exact_of(slice_) if is_updated else None
         if not self._compression.takes(slice_):
             if exact is not None:
@@ -82,7 +83,7 @@ class Answers:
             codec.decode(payload, value)
         else:
             if self._residuals.pop(slice_, None) is not None:
-                # Up to now whole values were sent, which nobody has kept: no change is of use.
+                # Whole values were sent up to now, and no child has kept them: skip a version.
                 version = self._versions[slice_] = version + 1
             with np.errstate(all="ignore"):
                 payload = codec.encode(exact - value, None, version)
@@ -90,14 +91,14 @@ class Answers:
         self._latest[slice_] = Compressed(payload, exact is not None)
 
     def pass_on(self, slice_: Slice, compressed: Optional[Compressed]) -> None:
-        """The servers above have sent the next version, compressed or not."""
+        """The servers above have sent the next version, perhaps compressed."""
         self._versions[slice_] = self._versions.get(slice_, 0) + 1
         self._latest.pop(slice_, None)
         if compressed is not None:
             self._latest[slice_] = compressed
 
     def parts(self, child: int, run: Sequence[Slice]) -> Iterator[Part]:
-        """In what a run's values are to be sent to a child, as few parts as possible."""
+        """The parts in which a run's values are sent to a child, as few as possible."""
         start = 0
         for number, slice_ in enumerate(run):
             compressed = self._next(child, slice_) if self._compression.takes(slice_) else None
@@ -110,7 +111,7 @@ class Answers:
             yield Part(start, len(run) - start, None)
 
     def forget(self, child: int) -> None:
-        """A child may not have what it was sent."""
+        """A child may have lost the values that it was sent."""
         self._sent.pop(child, None)
 
     def _next(self, child: int, slice_: Slice) -> Optional[Compressed]:
@@ -133,15 +134,15 @@ class Answers:
 
 
 class Received:
-    """What a task was sent last of each slice that may be compressed: its own copy, since nobody
-    knows when another task of the host writes the same into memory that they share."""
+    """The value that a task was sent last, for each slice that may be compressed. It is a copy,
+    because another task of the host may write the next value to their shared memory at any time."""
 
     def __init__(self, compression: Compression) -> None:
         self._compression = compression
         self._last: Dict[Slice, np.ndarray] = {}
 
     def take(self, slice_: Slice, values: np.ndarray) -> None:
-        """Take note of a value that came as it is (bytes, uint8)."""
+        """Keep a value that came uncompressed (bytes, uint8)."""
         if self._compression.takes(slice_):
             last = self._last.get(slice_)
             if last is None:
@@ -150,7 +151,8 @@ class Received:
                 last[:] = values
 
     def decode(self, slice_: Slice, compressed: Compressed) -> np.ndarray:
-        """The value (bytes, uint8) that came compressed; raises ProtocolError if it cannot have."""
+        """The value (bytes, uint8) that came compressed. Raises ProtocolError if this slice is not
+        compressed, or the value before a change was not sent."""
         payload, is_change = compressed
         if not self._compression.takes(slice_):
             raise ProtocolError(f"a compressed value of {slice_}, which is not to be compressed")
@@ -167,7 +169,7 @@ class Received:
 
 
 def add_change(compression: Compression, payload: np.ndarray, value: np.ndarray) -> None:
-    """The one way in which a change is added, so that all tasks get the same bits."""
+    """Add a change to a value. All tasks do it here, so all get the same bits."""
     change = np.empty_like(value)
     compression.codec.decode(payload, change)
     with np.errstate(all="ignore"):

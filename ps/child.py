@@ -10,7 +10,7 @@ __all__ = ["Child"]
 class Child(msgspec.Struct, frozen=True):
     """A worker, or a server one level below, that sends the sum of the workers ``ranks``.
 
-    ``member`` is its number in the memory of the server's host, 0 if it shares none with it.
+    ``member`` is its number in the memory of the server's host; 0 if it does not share that memory.
     """
 
     public_key: str

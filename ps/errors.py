@@ -37,8 +37,8 @@ _made: Dict[Type[BaryonError], Type[BaryonError]] = {}
 def raise_also_as(foreign: Type[Exception]) -> None:
     """Make every BaryonError of this process, from now on, an instance of ``foreign`` as well.
 
-    For a framework's own error: a script that catches that must catch ours where the framework's
-    own code would have raised it.
+    For a framework's own error class: a script that catches it must catch ours where the
+    framework's code would have raised it.
     """
     global _foreign
     _foreign = foreign

@@ -1,21 +1,21 @@
 """The memory in which gradients and values lie: a process's own, or shared by the tasks of a host.
 
-An *area* is what one task writes and others may read: a task's outgoing gradients, or the host's
-values. Areas are laid out as the store's plan says (``Bucket.start``), so a message only has to
-name a bucket. `Memory` maps an area piece by piece, as it is used.
+An *area* is written by one task and may be read by others: a task's outgoing gradients, or the
+host's values. The store's plan lays out areas (``Bucket.start``), so a message only has to name a
+bucket. `Memory` maps an area piece by piece, as it is used.
 
-A host's memory is one file without a name (memfd_create(2)), made by the host's agent and opened
-by its tasks through ``/proc/AGENT/fd``, which the kernel allows to the same user only. So it has
-one owner, cannot be left behind, and does not depend on the size of /dev/shm, which containers
-keep small. The file is sparse: every area begins at a fixed place of its own, terabytes apart, and
-only what is mapped takes memory. It is reserved before it is mapped: a host without enough of it
-gives an error here and not a SIGBUS at some later time.
+A host's memory is one file without a name (memfd_create(2)). The host's agent makes it, and the
+tasks open it through ``/proc/AGENT/fd``, which the kernel allows to the same user only. So it has
+one owner, cannot be left behind, and does not depend on the size of /dev/shm, which is small in
+containers. The file is sparse: each area begins at a fixed place, terabytes from the next, and only
+mapped pieces take memory. Pieces are reserved before they are mapped, so a host with too little
+memory gives an error here and not a SIGBUS later.
 
-What nobody uses any more has to be given back by somebody (`Memory.discard`): the end of a mapping
-leaves the file's pages where they are.
+Memory that is no longer used must be given back explicitly (`Memory.discard`): the file keeps its
+pages when a mapping ends.
 
-Rejected: POSIX shared memory with names in /dev/shm, which outlives whoever is killed; descriptors
-handed down, which a wrapper script that closes them would lose.
+Rejected: POSIX shared memory with names in /dev/shm, which outlives killed tasks; inherited
+descriptors, which a wrapper script may close.
 """
 
 import ctypes
@@ -52,9 +52,9 @@ _LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class Area:
-    """Memory that a process has for itself: zeros, taken from the system as they are touched.
+    """Memory of one process: zeros, which take memory when they are touched.
 
-    If it is shared, it is alive as long as anything of it is mapped.
+    A shared area (`_SharedArea`) lives as long as any piece of it is mapped.
     """
 
     def map(self, start: int, nbytes: int) -> np.ndarray:
@@ -68,7 +68,7 @@ class Area:
             raise _too_big(nbytes) from error
 
     def discard(self, start: int) -> None:
-        """Give the piece back to the system when nothing in this process refers to it any more."""
+        """Give a piece back to the system when nothing in this process refers to it."""
 
 
 class _SharedArea(Area):
@@ -86,8 +86,8 @@ class _SharedArea(Area):
         return np.frombuffer(buffer, np.uint8)
 
     def _reserve(self, offset: int, step: int, nbytes: int) -> None:
-        """Take memory for ``step`` of ``nbytes`` bytes, unless it is there already."""
-        # The kernel would rather kill tasks than refuse memory to a file of this kind.
+        """Reserve ``step`` of ``nbytes`` bytes, unless they are reserved already."""
+        # The kernel does not refuse memory to such a file; it kills tasks instead.
         if step > _available_nbytes():
             raise _too_big(nbytes)
         try:
@@ -100,7 +100,7 @@ class _SharedArea(Area):
     def discard(self, start: int) -> None:
         buffer = self._pieces.get(start)
         if buffer is not None:
-            # Finalizers run in the reverse of the order in which they were made: before munmap.
+            # Finalizers run in reverse order of their creation: this one before munmap.
             address, nbytes = ctypes.addressof(buffer), ctypes.sizeof(buffer)
             remove = mmap.MADV_REMOVE  # the file's pages, too
             weakref.finalize(buffer, _LIBC.madvise, address, nbytes, remove).atexit = False
@@ -127,7 +127,7 @@ def _too_big(nbytes: int) -> UsageError:
 
 
 def _map(descriptor: int, nbytes: int, offset: int) -> Any:
-    """A shared mapping as a buffer, unmapped when nothing refers to it any more.
+    """A shared mapping as a buffer, which is unmapped when nothing refers to it.
 
     Python's own mmap keeps a descriptor for each mapping; a model may have thousands of them.
     """
@@ -154,7 +154,7 @@ class HostMemory:
         return _SharedArea(self._descriptor, (store * _MAX_MEMBERS + member) * _AREA_NBYTES)
 
     def close(self) -> None:
-        """What is mapped stays mapped."""
+        """Existing mappings stay."""
         os.close(self._descriptor)
 
 
@@ -184,9 +184,8 @@ class Memory:
         return found
 
     def discard(self, keep: Container[int] = ()) -> None:
-        """Nobody needs what lies here, but for the regions that begin at ``keep``: give it back to
-        the system once this process does not refer to it any more. Other tasks may have it mapped,
-        and must not look."""
+        """Give all regions but those that begin at ``keep`` back to the system, when this process
+        no longer refers to them. Other tasks may have them mapped, and must not read them."""
         for start in self._regions:
             if start not in keep:
                 self.area.discard(start)
@@ -212,7 +211,8 @@ class Memory:
 
 
 def staging(host: Optional[HostMemory], store: int) -> Tuple[Memory, Memory]:
-    """Where a task's gradients of a store leave from, and where its values arrive."""
+    """The memory of a store's gradients, from which a task sends, and of its values, into which it
+    receives."""
     if host is None:
         return Memory(), Memory()
     return Memory(host.area(store, host.member)), Memory(host.area(store, VALUES))

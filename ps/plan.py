@@ -1,17 +1,17 @@
 """Which key lies where: keys are cut into slices, slices are fused into buckets.
 
-A *slice* is a run of elements of one key and the unit that a server merges. A *bucket* is a run of
-bytes, owned by one server, and the unit that travels: small keys share a bucket, a big key spans
-many, one slice each. The plan only grows, and it is a function of the order in which keys are
-added and of nothing else, so every worker and every server computes the same one; servers compare
-what workers declare (store.py) and say so if two disagree.
+A *slice* is a run of elements of one key, and the unit that a server merges. A *bucket* is a run of
+bytes that one server owns, and the unit that travels. Small keys share a bucket; a big key spans
+many, with one slice in each. The plan only grows. It depends on the order in which keys are added
+and on nothing else, so every worker and every server computes the same plan. Servers compare what
+the workers declare, and report a difference.
 
-A slice holds whole rows of its key, so that rows can be sent and updated by themselves (rows.py),
-unless a row is bigger than a bucket.
+A slice holds whole rows of its key, so rows can be sent and updated by themselves (rows.py), unless
+a row is bigger than a bucket.
 
 Placement: a new bucket goes to the server that owns the fewest bytes. Rejected: hashing keys to
-servers as MXNet does, which loads one server with 7 times the bytes of another on real models;
-a plan sent out by one coordinator, which costs every `init` a round trip.
+servers as MXNet does, which gives one server 7 times the bytes of another on real models; a plan
+sent by a coordinator, which costs every `init` a round trip.
 """
 
 import math
@@ -28,11 +28,11 @@ BUCKET_NBYTES = 1 << 20
 PAGE_NBYTES = 1 << 16  # of memory that is mapped: the largest page of any Linux, not this one's
 ALIGNMENT = 64  # a cache line, and what SIMD loads like best
 MAX_NDIM = 32  # NumPy's own limit
-MAX_KEY_NBYTES = 1 << 38  # far beyond any parameter; what is beyond is a mistake or an attack
+MAX_KEY_NBYTES = 1 << 38  # far beyond any parameter: more is a mistake or an attack
 
 
 class Region(NamedTuple):
-    """Bytes of a store's memory that lie together: one shared bucket, or all of a big key's."""
+    """Bytes that lie together in a store's memory: one shared bucket, or a whole big key."""
 
     start: int
     nbytes: int
@@ -41,7 +41,7 @@ class Region(NamedTuple):
 class Bucket:
     """Up to ``capacity`` bytes of one dtype, owned by one server; ``nbytes`` of them are used.
 
-    In a store's memory (memory.py) it begins at byte ``start``, which lies in ``region``.
+    It begins at byte ``start`` of a store's memory (memory.py), in ``region``.
     """
 
     __slots__ = (
@@ -88,12 +88,12 @@ class Slice:
 
     @property
     def first_row(self) -> int:
-        """The key's row with which it begins; if the key has rows, as the next."""
+        """The number of the key's row with which it begins, if the key has rows."""
         return self.start // self.key.row_size if self.start else 0
 
     @property
     def shape(self) -> Tuple[int, ...]:
-        """As an array of its own: whole rows, or flat if its key is cut through them."""
+        """The shape of its elements as an array: whole rows, or flat if rows are cut."""
         if len(self.key.slices) == 1:
             return self.key.shape
         if not self.key.has_rows:
@@ -124,7 +124,7 @@ class Slice:
 class Key:
     """One parameter: ``number`` counts keys in the order in which they were added.
 
-    A row has ``row_size`` elements; whether its slices hold whole ones says ``has_rows``.
+    A row has ``row_size`` elements. ``has_rows`` says whether slices hold whole rows.
     """
 
     __slots__ = ("dtype", "has_rows", "name", "number", "row_size", "shape", "size", "slices")
@@ -157,8 +157,8 @@ class Key:
 class Plan:
     """The keys, slices and buckets of one store over ``num_servers`` servers.
 
-    With ``has_whole_keys`` all slices of a key lie on one server: for optimizers that need more of
-    a parameter than a slice of it.
+    With ``has_whole_keys`` all slices of a key lie on one server, for optimizers that need more of
+    a parameter than one slice.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class Plan:
             raise UsageError(f"key {name!r} has dtype {dtype}; supported are {', '.join(DTYPES)}")
         if len(shape) > MAX_NDIM or any(extent < 0 for extent in shape):
             raise UsageError(f"key {name!r} has the impossible shape {tuple(shape)}")
-        # As NumPy, which has no array of such a shape either, if only one extent is 0.
+        # An extent of 0 counts as 1: NumPy has no array of such a shape either.
         nbytes = math.prod(extent or 1 for extent in shape) * dtype_of(dtype).itemsize
         if nbytes > MAX_KEY_NBYTES:
             raise UsageError(f"key {name!r} of {nbytes} bytes is beyond {MAX_KEY_NBYTES}")

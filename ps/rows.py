@@ -1,10 +1,10 @@
-"""Some rows of an array: what row-sparse gradients consist of, and pulls of rows. Pure.
+"""Some rows of an array: row-sparse gradients, and pulls of rows. Pure.
 
-A row is what one index of the first dimension selects. A slice of a key holds whole rows (plan.py)
-and is dealt with by itself, its rows counted from its own first one.
+A row is selected by one index of the first dimension. A slice of a key holds whole rows (plan.py)
+and is handled by itself; its rows are counted from its own first row.
 
-What travels is raw little-endian memory: the ids, int64, and after them, if they come with values,
-the rows' elements.
+Rows travel as raw little-endian memory: the ids (int64), followed by the rows' elements if there
+are values.
 """
 
 from typing import Dict, Iterator, NamedTuple, Sequence, Tuple, Union
@@ -24,9 +24,9 @@ _ID_NBYTES = 8
 
 
 class Rows(NamedTuple):
-    """Row ``ids[i]`` is ``values[i]``, and all others are zero.
+    """Row ``ids[i]`` is ``values[i]``, and all other rows are zero.
 
-    ``ids`` are int64, ascending, each there once; ``values`` has two dimensions.
+    ``ids`` are int64 and ascend without repeats; ``values`` has two dimensions.
     """
 
     ids: np.ndarray
@@ -34,14 +34,14 @@ class Rows(NamedTuple):
 
 
 Part = Union[np.ndarray, Rows]
-"""What is contributed to a slice: all of its elements (1-D), or some rows."""
+"""A contribution to a slice: all of its elements (1-D), or some rows."""
 
 
-# -- what is computed with them -------------------------------------------------------------------
+# -- sums and selections --------------------------------------------------------------------------
 
 
 def summed(ids: np.ndarray, values: np.ndarray) -> Rows:
-    """Rows in any order, where those of one id are to be added up, as `Rows`.
+    """`Rows` of rows in any order; rows with the same id are added up.
 
     ``ids`` are 1-D integers, ``values`` 2-D with a row for each.
     """
@@ -56,7 +56,7 @@ def summed(ids: np.ndarray, values: np.ndarray) -> Rows:
 
 
 def union(one: Rows, other: Rows) -> Rows:
-    """The sum of both; ``one`` is the first term of each row's."""
+    """The sum of both; in each row's sum, ``one`` is the first term."""
     if not other.ids.size:
         return one
     if not one.ids.size:
@@ -70,7 +70,7 @@ def union(one: Rows, other: Rows) -> Rows:
 
 
 def add_rows(target: np.ndarray, rows: Rows) -> None:
-    """Add them to ``target`` (1-D, of whole rows)."""
+    """Add rows to ``target`` (1-D, of whole rows)."""
     if rows.values.size:
         table = target.reshape(-1, rows.values.shape[1])
         table[rows.ids] = add(table[rows.ids], rows.values)
@@ -86,14 +86,14 @@ def put(part: Part, target: np.ndarray) -> None:
 
 
 def select(value: np.ndarray, ids: np.ndarray, row_size: int) -> np.ndarray:
-    """A copy of rows of ``value`` (1-D), of ``row_size`` elements each; 2-D."""
+    """A copy (2-D) of rows of ``value`` (1-D), with ``row_size`` elements each."""
     if not row_size:
         return np.empty((ids.size, 0), value.dtype)
     return value.reshape(-1, row_size)[ids]
 
 
 def join(parts: Sequence[Part], slices: Sequence[Slice]) -> Part:
-    """The parts of all slices of a key as one of the key: rows only if all are."""
+    """The parts of all slices of a key as one part of the key: rows if all parts are rows."""
     if len(parts) == 1:
         return parts[0]
     if all(isinstance(part, Rows) for part in parts):
@@ -106,12 +106,11 @@ def join(parts: Sequence[Part], slices: Sequence[Slice]) -> Part:
     return whole
 
 
-# -- what travels ---------------------------------------------------------------------------------
+# -- encoding -------------------------------------------------------------------------------------
 
 
 def rows_in(key: Key, rows: Rows) -> Dict[Slice, np.ndarray]:
-    """What is sent of a key's rows, for every slice, as uint8. Raises UsageError if it is cut
-    through its rows."""
+    """The payload for each slice of a key, as uint8. Raises UsageError if its rows are cut."""
     return {
         slice_: encoded(Rows(ids, rows.values[first : first + ids.size]))
         for slice_, first, ids in _cut(key, rows.ids)
@@ -119,15 +118,15 @@ def rows_in(key: Key, rows: Rows) -> Dict[Slice, np.ndarray]:
 
 
 def ids_in(key: Key, ids: np.ndarray) -> Dict[Slice, np.ndarray]:
-    """What is sent to ask for a key's rows, for the slices that have some; as `rows_in`.
+    """The payload that asks for a key's rows, for each slice that has some; like `rows_in`.
 
-    ``ids`` are int64, ascending, each there once.
+    ``ids`` are int64 and ascend without repeats.
     """
     return {slice_: as_bytes(part) for slice_, _, part in _cut(key, ids) if part.size}
 
 
 def encoded(rows: Rows) -> np.ndarray:
-    """What is sent of rows of a slice, as uint8."""
+    """The payload for rows of one slice, as uint8."""
     return np.concatenate((as_bytes(rows.ids), as_bytes(rows.values)))
 
 
@@ -137,8 +136,8 @@ def as_bytes(array: np.ndarray) -> np.ndarray:
 
 
 def ids_of(slice_: Slice, payload: np.ndarray) -> np.ndarray:
-    """The ids in ``payload`` (uint8); raises ProtocolError unless they are of the slice's rows,
-    ascending, each there once."""
+    """The ids in ``payload`` (uint8); raises ProtocolError unless they are numbers of the slice's
+    rows that ascend without repeats."""
     if not slice_.key.has_rows:
         raise ProtocolError(f"rows of {slice_.key}, which is cut through its rows")
     if payload.nbytes % _ID_NBYTES:
@@ -152,7 +151,7 @@ def ids_of(slice_: Slice, payload: np.ndarray) -> np.ndarray:
 
 
 def rows_of(slice_: Slice, payload: np.ndarray) -> Rows:
-    """The rows in ``payload`` (uint8); raises ProtocolError as `ids_of`."""
+    """The rows in ``payload`` (uint8); raises ProtocolError like `ids_of`."""
     key = slice_.key
     count, rest = divmod(payload.nbytes, _ID_NBYTES + slice_.row_nbytes)
     if rest:
@@ -163,11 +162,11 @@ def rows_of(slice_: Slice, payload: np.ndarray) -> Rows:
 
 
 def _cut(key: Key, ids: np.ndarray) -> Iterator[Tuple[Slice, int, np.ndarray]]:
-    """For each slice: it, the place of its first id among ``ids``, and its ids, its own."""
+    """For each slice: (slice, index of its first id in ``ids``, its ids counted in the slice)."""
     if not key.has_rows:
         raise UsageError(
-            f"key {key.name!r} of shape {key.shape} has no rows, or such as are too big to be sent "
-            "one by one; use dense gradients and pull (sparse_grad=False)"
+            f"key {key.name!r} of shape {key.shape} has no rows, or its rows are too big to be "
+            "sent one by one; use dense gradients and pull (sparse_grad=False)"
         )
     bounds = np.searchsorted(ids, [slice_.first_row for slice_ in key.slices]).tolist()
     for slice_, first, end in zip(key.slices, bounds, [*bounds[1:], ids.size]):

@@ -18,7 +18,7 @@ __all__ = ["Arrivals", "SliceState", "check_layout", "piece_of", "pieces"]
 
 
 class SliceState(NamedTuple):
-    """The state of a slice, or of a whole key, with its arrays."""
+    """The state of a slice, or of a whole key, with the arrays that ``spec`` describes."""
 
     spec: StateSpec
     arrays: List[np.ndarray]
@@ -28,7 +28,7 @@ _MAX_NESTING = 32
 
 
 def check_layout(layout: Any, num_arrays: int) -> None:
-    """Raise ProtocolError unless it is one, with each of the arrays once."""
+    """Raise ProtocolError unless this is a layout that has each of the arrays once."""
     arrays: List[int] = []
 
     def visit(node: Any, nesting: int = 0) -> bool:
@@ -46,7 +46,7 @@ def check_layout(layout: Any, num_arrays: int) -> None:
 
 
 class Arrivals:
-    """Puts states together that arrive in pieces; a piece may come twice."""
+    """Joins the pieces in which states arrive; a piece may come twice."""
 
     def __init__(self) -> None:
         self._arrays: Dict[Slice, List[np.ndarray]] = {}
@@ -55,9 +55,9 @@ class Arrivals:
     def put(
         self, slice_: Slice, spec: StateSpec, array: int, start: int, payload: np.ndarray
     ) -> Optional[SliceState]:
-        """Take a piece; returns the state once it has all of it.
+        """Take a piece; returns the state when it is complete.
 
-        Raises ProtocolError for a piece that is none of such a state.
+        Raises ProtocolError for a piece that does not belong to such a state.
         """
         check_layout(spec.layout, len(spec.arrays))
         if spec.count < 0:
@@ -83,9 +83,9 @@ class Arrivals:
 
 
 def piece_of(arrays: List[np.ndarray], array: int, start: int) -> np.ndarray:
-    """The bytes of an array of a state from ``start`` on, as many as travel at once: a view.
+    """A view of a state's array: at most `STATE_NBYTES` bytes from ``start`` on.
 
-    A state without arrays has none. Raises ProtocolError if there is no such array or byte.
+    Empty for a state without arrays. Raises ProtocolError if there is no such array or byte.
     """
     if not arrays:
         return np.empty(0, np.uint8)
@@ -97,7 +97,7 @@ def piece_of(arrays: List[np.ndarray], array: int, start: int) -> np.ndarray:
 
 
 def pieces(arrays: List[np.ndarray]) -> Iterator[Tuple[int, int]]:
-    """(array, start) of all that has to arrive; a state without arrays arrives, too."""
+    """(array, start) of each piece of a state; a state without arrays is one empty piece."""
     if not arrays:
         yield 0, 0
     for number, array in enumerate(arrays):
@@ -106,7 +106,7 @@ def pieces(arrays: List[np.ndarray]) -> Iterator[Tuple[int, int]]:
 
 
 def _empty(specs: Sequence[Tuple[str, Tuple[int, ...]]]) -> List[np.ndarray]:
-    """Arrays for what arrives; raises ProtocolError if they cannot be those of a state."""
+    """Arrays to receive a state; raises ProtocolError if no state can have such arrays."""
     nbytes = 0
     for dtype, shape in specs:
         if dtype not in DTYPES or any(extent < 0 for extent in shape):

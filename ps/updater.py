@@ -2,7 +2,7 @@
 
 A worker sends its optimizer as a *kind* and a *blob* (wire.SetUpdater). The kind selects a module
 from `KINDS`; the module's ``load_updater(blob, may_run_code)`` turns the blob into an `Updater`. To
-add a framework, write such a module and add its line to the table; tests/updaters.py has the
+add a framework, write such a module and add its line to the table; tests/ps/test_updater.py has the
 contract that it must pass.
 
 A server imports a framework only when one of its optimizers arrives, so a server that only sums

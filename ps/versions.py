@@ -1,8 +1,8 @@
-"""What worker 0's script has changed in its optimizer, version by version. Pure.
+"""The hyper-parameters that worker 0's script has changed, version by version. Pure.
 
-A change makes the next version, and holds for the pushes that name it or a later one. So slices,
-which are updated in any order, are each told what has changed between their last update and the
-next one, and nothing else: optimizers change attributes of their own, which must stay.
+A change makes the next version, and holds for the pushes that name this version or a later one.
+Slices are updated in any order, so each gets the changes between its last update and the next one,
+and nothing else: an optimizer changes attributes of its own, and these must stay.
 """
 
 from typing import Any, Dict, List, Tuple, Union
@@ -18,15 +18,15 @@ _Name = Union[int, str]
 
 
 class Versions:
-    """Of one optimizer: its scalar attributes, and the multipliers of each key."""
+    """The versions of one optimizer's scalar attributes and of each key's multipliers."""
 
     def __init__(self) -> None:
-        self.last = 0  # 0 is the optimizer as it came
+        self.last = 0  # version 0 is the optimizer as it came
         self._scalars = _History()
-        self._multipliers: Dict[_Name, _History] = {}  # of the keys of which some have changed
+        self._multipliers: Dict[_Name, _History] = {}  # for keys with a change
 
     def add(self, change: SetHyper) -> None:
-        """Take a change; versions below its ``oldest`` will not be asked for any more."""
+        """Take a change. After it, no version below its ``oldest`` may be asked for."""
         self.last = change.version
         self._scalars.add(change, change.scalars)
         for table in ("lr_mult", "wd_mult"):
@@ -34,18 +34,18 @@ class Versions:
                 self._multipliers.setdefault(name, _History()).add(change, {table: factor})
 
     def scalars(self, after: int, version: int) -> Dict[str, Any]:
-        """The attributes that have changed in the versions after ``after`` up to ``version``."""
+        """The attributes that the versions from ``after + 1`` to ``version`` have changed."""
         return self._scalars.changes(after, version)
 
     def multipliers(self, key: _Name, after: int, version: int) -> Dict[str, float]:
-        """The same of a key's "lr_mult" and "wd_mult"."""
+        """Like `scalars`, for a key's "lr_mult" and "wd_mult"."""
         history = self._multipliers.get(key)
         return {} if history is None else history.changes(after, version)
 
 
 class _History:
     def __init__(self) -> None:
-        self._values: Dict[str, List[Tuple[int, Any]]] = {}  # by name, with the version they are of
+        self._values: Dict[str, List[Tuple[int, Any]]] = {}  # name -> (version, value)
 
     def add(self, change: SetHyper, values: Dict[str, Any]) -> None:
         for name, value in values.items():
@@ -63,8 +63,7 @@ class _History:
         return found
 
 
-# An attribute that is no number of the script's: the schedule stays with the script, which says
-# what rate it gives.
+# Not set by message: the schedule stays in the script, which sends the rates.
 _RESERVED = ("lr_scheduler", "begin_num_update")
 
 
@@ -75,8 +74,8 @@ def is_scalar(value: Any) -> bool:
 def set_scalars(optimizer: Any, scalars: Dict[str, Any]) -> None:
     """Set attributes whose names and values have come over the wire.
 
-    They may be numbers and the like that the optimizer or its class has, or has nothing of that
-    name for: never what it is made of. Raises ProtocolError, with all that is wrong.
+    Allowed are names of which the optimizer and its class have a number, a string or the like, or
+    nothing; never a method or another object. Raises ProtocolError with all wrong names.
     """
     own, cls = vars(optimizer), type(optimizer)
     wrong = [

@@ -1,15 +1,14 @@
 """The data plane's messages: what travels between a worker and a server.
 
-A message is one *header* frame and, where its type says so, one *payload* frame. The header is a
-MessagePack array ``[tag, field, ...]``; the payload is raw little-endian array bytes, never
-pickled and never copied into the header. On a *shared* link, between two tasks of a host that
-share its memory (memory.py), there is no payload frame: the bytes lie where both find them, and
-several headers may go as one `Batch`. docs/protocol.md describes the same for readers who want to
-speak it from elsewhere.
+A message is one *header* frame and, for some types, one *payload* frame. The header is a
+MessagePack array ``[tag, field, ...]``. The payload is raw little-endian array bytes, never pickled
+and never copied into the header. A *shared* link joins two tasks of a host that share its memory
+(memory.py): there is no payload frame, because the bytes are in that memory, and several headers
+may travel as one `Batch`. docs/protocol.md describes the same for other implementations.
 
 Slices are named by position: ``(bucket, first, count)`` is a run of consecutive slices of one
-bucket in the store's plan (plan.py), which worker and server compute alike. Every contribution is
-named by (sender, store, slice, round), so that a repeat is recognised.
+bucket in the store's plan (plan.py), which worker and server compute alike. A contribution is named
+by (sender, store, slice, round), so a repeat is recognised.
 
 Nothing in this module does I/O.
 """
@@ -69,9 +68,9 @@ Scalar = Union[bool, int, float, str, None]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Base of every message of either plane; its tag on the wire is the class name.
+    """Base of every message of both planes; its tag on the wire is the class name.
 
-    No message refers to itself, so Python need not look for such (``gc``), and that often.
+    No message refers to itself, so Python's garbage collector can skip them all (``gc``).
     """
 
 
@@ -84,21 +83,21 @@ class KeySpec(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Hello(Message, frozen=True, tag=True):
-    """First message of a worker on each connection to a server, which answers with the same.
+    """First message of a worker on each connection to a server, which answers with a Hello.
 
-    ``connection`` counts the worker's connections to this server. A server listens to the latest.
-    ``member`` is the number of the worker's area in the memory of their common host, if the link
-    is a shared one, and 0 otherwise.
+    ``connection`` counts the worker's connections to this server; the server listens to the latest.
+    On a shared link, ``member`` is the number of the worker's area in the host's memory; otherwise
+    it is 0.
     """
 
     version: int
     connection: int = 1  # absent in version 1
     member: int = 0  # absent before version 3, as is the next
-    token: str = ""  # who it is, if nothing is encrypted
+    token: str = ""  # proves who it is, without encryption
 
 
 class Open(Message, frozen=True, tag=True):
-    """Begin to use store number ``store`` (counted per worker, in order of creation).
+    """Begin to use store number ``store``. Each worker counts its stores in order of creation.
 
     ``kind`` is "sync" or "async"; ``staleness`` is that of an asynchronous store (async_store.py),
     and its plan is made with ``has_whole_keys`` (plan.py).
@@ -111,11 +110,11 @@ class Open(Message, frozen=True, tag=True):
 
 
 class Close(Message, frozen=True, tag=True):
-    """The sender will never use a store again, has nothing under way and reads none of its values.
+    """The sender will not use a store again, has nothing under way and reads none of its values.
 
-    It has forgotten the store: on a new connection it says no more than this. Answered by Accepted;
-    a server gives the store up when all its children have said so or left. ``serial`` is the next
-    after those of the sender's settings.
+    It has forgotten the store: of this store, only Close is repeated on a new connection. Answered
+    by Accepted. A server drops the store when every child has closed it or left. ``serial``
+    continues the count of the sender's settings.
     """
 
     store: int
@@ -125,7 +124,7 @@ class Close(Message, frozen=True, tag=True):
 class Declare(Message, frozen=True, tag=True):
     """The sender's keys number ``first``, ``first + 1``, ... of a store, in its own order.
 
-    What was declared before may be declared again, and must be the same.
+    A key may be declared again, and must be the same.
     """
 
     store: int
@@ -143,11 +142,11 @@ class Init(Message, frozen=True, tag=True):
 
 
 class Push(Message, frozen=True, tag=True):
-    """A contribution to round ``round`` of a run of slices. Payload: the values, or of a single
-    slice, if ``is_compressed``, what the store's codec has made of them.
+    """A contribution to round ``round`` of a run of slices. Payload: the values; if
+    ``is_compressed``, those of a single slice, encoded by the store's codec.
 
     Answered when the round is complete, with the new values as payload if ``want_value``. Rank 0
-    says by which ``version`` of the optimizer's attributes (`SetHyper`) the round is to be applied.
+    names the ``version`` of the hyper-parameters (`SetHyper`) for the round.
     """
 
     store: int
@@ -170,20 +169,20 @@ class Pull(Message, frozen=True, tag=True):
 
 
 class PushRows(Message, frozen=True, tag=True):
-    """A contribution to round ``round`` of one slice: some of its rows, perhaps none, all others
-    being zero. Payload, also on a shared link: their ids in the slice, int64, ascending, each there
-    once; then their elements. Answered as a Push that wants no value."""
+    """A contribution to round ``round`` of one slice: some of its rows, perhaps none; the others
+    are zero. Payload, also on a shared link: the rows' ids in the slice, int64, ascending without
+    repeats, then the rows' elements. Answered like a Push that wants no value."""
 
     store: int
     bucket: int
     position: int
     round: int
-    version: Optional[int] = None  # as of a Push
+    version: Optional[int] = None  # as in Push
 
 
 class PullRows(Message, frozen=True, tag=True):
-    """Ask for rows of one slice. Payload, also on a shared link: their ids, as in PushRows.
-    Answered by AnswerRows once there is a value."""
+    """Ask for rows of one slice. Payload, also on a shared link: the ids, as in PushRows. Answered
+    by AnswerRows once there is a value."""
 
     store: int
     bucket: int
@@ -204,12 +203,12 @@ class SetUpdater(Message, frozen=True, tag=True):
 
 
 class SetHyper(Message, frozen=True, tag=True):
-    """From rank 0: change attributes of the optimizer (``lr``, ``wd``, ...) and keys' multipliers.
+    """From rank 0: change hyper-parameters (``lr``, ``wd``, ...) and keys' multipliers.
 
-    That makes version ``version`` of them: of a store's first change it is 1, then the next; an
-    optimizer as it was set has the last version till then, and 0 if it is the first. A round is
-    applied by the version that rank 0's Push has named, so by this one and by none that is newer.
-    No push that is not answered names one older than ``oldest``.
+    Each change makes the next version: a store's first change makes version 1. An optimizer begins
+    with the last version, and the store's first one with version 0. A round is applied by the
+    version that rank 0's Push has named, and by no newer one. No unanswered Push names a version
+    older than ``oldest``.
     """
 
     store: int
@@ -222,11 +221,11 @@ class SetHyper(Message, frozen=True, tag=True):
 
 
 class StateSpec(msgspec.Struct, frozen=True, array_like=True):
-    """What an optimizer's state of a slice is, but for its arrays' elements (states.py).
+    """An optimizer's state of a slice, without its arrays' elements (states.py).
 
     ``layout`` is None, the number of an array, ``["tuple" or "list", *layouts]``, or
-    ``{"value": number}``; ``arrays`` are (dtype, shape); ``count`` is how many updates there were;
-    ``scalars`` are the attributes that the optimizer itself has changed.
+    ``{"value": number}``. ``arrays`` has each array's (dtype, shape). ``count`` is the number of
+    updates. ``scalars`` has the attributes that the optimizer itself has changed.
     """
 
     layout: Any
@@ -238,7 +237,7 @@ class StateSpec(msgspec.Struct, frozen=True, array_like=True):
 class Join(Message, frozen=True, tag=True):
     """The sender has no more data in this epoch of a store, the ``epoch``-th from 1.
 
-    Rounds end without it until all have joined, which is answered by Joined; then rounds are
+    Rounds end without it until all have joined. Then Join is answered by Joined, and rounds are
     counted from 1 again.
     """
 
@@ -254,8 +253,8 @@ class Joined(Message, frozen=True, tag=True):
 
 
 class GetState(Message, frozen=True, tag=True):
-    """From a worker to an owner: the optimizer's state of a slice, or of the whole key that begins
-    with it; of array number ``array`` the bytes from ``start`` on. Answered by a State."""
+    """From a worker to an owner: ask for the optimizer's state of a slice, or of the whole key that
+    begins with it; for the bytes of array number ``array`` from ``start`` on. Answered by State."""
 
     store: int
     serial: int
@@ -266,8 +265,8 @@ class GetState(Message, frozen=True, tag=True):
 
 
 class State(Message, frozen=True, tag=True):
-    """Answers GetState number ``serial``; ``spec`` is None if there is no state yet, or if it
-    cannot be sent: then ``error`` says why. Payload: the bytes, at most `STATE_NBYTES`."""
+    """Answers GetState number ``serial``. ``spec`` is None if there is no state yet, or if it
+    cannot be sent; then ``error`` says why. Payload: the bytes, at most `STATE_NBYTES`."""
 
     serial: int
     spec: Optional[StateSpec]
@@ -275,10 +274,10 @@ class State(Message, frozen=True, tag=True):
 
 
 class PutState(Message, frozen=True, tag=True):
-    """From worker 0 to an owner: bytes of an array of a state, as GetState names it.
+    """From worker 0 to an owner: bytes of an array of a state, named as in GetState.
 
-    Once all bytes of all arrays are there the state replaces the one that was. Payload: the bytes,
-    perhaps none. Answered by a Stored.
+    When all bytes of all arrays have come, the state replaces the present one. Payload: the bytes,
+    perhaps none. Answered by Stored.
     """
 
     store: int
@@ -297,8 +296,8 @@ class Stored(Message, frozen=True, tag=True):
 
 
 class SetCompression(Message, frozen=True, tag=True):
-    """From every worker, before its first Push: this is how the payloads of a store are compressed
-    (compression/setting.py). All say the same; a repeat changes nothing."""
+    """From every worker, before its first Push: how to compress the payloads of a store
+    (compression/setting.py). All workers must say the same; a repeat changes nothing."""
 
     store: int
     params: Dict[str, Union[bool, int, float, str]]
@@ -314,8 +313,8 @@ class Accepted(Message, frozen=True, tag=True):
 class Answer(Message, frozen=True, tag=True):
     """Completes Init, Push or Pull for a run of slices. Payload: the values, if ``has_value``.
 
-    If ``is_compressed`` it is a single slice's, encoded: its value or, if ``is_change``, what is to
-    be added to the value that the receiver was sent before.
+    If ``is_compressed``, the payload is a single slice, encoded: the value or, if ``is_change``,
+    the difference from the value that the receiver was sent last.
     """
 
     store: int
@@ -336,13 +335,13 @@ class AnswerRows(Message, frozen=True, tag=True):
 
 
 Run = Union[Init, Push, Pull]
-"""What concerns a run of slices and is answered."""
+"""The messages that ask for something for a run of slices."""
 
 
 class Batch(Message, frozen=True, tag=True):
-    """Several small messages as one, to be taken in this order: on a shared link any of these, on
-    others those of rows and answers without a value. Payloads: those of PushRows, PullRows and
-    AnswerRows, one after the other."""
+    """Several small messages as one, to be handled in this order. A shared link may carry any of
+    these types; other links only those of rows, and answers without a value. Payloads: those of
+    PushRows, PullRows and AnswerRows, in order."""
 
     messages: Tuple[Union[Init, Push, Pull, PushRows, PullRows, Answer, AnswerRows], ...]
 
@@ -356,8 +355,8 @@ class Fault(Message, frozen=True, tag=True):
 class Codec:
     """Encodes and decodes the headers of one closed set of message types.
 
-    A plane is a list of types; anything else, or a known type with wrong fields, is a
-    `ProtocolError` that says what was wrong with it.
+    A plane is a list of types. Any other type, and a known type with wrong fields, raises a
+    `ProtocolError` that says what is wrong.
     """
 
     def __init__(self, types: Tuple[Type[Message], ...]) -> None:

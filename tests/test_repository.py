@@ -156,3 +156,17 @@ def test_nothing_is_tracked_that_is_made() -> None:
         ["git", "ls-files"], cwd=ROOT, stdout=subprocess.PIPE, check=True
     ).stdout.decode()
     assert not re.search(r"__pycache__|\.egg-info|\.log$", tracked)
+
+
+def test_every_kind_of_optimizer_has_its_module() -> None:
+    """The only arrow from the ground floor to a framework: a name, looked up when it is needed."""
+    found = ast.parse((ROOT / "ps" / "updater.py").read_text())
+    (kinds,) = [
+        node.value
+        for node in ast.walk(found)
+        if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "KINDS"
+    ]
+    for name in ast.literal_eval(kinds).values():  # type: ignore[arg-type]
+        assert (
+            re.match(r"baryon\.worker\.\w+\.updater$", name) and name[len("baryon.") :] in MODULES
+        )

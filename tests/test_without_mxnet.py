@@ -14,7 +14,7 @@ SCRIPT = """
 import queue, sys, threading
 
 import baryon.launcher, baryon.launcher.command, baryon.ps, baryon.scheduler, baryon.worker
-import baryon.scheduler.agent, baryon.scheduler.server_task
+import baryon.scheduler.agent, baryon.scheduler.server_task, baryon.worker.session
 import numpy as np, zmq
 from baryon.ps import Child, Client, Operation, Reactor, Server, ServerAddress, new_key_pair
 from baryon.ps import Open, UsageError

@@ -1,4 +1,4 @@
-"""The server's process: it adds up what its children send, and answers them."""
+"""The server's process: it adds up its children's contributions and answers them."""
 
 from .server import Server
 

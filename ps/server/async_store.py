@@ -1,14 +1,14 @@
 """The asynchronous store on a server: applies each contribution as it arrives. Pure.
 
-A worker's push is answered as soon as it is applied (``dist_async``), or once no other worker is
-more than ``staleness`` rounds behind it (``dist_ssp``: bounded staleness, as in M. Li et al.,
-"Scaling Distributed Machine Learning with the Parameter Server", OSDI 2014, section 3.4, where it
-is called bounded delay). A worker pushes a key's next round only after that answer. With a
-staleness of 0 all workers are in the same round, whose contributions are applied one by one.
+A worker's push is answered as soon as it is applied (``dist_async``), or when no other worker is
+more than ``staleness`` rounds behind (``dist_ssp``: bounded staleness; M. Li et al., "Scaling
+Distributed Machine Learning with the Parameter Server", OSDI 2014, section 3.4, call it bounded
+delay). A worker pushes the next round of a key only after that answer. With a staleness of 0 all
+workers are in the same round, and its contributions are applied one by one.
 
-There is no sum, so its children are the workers themselves, and it needs an optimizer: what comes
-before worker 0 has given one, or a first value, waits for it. While one worker's answer is read,
-another's contribution may change some elements of it.
+There is no sum, so the children are the workers themselves, and the store needs an optimizer. A
+contribution that comes before worker 0 has sent an optimizer, or a first value, waits for it. While
+one worker reads an answer, another worker's contribution may change some elements of it.
 """
 
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
@@ -32,9 +32,9 @@ class AsyncSlot(Slot):
     def __init__(self, slice_: Slice, value: np.ndarray, children: Iterable[int]) -> None:
         super().__init__(slice_, value)
         self.rounds = dict.fromkeys(children, 0)  # child -> rounds applied
-        self.held: Dict[int, Part] = {}  # contributions that cannot be applied yet
-        self.version: Optional[int] = None  # that worker 0 has named with its last one
-        # child -> wants the value, of those whose next round has come and is not answered
+        self.held: Dict[int, Part] = {}  # contributions that wait to be applied
+        self.version: Optional[int] = None  # the one that worker 0 named last
+        # child whose next round has come and is not answered -> whether it wants the value
         self.askers: Dict[int, bool] = {}
 
     @property
@@ -81,7 +81,7 @@ class AsyncStore(Store[AsyncSlot]):
             )
         replies: List[Reply] = []
         for slot, part in zip(slots, parts):
-            if round_ < slot.rounds[child]:  # a repeat of something that is long done
+            if round_ < slot.rounds[child]:  # a repeat of a contribution to an earlier round
                 where = slot.slice.bucket.index, slot.slice.position
                 replies.append(Reply(child, *where, 1, want_value))
                 continue
@@ -127,7 +127,7 @@ class AsyncStore(Store[AsyncSlot]):
         return super()._init(slot, part) + self._advance(slot)
 
     def _advance(self, slot: AsyncSlot) -> List[Reply]:
-        """Apply what can be applied by now, and answer whom can be answered."""
+        """Apply the contributions and answer the children that no longer have to wait."""
         key = slot.slice.key
         slots = self._slots_of(key) if self.plan.has_whole_keys else [slot]
         for child in list(slot.held):
@@ -154,7 +154,7 @@ class AsyncStore(Store[AsyncSlot]):
         return replies
 
     def _behind(self, slot: AsyncSlot, round_: int) -> Tuple[int, ...]:
-        """Who has not come close enough to ``round_`` for it to be answered."""
+        """The children that are too far behind ``round_`` for it to be answered."""
         if self._staleness is None:
             return ()
         return tuple(c for c in self._active if slot.rounds[c] < round_ - self._staleness)

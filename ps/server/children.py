@@ -1,11 +1,11 @@
-"""The tasks that speak to a server: who they are, and by which connection each is heard.
+"""The tasks that speak to a server: who they are, and which connection of each is the latest.
 
 A child's connection may break and be made again. A server hears a child on its latest connection
-alone, which begins with Hello: what still comes from an older one is dropped, since the child
-sends it again.
+only, which begins with Hello. Messages that still arrive from an older connection are dropped; the
+child sends them again.
 
-Who has sent a message is known by the key that the connection was made with. Where nothing is
-encrypted, no connection has one, and a child says in its Hello a word that only it and its servers
+The key of an encrypted connection tells the server who has sent a message. Without encryption a
+connection has no key, and a child's Hello contains a token that only the child and its servers
 know.
 """
 
@@ -27,15 +27,15 @@ log = logging.getLogger("baryon.server")
 class Connection(NamedTuple):
     route: bytes  # the ROUTER's name of it
     number: int  # the child's
-    member: int = 0  # whose area of the host's memory holds the payloads; 0: they are sent
+    member: int = 0  # in the host's memory, where its payloads are; 0: they travel
     is_introduced: bool = False  # its Hello has been accepted
 
 
 class Children:
-    """Those of one server, counted from 0; ``authenticator`` is None if nothing is encrypted.
+    """The children of one server, counted from 0. ``authenticator`` is None without encryption.
 
-    ``children`` are those in the tree of servers, and ``guests`` the workers below these, who speak
-    to an owner themselves where nothing is added up on the way.
+    ``children`` are the server's children in the tree of servers. ``guests`` are workers further
+    down, which speak to an owner themselves where nothing is added up on the way.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Children:
         return len(self.all)
 
     def __getitem__(self, child: int) -> Connection:
-        """The latest connection of a child that has one."""
+        """The latest connection of a child; KeyError if it has none."""
         return self._latest[child]
 
     def connected(self) -> List[int]:
@@ -67,11 +67,11 @@ class Children:
         return self.all[child].name
 
     def workers(self) -> Dict[int, int]:
-        """rank -> child, of all workers that can speak to this server themselves."""
+        """rank -> child, for all workers that can speak to this server themselves."""
         return {c.ranks[0]: index for index, c in enumerate(self.all) if c.is_worker}
 
     def sender(self, frames: List[zmq.Frame]) -> Optional[int]:
-        """Whose message ``[route, header, ...]`` is; None if it is nobody's."""
+        """The child that sent the message ``[route, header, ...]``; None for a stranger's."""
         if self._authenticator is not None:
             return self._authenticator.peer(frames[-1])
         route = frames[0].bytes
@@ -83,13 +83,13 @@ class Children:
         return self._by_route[route]
 
     def is_heard(self, child: int, frames: List[zmq.Frame]) -> Tuple[bool, bool]:
-        """Whether a child's message came on its latest connection, and whether that is new to us
-        while an older one was known; a Hello may make it that.
+        """Whether a child's message came on its latest connection, and whether that connection has
+        just replaced an older one, which only a Hello can do.
 
-        Raises ProtocolError if it would, and says what its sender is not.
+        Raises ProtocolError for such a Hello with false claims.
         """
         route, latest = frames[0].bytes, self._latest.get(child)
-        if latest is None:  # so that whatever it sends can be answered
+        if latest is None:  # so that a refusal can be sent
             self._latest[child] = Connection(route, 0)
             return True, False
         if route == latest.route:
@@ -97,15 +97,14 @@ class Children:
         hello = _hello_in(frames)
         if hello is None or hello.connection <= latest.number:
             return False, False
-        self._check(child, hello)  # before the older one is given up for it
+        self._check(child, hello)  # before the older connection is given up
         log.info("%s has a new connection", self.name(child))
         self._latest[child] = Connection(route, hello.connection)
         self._by_route.pop(latest.route, None)
         return True, True
 
     def introduce(self, child: int, hello: wire.Hello) -> None:
-        """Take note of what a child says of its latest connection; raises ProtocolError if it says
-        what it is not."""
+        """A child says Hello on its latest connection. Raises ProtocolError for false claims."""
         self._check(child, hello)
         latest = self._latest[child]
         new = Connection(latest.route, hello.connection, hello.member, True)
@@ -117,7 +116,7 @@ class Children:
         self._latest[child] = new
 
     def _check(self, child: int, hello: wire.Hello) -> None:
-        """Raise ProtocolError unless a child can say so: nobody writes as another member."""
+        """Raise ProtocolError unless a Hello is true: no task may write as another member."""
         name, member = self.name(child), self.all[child].member
         if hello.version != wire.VERSION:
             raise ProtocolError(
@@ -126,7 +125,7 @@ class Children:
             )
         if hello.member not in (0, member):
             raise ProtocolError(
-                f"{name} said that it is member {hello.member} of the host's memory; "
+                f"{name} claimed to be member {hello.member} of the host's memory; "
                 + (f"it is member {member}" if member else "it shares none with this server")
             )
         if hello.connection < 1:

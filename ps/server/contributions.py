@@ -1,4 +1,4 @@
-"""What a store's children push, decoded, and their agreement on how it is encoded. Pure."""
+"""How the children of a store encode their pushes, on which they must agree. Pure."""
 
 from typing import Optional, Sequence, Set
 
@@ -12,26 +12,26 @@ __all__ = ["Contributions"]
 
 
 class Contributions:
-    """Of one store on one server; ``names`` are those of the children."""
+    """The contributions to one store on one server; ``names`` are the children's."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.compression: Optional[Compression] = None
         self._names = names
-        self._author = -1  # who has said so first
+        self._author = -1  # the first child to say so
         self._agreed: Set[int] = set()
-        self._pusher: Optional[int] = None  # who has pushed something before
+        self._pusher: Optional[int] = None  # a child that pushed before that
 
     def agree(self, child: int, compression: Compression) -> bool:
-        """Take note of how a child compresses; returns whether it is the first to say.
+        """A child says how it compresses; returns whether it is the first to say so.
 
-        Raises UsageError if another has said otherwise, or has pushed already.
+        Raises UsageError if another child has said otherwise, or has pushed already.
         """
         name = self._names[child]
         is_first = self.compression is None
         if is_first and self._pusher is not None:
             raise UsageError(
-                f"{name} set gradient compression when {self._names[self._pusher]} had pushed "
-                "without; call set_gradient_compression on all workers, before the first push"
+                f"{name} set gradient compression after {self._names[self._pusher]} had pushed "
+                "without it; call set_gradient_compression on all workers, before the first push"
             )
         if is_first:
             self.compression, self._author = compression, child
@@ -44,7 +44,7 @@ class Contributions:
         return is_first
 
     def check(self, child: int) -> None:
-        """Raise UsageError if others compress their pushes and the child does not know."""
+        """Raise UsageError if other children compress their pushes and this one does not."""
         if self.compression is not None and child not in self._agreed:
             raise UsageError(
                 f"{self._names[self._author]} compresses gradients and {self._names[child]} does "
@@ -52,12 +52,12 @@ class Contributions:
             )
 
     def pushed(self, child: int) -> None:
-        """Take note of a push."""
+        """A child has pushed."""
         if self.compression is None:
             self._pusher = child
 
     def decoded(self, child: int, slice_: Slice, payload: np.ndarray) -> np.ndarray:
-        """What a child has pushed of a slice, as bytes (uint8), from the encoded ones."""
+        """The bytes (uint8) of a slice that a child has pushed encoded."""
         if self.compression is None or not self.compression.takes(slice_):
             raise ProtocolError(f"{self._names[child]} compressed {slice_}, which it must not")
         values = np.empty(slice_.stop - slice_.start, slice_.key.dtype)

@@ -59,13 +59,13 @@ class MergingSlot(Slot):
         return bool(self.askers) or super().is_waited_at
 
     def has(self, child: int) -> bool:
-        """Whether ``child`` has contributed to the current round."""
+        """Whether a child has contributed to the current round."""
         return child in self.askers
 
     def add(self, part: Part, out: Optional[np.ndarray]) -> None:
-        """Add to the sum, into ``out`` if given; the first part is taken as it is, uncopied.
+        """Add a part to the sum, into ``out`` if given. The first part is taken without a copy.
 
-        A part that can be written to is itself where the sum grows. A sum of rows stays rows.
+        If the first part is writable, the sum grows in it. A sum of rows stays rows.
         """
         if self.sum is None:
             self.sum = part
@@ -112,8 +112,8 @@ class MergingStore(Store[M]):
         self, child: int, slots: Sequence[M], parts: Sequence[Part],
         round_: int, want_value: bool, version: Optional[int],
     ) -> List[Reply]:  # fmt: skip
-        """Take a contribution; answers everyone for the slices whose round it completes."""
-        for slot in slots:  # all of it is refused, or none
+        """Take a contribution; answers all children for the slices whose round it completes."""
+        for slot in slots:  # refuse all of it, or nothing
             is_new = round_ > slot.round
             if not 0 < round_ <= slot.round + 1 or (is_new and child not in self._active):
                 raise ProtocolError(
@@ -123,7 +123,7 @@ class MergingStore(Store[M]):
         replies: List[Reply] = []
         completed: List[M] = []
         for slot, part in zip(slots, parts):
-            if round_ <= slot.round:  # a repeat of something that is counted and done
+            if round_ <= slot.round:  # a repeat of a contribution to an earlier round
                 where = slot.slice.bucket.index, slot.slice.position
                 replies.append(Reply(child, *where, 1, want_value))
                 continue
@@ -143,7 +143,7 @@ class MergingStore(Store[M]):
         if compression.answers:
             if self.answers is None:
                 self.answers = Answers(compression, self.plan.has_whole_keys)
-            # It has not kept what it was sent before it said so; and it says so on each connection.
+            # It has kept no value that was sent before this; and it says this on each connection.
             self.answers.forget(child)
         return is_first
 
@@ -154,7 +154,7 @@ class MergingStore(Store[M]):
                 slot.askers[child] = None
 
     def _deactivate(self, child: int) -> List[Reply]:
-        """Rounds that waited only for the child are complete."""
+        """Rounds that waited only for this child are complete."""
         if child not in self._active:
             return []
         successor = self._after[child]
@@ -163,7 +163,7 @@ class MergingStore(Store[M]):
         completed = []
         for slot in self._all_slots():
             if slot.turn is None:
-                continue  # merged: it waits for those above, or for the rest of its key
+                continue  # merged: it waits for the servers above, or for the rest of its key
             if slot.turn == child:
                 slot.turn = successor
             if slot.askers and self._merge(slot):
@@ -209,12 +209,12 @@ class MergingStore(Store[M]):
             child = slot.turn
             slot.turn = self._after[child]
             is_last = slot.turn is None and len(slot.held) == 1
-            # Without an optimizer the last addition can write the new value itself. No earlier one
-            # may: until the round is complete, a pull gets the value of the one before.
+            # Without an optimizer the last addition may write the new value. No earlier addition
+            # may: until the round is complete, a pull gets the value of the round before.
             slot.add(slot.held.pop(child), self._place(slot) if is_last else None)
         if slot.turn is not None:
             return False
-        for child in sorted(slot.held):  # workers that left after they had pushed
+        for child in sorted(slot.held):  # children that left after they had pushed
             slot.add(slot.held.pop(child), None)
         return True
 

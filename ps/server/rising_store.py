@@ -1,11 +1,10 @@
 """The synchronous store on a server with servers above it. Pure.
 
-It takes all slices and owns none: what it has merged *rises* to the servers above (`rising`), and
-the round ends when their answer has come (`answered_above`).
+It takes all slices and owns none. A merged sum *rises* to the servers above (`rising`), and the
+round ends when their answer has come (`answered_above`).
 
-The answer to a sum of rows is without the value, of which most has not changed: whoever pulls all
-of it or some rows is answered when those above are. The rows that several children wait for are
-asked for as one.
+The answer to a sum of rows has no value, because most of the value has not changed. A later pull is
+passed on to the servers above, and rows that several children wait for are asked for together.
 """
 
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
@@ -24,11 +23,8 @@ __all__ = ["Rise", "RisingSlot", "RisingStore"]
 
 
 class Rise(NamedTuple):
-    """What goes up to the servers above, ``kind`` as an Operation's; ``round`` and ``version`` of a
-    push.
-
-    ``rows`` are those of "push_rows", ``ids`` those of "pull_rows".
-    """
+    """A message to the servers above. ``kind`` is that of an Operation; ``round`` and ``version``
+    are for pushes, ``rows`` for "push_rows" and ``ids`` for "pull_rows"."""
 
     kind: str
     slice: Slice
@@ -51,7 +47,8 @@ class RisingSlot(MergingSlot):
 
 
 class RisingStore(MergingStore[RisingSlot]):
-    """What rises lies in ``outgoing``; without a ``first`` child, first values come from above."""
+    """Sums rise from the memory ``outgoing``. Without a ``first`` child, first values come from
+    above."""
 
     def __init__(
         self,
@@ -64,17 +61,17 @@ class RisingStore(MergingStore[RisingSlot]):
         first: Optional[int] = 0,
     ) -> None:
         super().__init__(server, plan, children, memory, names, first)
-        self.rising: List[Rise] = []  # to be taken by whoever sends them
+        self.rising: List[Rise] = []  # the relay takes and sends them
         self._outgoing = outgoing
-        # Their values are those of some earlier round: the last one was of rows, or those above may
-        # have gone on while all children had joined.
+        # The slots whose value is that of an earlier round: the last round was one of rows, or the
+        # servers above may have gone on while all children had joined.
         self._stale: Set[RisingSlot] = set()
         # The ids of the rows that are to come from above.
         self._asked: Dict[RisingSlot, np.ndarray] = {}
 
     def answered_above(self, slice_: Slice, compressed: Optional[Compressed] = None) -> List[Reply]:
-        """The servers above have answered what has risen of a slice; its value is there, and came
-        ``compressed`` or as it is."""
+        """The servers above have answered for a slice. Its value is in memory; ``compressed`` is
+        what was sent, if the value was sent compressed."""
         if self.answers is not None:
             self.answers.pass_on(slice_, compressed)
         slot = self._slots[slice_.bucket.index][slice_.position]
@@ -94,7 +91,7 @@ class RisingStore(MergingStore[RisingSlot]):
         return replies + self._answer_pullers(slot)
 
     def rows_above(self, slice_: Slice, values: np.ndarray) -> List[Reply]:
-        """The servers above have answered with the rows that were asked for (uint8)."""
+        """The servers above have sent the rows that were asked for (uint8)."""
         slot = self._slots[slice_.bucket.index][slice_.position]
         slot.above = ""
         asked, key = self._asked.pop(slot), slice_.key
@@ -104,7 +101,7 @@ class RisingStore(MergingStore[RisingSlot]):
         for child, ids in waiting:
             if np.isin(ids, asked).all():
                 replies.append(rows_reply(slice_, child, rows[np.searchsorted(asked, ids)]))
-            else:  # it has asked meanwhile
+            else:  # it asked later
                 slot.row_pullers.append((child, ids))
         self._rise_if_merged(slot)
         return replies + self._answer_pullers(slot)
@@ -171,7 +168,7 @@ class RisingStore(MergingStore[RisingSlot]):
         round_: int, want_value: bool, version: Optional[int],
     ) -> List[Reply]:  # fmt: skip
         for slot in slots:
-            if slot.asked_init and child == self.first:  # it still lies where sums do
+            if slot.asked_init and child == self.first:  # the first value still lies where sums do
                 raise ProtocolError(f"a push of {slot.slice} before its first value was answered")
         return super()._push(child, slots, parts, round_, want_value, version)
 
@@ -181,8 +178,8 @@ class RisingStore(MergingStore[RisingSlot]):
         return []
 
     def _rise_if_merged(self, slot: RisingSlot) -> None:
-        """Send up the sum of a round, if it is complete and nothing else of the slice is on its
-        way: answers from above do not say what they are for."""
+        """Send up the sum of a round if it is complete and nothing else of the slice is on its way:
+        an answer from above does not say what it answers."""
         if slot.turn is not None or slot.sum is None or slot.above:
             return
         if isinstance(slot.sum, Rows):

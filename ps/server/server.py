@@ -1,11 +1,12 @@
 """A server: one socket, one loop, and a store for each store number that workers open.
 
-Runs in the thread of its reactor and in no other. A malformed frame is answered with a Fault to
-its sender and a log line; an error that leaves the workers without a right answer (keys that
-disagree, an optimizer that raises) is told to all of them and to the caller, who ends the job.
+All of it runs in the thread of its reactor. A malformed message is answered with a Fault to its
+sender and a log line. An error that leaves the workers without a right answer (keys that disagree,
+an optimizer that raises) goes to all of them and to the caller, who ends the job.
 
-A server with servers above it does the same, except that it owns nothing: relay.py passes on what
-it has merged, and passes down what they answer.
+What a message means is decided in pure parts: the table of stores (table.py), the stores
+themselves, joins (epochs.py), states (transfers.py). What differs between an owner and a server
+with servers above it is in owner.py and relay.py.
 """
 
 import functools
@@ -49,11 +50,11 @@ _FRAMED = (wire.PutState, wire.PushRows, wire.PullRows)  # always in a frame
 
 
 class Server:
-    """Server number ``index``, for ``children``, ``guests`` (children.py) and nobody else.
+    """Server number ``index``, for ``children`` and ``guests`` (children.py) only.
 
-    ``num_owners`` servers share the parameters out; ``memory`` is that of the host, if its tasks
-    share it. ``on_fault(text)`` is called when the job cannot go on. Nothing is read before
-    `serve`.
+    ``num_owners`` servers divide the parameters among them. ``memory`` is the host's, if its tasks
+    share memory. ``on_fault(text)`` is called when the job cannot go on. The server reads nothing
+    before `serve`.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Server:
         self._index = index
         self._on_fault = on_fault
         self._memory = memory
-        self._areas: Dict[Tuple[int, int], Memory] = {}  # (store, member) -> what it sends
+        self._areas: Dict[Tuple[int, int], Memory] = {}  # (store, member) -> its payloads
         self._epochs = Epochs()
         self._transfers = Transfers()
         self._failure: Optional[str] = None
@@ -86,7 +87,7 @@ class Server:
         self._socket = context.socket(zmq.ROUTER)
         self._socket.linger = 0
         self._socket.sndhwm = 0  # at most one answer per slice and child is ever under way
-        # At a limit ZeroMQ would stop reading, and answer no heartbeat, while Python is busy.
+        # With a limit, ZeroMQ would stop reading while Python is busy, and answer no heartbeat.
         self._socket.rcvhwm = 0
         self._socket.maxmsgsize = wire.MAX_PAYLOAD_NBYTES
         if encrypts:
@@ -130,7 +131,7 @@ class Server:
         self._reactor.call_every(_LOOK_S, self._look_for_stalls)
 
     def worker_left(self, rank: int) -> None:
-        """Stop waiting for a worker that has ended well; what this completes is answered."""
+        """Stop waiting for a worker that has ended well, and answer what waited only for it."""
         child = self._children.senders.get(rank)
         if child is not None:  # an owner is above every worker
             self._guarded(child, self._leave, rank)
@@ -162,7 +163,7 @@ class Server:
         self._guarded(child, self._handle, child, frames[1:])
 
     def _guarded(self, child: int, handle: Callable[..., None], *args: Any) -> None:
-        """Handle an event that a child has caused; whatever goes wrong is told."""
+        """Handle an event that a child has caused, and report any error."""
         try:
             handle(*args)
         except ProtocolError as error:
@@ -170,7 +171,7 @@ class Server:
         except BaryonError as error:
             self._fail(str(error))
         except Exception as error:
-            # An optimizer can raise anything, and nobody but its author can say what it means.
+            # An optimizer can raise anything, and only its author knows what it means.
             log.error("%s", traceback.format_exc().rstrip())
             name = f"server {self._index}"
             what = "".join(traceback.format_exception_only(type(error), error)).strip()
@@ -178,7 +179,7 @@ class Server:
 
     def _refusal(self, child: int, error: ProtocolError) -> wire.Fault:
         text = str(error)
-        if len(text) > _MAX_TEXT:  # it quotes what it is about
+        if len(text) > _MAX_TEXT:  # it quotes the message
             text = f"{text[:_MAX_TEXT]} [...]"
         log.error("%s: %s", self._children.name(child), text)
         return wire.Fault(f"server {self._index} refused a message: {text}")
@@ -195,7 +196,7 @@ class Server:
         self._send(getattr(message, "store", 0), self._replies(child, message, frames[1:]))
 
     def _replies(self, child: int, message: Any, frames: List[zmq.Frame]) -> List[Reply]:
-        """What a message with these payloads gives rise to."""
+        """Handle one message with its payloads; returns the answers that it causes."""
         handler = self._handlers.get(type(message))
         if handler is None:
             raise ProtocolError(f"{type(message).__name__} is not for a server")
@@ -206,13 +207,13 @@ class Server:
         return handler(child, message, *(np.frombuffer(f.buffer, np.uint8) for f in frames))
 
     def _payload(self, child: int, message: Any, frames: List[zmq.Frame]) -> Payload:
-        """The bytes that come with a message, or its sender's area of the memory."""
+        """The bytes that come with a message, or its sender's area of the host's memory."""
         member = self._children[child].member
         if len(frames) != (0 if member else 1):
             raise ProtocolError(f"{type(message).__name__} came in {1 + len(frames)} frames")
         if not member:
             return np.frombuffer(frames[0].buffer, np.uint8)
-        self._store(child, message)  # of which there is such memory
+        self._store(child, message)  # raises if there is no such store
         area = self._areas.get((message.store, member))
         if area is None:
             assert self._memory is not None  # or the child would be no member of it
@@ -221,10 +222,9 @@ class Server:
         return area
 
     def _batch(self, child: int, message: wire.Batch, frames: List[zmq.Frame]) -> None:
-        """Its messages, one after the other; replies go together, too.
+        """Handle the messages of a batch one after the other, and send the answers together.
 
-        What is wrong with one of them is no reason to refuse the rest, still less to keep from
-        others the answers that the rest has given rise to.
+        If one message is wrong, the others still count, and the answers that they cause are sent.
         """
         if len(frames) != sum(isinstance(inner, _FRAMED) for inner in message.messages):
             raise ProtocolError(f"{len(message.messages)} messages with {len(frames)} payloads")
@@ -262,7 +262,7 @@ class Server:
         return []
 
     def _drop_if_closed(self, number: int) -> None:
-        """Forget a store that all of its children have closed, if not left."""
+        """Forget a store if each of its children has closed it or left."""
         store = self._stores.take_finished(number)
         if store is None:
             return
@@ -354,7 +354,7 @@ class Server:
     def _set_compression(self, child: int, message: wire.SetCompression) -> List[Reply]:
         try:
             compression = compression_of(message.params)
-        except UsageError as error:  # of a worker that did not look
+        except UsageError as error:  # the worker has not checked it
             raise ProtocolError(str(error)) from error
         if self._store(child, message).set_compression(child, compression):
             self._upstream.compress(message.store, compression)
@@ -376,7 +376,7 @@ class Server:
         return []
 
     def _check_first(self, child: int, store: Store[Any], wrong: str) -> None:
-        """Raise ProtocolError unless worker 0 speaks, or is below the child that does."""
+        """Raise ProtocolError unless the child is worker 0, or speaks for it."""
         if child != store.first:
             raise ProtocolError(f"{self._children.name(child)} {wrong}")
 
@@ -387,7 +387,7 @@ class Server:
     # -- answers ------------------------------------------------------------------------------
 
     def _send(self, number: int, replies: List[Reply]) -> None:
-        """Send answers, the small ones as one, and up what has been merged by now."""
+        """Send answers, small ones together, and send up the sums that are complete now."""
         small: Dict[int, List[Reply]] = {}
         for r in replies:
             if r.rows is None and r.has_value and not self._children[r.child].member:
@@ -420,7 +420,7 @@ class Server:
 
     def _accepted(self, message: wire.Accepted) -> None:
         first = self._stores[message.store].first
-        assert first is not None  # or nobody would have asked
+        assert first is not None  # the setting came from it
         self._reply(first, message)
 
     def _reply(self, child: int, message: wire.Message, *payloads: np.ndarray) -> None:
@@ -428,8 +428,7 @@ class Server:
 
     def _send_to(self, route: bytes, message: wire.Message, *payloads: np.ndarray) -> None:
         frames = [route, wire.DATA.encode(message), *payloads]
-        # Copies the payloads: the store's memory changes in the next round, perhaps before
-        # ZeroMQ has sent it.
+        # Copy the payloads: the next round may change the store's memory before ZeroMQ has sent it.
         self._socket.send_multipart(frames, copy=True)
 
     def _fault(self, children: List[int], text: str) -> None:
@@ -437,7 +436,7 @@ class Server:
             self._reply(child, wire.Fault(text))
 
     def _fail(self, text: str, is_told: bool = False) -> None:
-        """Tell everybody that it is over, unless those above are told already."""
+        """Tell all children that the job is over, and the caller unless it knows (``is_told``)."""
         log.error("%s", text)
         self._failure = text
         self._fault(self._children.connected(), text)

@@ -11,13 +11,14 @@ from ..rows import as_bytes
 __all__ = ["Payload", "Reply", "Slot", "Wait", "rows_reply"]
 
 Payload = Union[np.ndarray, Memory]
-"""The bytes of a run, as uint8, or the memory in which its slices lie."""
+"""The bytes of a run of slices, as uint8, or the memory in which the slices lie."""
 
 
 class Reply(NamedTuple):
-    """An answer to child ``child`` for a run of slices, with their values (`Store.values`).
+    """An answer to child ``child`` for a run of slices, with their values (`Store.values`) if
+    ``has_value``.
 
-    ``rows`` is for who has asked for some rows of a slice: their elements, as uint8.
+    If the child has asked for rows of a slice, ``rows`` has their elements, as uint8.
     """
 
     child: int
@@ -60,5 +61,5 @@ class Slot:
 
 
 def rows_reply(slice_: Slice, child: int, rows: np.ndarray) -> Reply:
-    """The answer to who has asked for some rows."""
+    """The answer to a child that has asked for rows."""
     return Reply(child, slice_.bucket.index, slice_.position, 1, False, as_bytes(rows))

@@ -1,6 +1,6 @@
-"""Notices rounds that wait too long, so that a job ends with a name instead of hanging.
+"""Notices rounds that wait too long, so that a job ends with a message instead of hanging. Pure.
 
-Pure: it is told what waits now, and answers what to say.
+It is given the waits of this moment, and returns those to report.
 """
 
 from typing import Callable, Dict, Iterable, List, NamedTuple, Tuple
@@ -21,7 +21,7 @@ class Stall(NamedTuple):
     is_fatal: bool
 
     def text(self, name_of: Callable[[int], str]) -> str:
-        """It, for people; ``name_of`` a child is what they call it."""
+        """A message to the user; ``name_of(child)`` is a child's name."""
         who = " and ".join(map(name_of, self.wait.missing)) or "a server"
         what = f"round {self.wait.round} of key {self.wait.key}"
         if self.wait.round == 0:
@@ -41,11 +41,11 @@ class StallWatch:
         self._since: Dict[_Name, Tuple[float, bool, bool]] = {}  # first seen, warned, fatal
 
     def observe(self, waits: Iterable[Wait], now: float) -> List[Stall]:
-        """Take the waits of this moment; what has moved since the last time starts anew."""
+        """Take the waits of this moment. A wait for another round than before starts anew."""
         since: Dict[_Name, Tuple[float, bool, bool]] = {}
         stalls = []
         for wait in waits:
-            name = (wait.child, wait.key, wait.round)  # whoever is missing meanwhile
+            name = (wait.child, wait.key, wait.round)  # without ``missing``, which may shrink
             start, was_warned, was_fatal = self._since.get(name, (now, False, False))
             seconds = now - start
             is_fatal = seconds >= self._limit_s

@@ -1,18 +1,17 @@
-"""What every store on a server does: keys, first values, pulls; its kinds differ in their pushes.
+"""What every store on a server does: keys, first values and pulls. Kinds differ in their pushes.
 
-Pure: messages in, answers out; no sockets, no clock, no threads. One instance per store number,
-holding the slices that pass through this server. Its children are counted from 0; they are workers
-or, on a server further up, the servers below it, each of which speaks for some workers.
+Pure: messages in, answers out; no sockets, no clock, no threads. One instance per store number
+holds the slices that pass through this server. Children are counted from 0. A child is a worker or,
+on a server further up, a server that speaks for several workers.
 
-Kinds: `SyncStore` (sync_store.py) merges one contribution of each child per round; `RisingStore`
-(rising_store.py) does so on a server with servers above it; `AsyncStore` (async_store.py) applies
+Kinds: `SyncStore` (sync_store.py) merges one contribution of each child per round. `RisingStore`
+(rising_store.py) does so on a server with servers above it. `AsyncStore` (async_store.py) applies
 each contribution on arrival.
 
-Guarantees: a contribution counts once, however often it is sent (its round names it); a pull sees
-the sender's last push, because a worker sends it only after that push was answered. What a worker
-has asked for on a connection is answered once on that connection: when it connects again,
-`forget_requests` drops what it had asked for, keeps what it has contributed, and the worker asks
-again.
+Guarantees: A contribution counts once, however often it is sent, because its round names it. A pull
+sees the sender's last push, because a worker pulls only after that push was answered. A request is
+answered once on the connection on which it came: when a child connects again, `forget_requests`
+drops its requests and keeps its contributions, and the child asks again.
 """
 
 import abc
@@ -50,11 +49,11 @@ S = TypeVar("S", bound=Slot)
 
 
 class Store(abc.ABC, Generic[S]):
-    """Slices of one store that server number ``server`` owns, for ``children``.
+    """The slices of one store on server number ``server``, for ``children``.
 
-    ``names`` are those of all the server's children, for messages; ``first`` is the child that
-    speaks for worker 0, whose first values and settings count (None: none does); ``memory`` is
-    where values lie.
+    ``names`` has the names of all the server's children, for messages. ``first`` is the child that
+    speaks for worker 0, whose first values and settings count (None: no child does). ``memory``
+    holds the values.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class Store(abc.ABC, Generic[S]):
         self.plan = plan
         self.first = first
         self.updater: Optional[Updater] = None
-        self.answers: Optional[Answers] = None  # if they are compressed
+        self.answers: Optional[Answers] = None  # if answers are compressed
         self._names = names or [f"worker {child}" for child in children]
         self._contributions = Contributions(self._names)
         self.settings = Settings()
@@ -77,7 +76,7 @@ class Store(abc.ABC, Generic[S]):
         self._server = server
         self._active = sorted(children)
         self._num_children = len(self._active)
-        self._joined: Set[int] = set()  # of those that have not left
+        self._joined: Set[int] = set()  # without those that have left
         self.epoch = 0  # how often all have joined
         self._declarations = Declarations(plan, children, self._names)
         self._memory = memory or Memory()  # of the values
@@ -110,9 +109,9 @@ class Store(abc.ABC, Generic[S]):
         return []
 
     def set_compression(self, child: int, compression: Compression) -> bool:
-        """Take note that a child compresses; returns whether it is the first to say so.
+        """A child says how it compresses; returns whether it is the first child to do so.
 
-        Raises UsageError unless all say the same, before the first push.
+        Raises UsageError unless all children say the same, before the first push.
         """
         self._declarations.check_child(child)
         return self._contributions.agree(child, compression)
@@ -121,19 +120,21 @@ class Store(abc.ABC, Generic[S]):
         self, child: int, bucket: int, first: int, count: int,
         payload: Payload, is_compressed: bool,
     ) -> Payload:  # fmt: skip
-        """The payload of a Push as `push` takes it."""
+        """The payload of a Push, decoded if it is compressed; for `push`."""
         self._contributions.check(child)
         if not is_compressed:
             return payload
         if isinstance(payload, Memory) or count != 1:
-            raise ProtocolError(f"{self._names[child]} compressed what is not to be compressed")
+            raise ProtocolError(
+                f"{self._names[child]} compressed a push of {count} slices, or one in shared memory"
+            )
         (slot,) = self._run(child, bucket, first, 1)
         return self._contributions.decoded(child, slot.slice, payload)
 
     def init(
         self, child: int, bucket: int, first: int, count: int, payload: Payload
     ) -> List[Reply]:
-        """Take worker 0's value; answers it and the pulls that waited for a first value."""
+        """Take worker 0's first value; answers worker 0 and the pulls that waited for the value."""
         if child != self.first:
             raise ProtocolError(f"{self._names[child]} sent an initial value; only rank 0's counts")
         slots = self._run(child, bucket, first, count)
@@ -146,10 +147,10 @@ class Store(abc.ABC, Generic[S]):
         self, child: int, bucket: int, first: int, count: int,
         round_: int, want_value: bool, payload: Payload, version: Optional[int] = None,
     ) -> List[Reply]:  # fmt: skip
-        """Take a contribution; returns what can be answered by now.
+        """Take a contribution; returns the answers that can be given now.
 
-        ``payload`` may be kept until its round is complete and must not change meanwhile; if it
-        can be written to, it is the store's to do so. ``version`` is worker 0's to name.
+        The store may keep ``payload`` until the round is complete, and may write to it if it is
+        writable; the caller must not change it meanwhile. Only worker 0 may name a ``version``.
         """
         self.settings.check_version(self._names[child], child == self.first, version)
         slots = self._run(child, bucket, first, count)
@@ -162,14 +163,14 @@ class Store(abc.ABC, Generic[S]):
         self, child: int, bucket: int, position: int, round_: int, payload: np.ndarray,
         version: Optional[int] = None,
     ) -> List[Reply]:  # fmt: skip
-        """Take a contribution of some rows of a slice (rows.py), as `push`."""
+        """Like `push`, for a contribution of some rows of a slice (rows.py)."""
         self.settings.check_version(self._names[child], child == self.first, version)
         slots = self._run(child, bucket, position, 1)
         rows = rows_of(slots[0].slice, payload)
         return self._push(child, slots, [rows], round_, False, version)
 
     def pull(self, child: int, bucket: int, first: int, count: int) -> List[Reply]:
-        """Answer with the values, now or once worker 0 has initialised them."""
+        """Answer with the values, now or when worker 0 has initialised them."""
         slots = self._run(child, bucket, first, count)
         if all(slot.initialised for slot in slots):
             return [Reply(child, bucket, first, count, True)]
@@ -185,7 +186,7 @@ class Store(abc.ABC, Generic[S]):
         return replies
 
     def pull_rows(self, child: int, bucket: int, position: int, payload: np.ndarray) -> List[Reply]:
-        """Answer with some rows of a slice, whose ids are the payload, as `pull`."""
+        """Like `pull`, for the rows of a slice whose ids are the payload."""
         slots = self._run(child, bucket, position, 1)
         slot = slots[0]
         ids = ids_of(slot.slice, payload)
@@ -198,24 +199,26 @@ class Store(abc.ABC, Generic[S]):
         return []
 
     def forget_requests(self, child: int) -> None:
-        """The worker has a new connection, on which it will ask again for what it waits for.
+        """The child has a new connection, and will repeat its open requests there.
 
-        Without this, a round that ends before it has asked again would be answered twice, and the
-        second answer could be taken for that of the next round.
+        If the store kept them, a round that ends before they are repeated would be answered twice,
+        and the child could take the second answer for that of the next round.
         """
         for slot in self._all_slots():
             slot.pullers = [other for other in slot.pullers if other != child]
             slot.row_pullers = [asked for asked in slot.row_pullers if asked[0] != child]
 
     def leave(self, child: int) -> List[Reply]:
-        """The child will push no more; answers what waited only for it."""
+        """The child will not push any more; returns the answers that waited only for it."""
         self._joined.discard(child)
         return self._deactivate(child)
 
     def join(self, child: int, epoch: int) -> List[Reply]:
-        """The child will push no more in this epoch, which is number ``epoch``; as `leave`."""
+        """Like `leave`, until the end of epoch number ``epoch``, which must be this one."""
         if epoch != self.epoch + 1 or not (child in self._active or child in self._joined):
-            raise ProtocolError(f"{self._names[child]} joined epoch {epoch} after {self.epoch}")
+            raise ProtocolError(
+                f"{self._names[child]} joined epoch {epoch} after epoch {self.epoch}"
+            )
         if any(self._is_under_way(child, slot) for slot in self._all_slots()):
             raise ProtocolError(f"{self._names[child]} joined with a contribution under way")
         self._joined.add(child)
@@ -234,29 +237,31 @@ class Store(abc.ABC, Generic[S]):
         return bool(self._joined) and not self._active
 
     def begin_epoch(self) -> None:
-        """All have joined: all take part again, and rounds are counted from 1."""
+        """All children have joined: all take part again, and rounds are counted from 1."""
         self._active, self._joined = sorted(self._joined), set()
         self.epoch += 1
         self._reset_rounds()
 
     def lose_first(self) -> None:
-        """Worker 0 has ended: what it has not initialised never will be. Raises UsageError."""
+        """Worker 0 has ended, and will not initialise any more keys. Raises UsageError if another
+        worker waits for one."""
         self._first_has_left = True
         if any(slot.waiting and self._is_for_first(slot) for slot in self._all_slots()):
             raise UsageError("worker 0 has ended without initialising a key that others pull")
 
     def discard(self) -> None:
-        """Nobody will ask for a value any more: the memory is not needed."""
+        """Give up the memory of the values; there will be no more requests."""
         self._memory.discard()
 
     # -- what it knows ------------------------------------------------------------------------
 
     def values(self, reply: Reply) -> np.ndarray:
-        """What is to be sent with an answer that has a value, as uint8; changes with the value."""
+        """The values of an answer's slices, as uint8: a view, which changes with the values."""
         return self._memory.run(self.plan.run(reply.bucket, reply.first, reply.num_slices))
 
     def parts(self, reply: Reply) -> Iterator[Tuple[Reply, Optional[Compressed]]]:
-        """An answer with values as it is to be sent where bytes travel; None: as they are."""
+        """The parts in which an answer with values is sent over TCP, each with its compressed
+        value, or None if it is sent as it is."""
         if self.answers is None:
             yield reply, None
             return
@@ -266,16 +271,16 @@ class Store(abc.ABC, Generic[S]):
             yield reply._replace(first=first, num_slices=part.num_slices), part.compressed
 
     def unit(self, bucket: int, position: int) -> Slice:
-        """What is updated at once and begins with a slice, by which it is named: that slice, or its
-        whole key. Raises ProtocolError if nothing does."""
+        """The slice that names a unit of the updater (updater.py). Raises ProtocolError if no unit
+        begins with this slice."""
         (slot,) = self._found(bucket, position, 1)
         if self.plan.has_whole_keys and slot.slice.index:
             raise ProtocolError(f"{slot.slice} is not updated by itself")
         return slot.slice
 
     def updated(self, unit: Slice) -> np.ndarray:
-        """The value of a `unit` that an optimizer changes, 1-D. Raises ProtocolError before there
-        is a first one."""
+        """The value (1-D) that the updater changes for a `unit`. Raises ProtocolError before there
+        is a first value."""
         slices = unit.key.slices if self.plan.has_whole_keys else [unit]
         if not all(self._slots[s.bucket.index][s.position].initialised for s in slices):
             raise ProtocolError(f"{unit} has no value yet")
@@ -285,10 +290,9 @@ class Store(abc.ABC, Generic[S]):
         return self._exact(unit, value)
 
     def waits(self) -> List[Wait]:
-        """Who waits for whom, one entry per waiting child, which waits for others longest there:
-        for messages, not for decisions.
+        """For each waiting child the wait that began first; for messages, not for decisions.
 
-        Costs nothing while nobody waits, and little if all children wait at few slices.
+        Costs nothing while no child waits, and little if all children wait at few slices.
         """
         found: Dict[int, Wait] = {}
         for slot in list(self._waited):
@@ -308,23 +312,23 @@ class Store(abc.ABC, Generic[S]):
         self, child: int, slots: Sequence[S], parts: Sequence[Part],
         round_: int, want_value: bool, version: Optional[int],
     ) -> List[Reply]:  # fmt: skip
-        """Take a contribution to a run of slices, part by part, all of it or none."""
+        """Take a contribution to a run of slices: all parts of it, or none."""
 
     @abc.abstractmethod
     def _is_under_way(self, child: int, slot: S) -> bool:
-        """Whether a child has contributed to what is not complete."""
+        """Whether a child has contributed to a round that is not complete."""
 
     @abc.abstractmethod
     def _waits_at(self, slot: S) -> Iterator[Wait]:
-        """Who waits at a slice for other children."""
+        """The waits of children for other children at a slice."""
 
     @abc.abstractmethod
     def _deactivate(self, child: int) -> List[Reply]:
-        """Wait for the child no more; answers what waited only for it."""
+        """Stop waiting for a child; returns the answers that waited only for it."""
 
     @abc.abstractmethod
     def _reset_rounds(self) -> None:
-        """Nothing is under way: begin with round 1 again."""
+        """Count rounds from 1, at the beginning and when nothing is under way."""
 
     def _takes(self, slice_: Slice) -> bool:
         """Whether a slice passes through this server."""
@@ -345,7 +349,7 @@ class Store(abc.ABC, Generic[S]):
         return replies
 
     def _await_first(self, slot: S) -> None:
-        """Somebody waits for a value that is not there."""
+        """A child has begun to wait for a slot's first value."""
 
     def _is_for_first(self, slot: S) -> bool:
         """Whether a slot's pullers wait for worker 0."""
@@ -356,8 +360,8 @@ class Store(abc.ABC, Generic[S]):
     def _update(
         self, unit: Slice, gradient: Part, value: np.ndarray, version: Optional[int]
     ) -> None:
-        """Have the updater change ``value``, which is that of a `unit`. Raises UsageError if the
-        updater needs a whole key and this is a slice of one, and whatever the updater raises."""
+        """Have the updater change ``value``, that of a `unit`. Raises UsageError if the updater
+        needs a whole key and this is a slice of one, and whatever the updater raises."""
         assert self.updater is not None
         if value.size != unit.key.size and not self.updater.is_elementwise:
             raise UsageError(
@@ -367,7 +371,8 @@ class Store(abc.ABC, Generic[S]):
         self.updater.update(unit, gradient, value, version)
 
     def _exact(self, first: Slice, value: np.ndarray) -> np.ndarray:
-        """What is updated: a value, or an exact copy where the value is sent compressed."""
+        """The array that the updater changes: the value, or an exact copy of a value that is sent
+        compressed."""
         return value if self.answers is None else self.answers.exact(first, value)
 
     def _all_slots(self) -> Iterable[S]:
@@ -375,7 +380,7 @@ class Store(abc.ABC, Generic[S]):
             yield from slots
 
     def _answer_pullers(self, slot: S) -> List[Reply]:
-        """There is a first value: answer those who waited for one."""
+        """There is a first value: answer the children that waited for it."""
         if not slot.pullers and not slot.row_pullers:
             return []
         pullers, slot.pullers = slot.pullers, []
@@ -387,12 +392,12 @@ class Store(abc.ABC, Generic[S]):
         return replies
 
     def _firsts(self) -> Tuple[int, ...]:
-        """Whom those wait for who wait for a first value, as far as is known here."""
+        """The child that sends first values, if it is known here."""
         return () if self.first is None else (self.first,)
 
     def _check_can_wait(self, child: int, slots: Sequence[S]) -> None:
-        """Raise ProtocolError if the child waits for a value of one of them already, and UsageError
-        if one waits for a worker 0 that has ended."""
+        """Raise ProtocolError if the child already waits for a value of one of these slots, and
+        UsageError if that value was worker 0's to send and worker 0 has ended."""
         for slot in slots:
             if child in slot.waiting:
                 raise ProtocolError(f"{self._names[child]} asked twice for {slot.slice}")
@@ -402,7 +407,7 @@ class Store(abc.ABC, Generic[S]):
                 raise UsageError(f"worker 0 has ended without initialising key {name!r}")
 
     def _slots_of(self, key: Key) -> List[S]:
-        """All slots of a key, of which this server has all slices."""
+        """All slots of a key; this server must have all its slices."""
         return [self._slots[slice_.bucket.index][slice_.position] for slice_ in key.slices]
 
     def _run(self, child: int, bucket: int, first: int, count: int) -> List[S]:

@@ -50,7 +50,7 @@ class SyncStore(MergingStore[MergingSlot]):
         return self._end_round(slots)
 
     def _update_keys(self, slots: List[MergingSlot]) -> List[MergingSlot]:
-        """Update the keys of which the last slice is merged; returns all slots of these."""
+        """Update the keys whose slices are all merged now; returns all slots of these keys."""
         updated: List[MergingSlot] = []
         for slot in slots:
             key = slot.slice.key

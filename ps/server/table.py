@@ -99,7 +99,7 @@ class StoreTable(Mapping[int, Store[Any]]):
         return store.leave(child) if child is not None and self.has_left(child) else []
 
     def take_finished(self, number: int) -> Optional[Store[Any]]:
-        """Forget a store that every child has closed, if not left; returns it, or None."""
+        """Forget and return a store if each of its children has closed it or left."""
         entry, closed = self._open.get(number), self.closed.get(number)
         if entry is None or closed is None:
             return None

@@ -1,4 +1,4 @@
-"""Optimizer states that a server gives to workers and takes from worker 0, piece by piece. Pure."""
+"""Optimizer states on a server: sent to workers and taken from worker 0, piece by piece. Pure."""
 
 from typing import Any, Dict, Optional, Tuple
 
@@ -14,18 +14,18 @@ __all__ = ["Transfers"]
 
 
 class Transfers:
-    """Of all stores of one server."""
+    """The states under way of all stores of one server."""
 
     def __init__(self) -> None:
-        self._arrivals: Dict[int, Arrivals] = {}  # store -> states that have come in part
+        self._arrivals: Dict[int, Arrivals] = {}  # store -> states that have arrived in part
         self._last_put = 0  # serial number
-        # child -> the state that it is getting: all of it is of one moment
+        # child -> (store, unit, the state that is being sent to it: all of it is of one moment)
         self._leaving: Dict[int, Tuple[int, Slice, Optional[SliceState]]] = {}
 
     def get(
         self, child: int, name: str, message: wire.GetState, store: Optional[Store[Any]]
     ) -> Tuple[wire.State, Optional[np.ndarray]]:
-        """The answer and its payload; ``store`` is None if worker 0 has not got to opening it."""
+        """The answer and its payload; ``store`` is None if worker 0 has not opened it yet."""
         m = message
         if store is None or store.updater is None:
             return wire.State(m.serial, None), None
@@ -37,7 +37,7 @@ class Transfers:
                 return wire.State(m.serial, None, f"key {unit.key.name!r}: {error}"), None
         _, leaving, state = self._leaving.get(child, (0, None, None))
         if leaving is not unit:
-            raise ProtocolError(f"{name} asked for the rest of a state, and not for its beginning")
+            raise ProtocolError(f"{name} asked for the rest of a state before its beginning")
         if state is None:
             return wire.State(m.serial, None), None
         return wire.State(m.serial, state.spec), piece_of(state.arrays, m.array, m.start)
@@ -45,12 +45,14 @@ class Transfers:
     def put(
         self, name: str, message: wire.PutState, store: Store[Any], payload: np.ndarray
     ) -> None:
-        """Take a piece; with the last one the state replaces the one that was."""
+        """Take a piece; with the last one, the state replaces the present one."""
         m = message
         if store.updater is None:
-            raise ProtocolError(f"{name} sent a state of no optimizer")
+            raise ProtocolError(
+                f"{name} sent a state of store {m.store}, which has no optimizer yet"
+            )
         if m.serial <= self._last_put:
-            return  # a repeat: its state may be complete, and have gone on since
+            return  # a repeat: the state may be complete, and may have changed since
         unit = store.unit(m.bucket, m.position)
         value = store.updated(unit)
         arrivals = self._arrivals.setdefault(m.store, Arrivals())
@@ -60,10 +62,10 @@ class Transfers:
             store.updater.restore(unit, value, state)
 
     def drop_arrivals(self, number: int) -> None:
-        """What has come of a store's states in part is of no use any more."""
+        """Forget the states of a store that have arrived in part."""
         self._arrivals.pop(number, None)
 
     def close(self, number: int) -> None:
-        """There is no such store any more."""
+        """A store has been closed."""
         self.drop_arrivals(number)
         self._leaving = {c: held for c, held in self._leaving.items() if held[0] != number}

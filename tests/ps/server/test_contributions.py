@@ -68,5 +68,5 @@ def test_who_has_not_said_so_may_not_push():
 def test_it_is_too_late_after_a_push():
     contributions = Contributions(NAMES)
     contributions.pushed(0)
-    with pytest.raises(UsageError, match=r"worker 1 set .* when worker 0 had pushed without"):
+    with pytest.raises(UsageError, match=r"worker 1 set .* after worker 0 had pushed without"):
         contributions.agree(1, setting())

@@ -44,7 +44,7 @@ GRADIENTS = {"Push", "PushRows", "Batch"}
 AGREEMENTS = [
     r"kvstore number \d+ is .* on worker \d and .* on worker \d",
     r"gradient compression is .* on worker \d",
-    r"set gradient compression when worker \d had pushed",
+    r"set gradient compression after worker \d had pushed",
     r"the optimizer (cannot be read|refers to|is a class of the script's own)|set_optimizer got",
 ]
 

@@ -404,7 +404,7 @@ def test_a_child_that_has_left_does_not_hold_the_epoch_up():
 
 def test_joining_twice_or_another_epoch_is_refused():
     store = store_of(2)
-    with pytest.raises(ProtocolError, match="joined epoch 2 after 0"):
+    with pytest.raises(ProtocolError, match="joined epoch 2 after epoch 0"):
         store.join(0, 2)
     store.leave(0)
     with pytest.raises(ProtocolError, match="joined epoch 1"):
