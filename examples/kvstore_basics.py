@@ -1,11 +1,11 @@
-"""What a key-value store does, in nine steps whose results can be worked out by hand.
+"""A key-value store in nine steps, with results that you can check by hand.
 
     python examples/kvstore_basics.py
     launch.py -n 2 -s 1 --launcher local --devices 2 examples/kvstore_basics.py
 
-The numbers in the comments are those of the second command: two workers (n = 2) with two devices
-each (d = 2). The script works out what it expects for any n and d, with the same d on all workers,
-and exits with 1 on the first thing that is not so. Rank 0 prints for all; every worker checks.
+The numbers in the comments belong to the second command: two workers (n = 2) with two devices each
+(d = 2). The script computes what it expects for any n and d (d is the same on all workers), and
+exits with 1 at the first difference. Every worker checks; only rank 0 prints.
 """
 
 import os
@@ -35,7 +35,7 @@ def say(text):
 
 
 def check(what, arrays, expected):
-    """Every element of every array is `expected`; the numbers are such that floats are exact."""
+    """Check that every element is `expected`; floats represent these numbers exactly."""
     for array in arrays:
         seen = array.asnumpy()
         if not (seen == expected).all():
@@ -46,7 +46,7 @@ def check(what, arrays, expected):
 
 
 def pull_and_check(store, key, expected):
-    """The answer reaches every device of every worker, and is the same on all."""
+    """Check that every device of every worker pulls the same value."""
     out = filled(-1)
     store.pull(key, out=out)
     check(f"key {key!r}", out, expected)

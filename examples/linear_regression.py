@@ -4,8 +4,8 @@
     launch.py -n 2 -s 1 --launcher local examples/linear_regression.py
     launch.py -n 4 -s 2 --workers-per-host 2 examples/linear_regression.py
 
-Every worker makes the same data, since the seed is the same, and keeps only its own part of it. A
-step uses one batch of each worker, so all of them learn the one line. Exits with 1 if a learned
+All workers generate the same data from the same seed, and each trains on its own part. A step uses
+one batch of each worker, so together they learn one line. The script exits with 1 if a learned
 parameter is off by more than 0.01.
 """
 

@@ -9,18 +9,18 @@ As a job of two workers with two devices each, on this machine or on the hosts o
     launch.py -n 2 -s 2 --launcher local --devices 2 examples/train_digits.py
     launch.py -n 2 -s 2 --workers-per-host 2 --devices 2 examples/train_digits.py --epochs 50
 
-On MNIST, whose four idx files lie (packed or not) in the folder that you name, on every host:
+On MNIST. Every host needs its four idx files (gzipped or not) in the folder that you name:
 
     python examples/train_digits.py --dataset mnist --data-dir data/mnist --epochs 3
 
-The default images are the 1797 in digits.npz, beside this file (README.md says whose they are), so
-nothing is downloaded. The trained network is left in output/digits-symbol.json and
+By default the script trains on the 1797 images in digits.npz beside this file (README.md has the
+source), so it downloads nothing. It writes the trained network to output/digits-symbol.json and
 output/digits-0000.params; --export changes that.
 
-How the work is shared. All workers shuffle the training set alike, with a seed made of --seed and
-the epoch, and cut it into equal parts, one each: so all make the same number of steps, as dist_sync
-needs. What does not fill a batch on every worker is left out of that epoch. A batch is per worker
-and is split over its devices, so a step sees batch size x workers images.
+How workers share the work: all shuffle the training set in the same way, by --seed and the epoch,
+and cut it into equal parts, one for each worker. So all make the same number of steps, which
+dist_sync requires. Images that do not fill a batch on every worker are left out of that epoch. Each
+worker splits its batch over its devices, so a step uses batch size x workers images.
 """
 
 import argparse
@@ -81,18 +81,18 @@ def compression_params(text):
 
 
 def load_digits():
-    """8x8 images of 17 shades, brought to MNIST's form: 28x28 bytes, bright on dark."""
+    """8x8 images of 17 shades, converted to MNIST's form: 28x28 bytes, bright on dark."""
     with np.load(os.path.join(os.path.dirname(os.path.abspath(__file__)), "digits.npz")) as raw:
         images, labels = raw["images"], raw["labels"]
     images = (images * 15).repeat(3, axis=1).repeat(3, axis=2)
     images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
-    order = np.random.RandomState(0).permutation(len(images))  # the split: never depends on --seed
+    order = np.random.RandomState(0).permutation(len(images))  # the split is independent of --seed
     test, train = order[:360], order[360:]
     return images[train], labels[train], images[test], labels[test]
 
 
 def read_idx(folder, name, shape):
-    """One of MNIST's files as an array of bytes; a first dimension of None is read from it."""
+    """One of MNIST's files as an array of bytes; if shape[0] is None, the file gives it."""
     path = os.path.join(os.path.abspath(folder), name)
     path = path if os.path.exists(path) else path + ".gz"
     try:
@@ -138,8 +138,8 @@ def build_net():
 
 
 def count_correct(net, images, labels, ctxs, batch_size=128):
-    """How many images the network names rightly; batches go to the devices in turn."""
-    answers = []  # read when all are under way, so that the devices work side by side
+    """How many images the network classifies correctly; devices take batches in turn."""
+    answers = []  # read after all batches are queued, so that the devices work in parallel
     for i, start in enumerate(range(0, len(images), batch_size)):
         x = mx.nd.array(to_input(images[start : start + batch_size]), ctx=ctxs[i % len(ctxs)])
         answers.append(net(x).argmax(axis=1))
@@ -155,7 +155,7 @@ def sum_over_workers(store, values):
 
 
 def show_progress(epoch, step, steps, width=20):
-    """A bar, drawn when it grows; launch.py too shows lines that end in \\r in place."""
+    """A bar, drawn when it grows; launch.py, too, shows lines that end in \\r in place."""
     done = width * step // steps
     if ON_TERMINAL and done > width * (step - 1) // steps:
         print(f"Epoch {epoch} [{'#' * done:.<{width}}] {step}/{steps}", end="\r", flush=True)
@@ -168,7 +168,7 @@ def main():
     )
     ctxs = devices()
     kv = mx.kv.create(args.kvstore)
-    # Sums need a store of their own: the Trainer's may take what is pushed for gradients.
+    # Sums need their own store: the Trainer's would treat them as gradients.
     sums = mx.kv.create("dist_sync" if "dist" in args.kvstore else "local")
     sums.init("sum", mx.nd.zeros(5))
     share = len(images) // kv.num_workers
@@ -207,7 +207,7 @@ def main():
                 losses = [loss_fn(out, y) for out, y in zip(outs, ys)]
             autograd.backward(losses)
             trainer.step(args.batch_size * kv.num_workers)  # gradients are summed over all workers
-            # Reading these waits for the forward pass only: backward and store go on meanwhile.
+            # Reading these waits for the forward pass; backward pass and store go on meanwhile.
             loss_sum += sum(loss.sum().asscalar() for loss in losses)
             correct += sum((out.argmax(axis=1) == y).sum().asscalar() for out, y in zip(outs, ys))
             if kv.rank == 0:
@@ -229,7 +229,7 @@ def main():
         net.export(args.export)
         files = f"{args.export}-symbol.json", f"{args.export}-0000.params"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it cannot tell the input's type before it sees one
+            warnings.simplefilter("ignore")  # MXNet cannot know the input's dtype yet
             again = gluon.SymbolBlock.imports(files[0], ["data"], files[1], ctx=ctxs)
         accuracy = count_correct(again, test_images, test_labels, ctxs) / len(test_labels)
         print(f"Exported {files[0]} and {files[1]}; reloaded, Test_acc {accuracy:.3f}", flush=True)

@@ -1,7 +1,7 @@
-"""What runs inside the user's own process: the start-up hook, the session, and a framework's store.
+"""The code in the user's own process: start-up hook, session, and a framework's store.
 
-Importing this package costs next to nothing: every Python below a worker does it. MXNet's part is
-imported when it is first asked for.
+Every Python below a worker imports this package, so importing it must cost next to nothing. MXNet's
+part is imported on first use.
 """
 
 import importlib

@@ -1,15 +1,15 @@
-"""How the script of this process ends, known before anything waits for it.
+"""How the script of this process ends, known before anything waits for its end.
 
-Python runs `atexit` callbacks without a word about why. So we note what it does before:
+Python does not tell `atexit` callbacks why it ends. So we watch what Python does before that:
 
-- An exception: it sets `sys.last_value` and calls `sys.excepthook`.
-- SystemExit: it reads the exception's ``code``. A property takes that attribute's place, and sees
-  whether it is Python itself that reads it: no frame is above it then. Before 3.12 `sys.exit` makes
-  no exception until somebody looks at it, so `startup.install` replaces that. (Alone, a `sys.exit`
-  of ours would know neither ``raise SystemExit(3)`` nor whether the script has caught it.)
+- After an exception it sets `sys.last_value` and calls `sys.excepthook`.
+- After SystemExit it reads the exception's ``code``. We replace that attribute by a property, which
+  knows that the reader is Python itself when no frame is above its own. Before Python 3.12
+  `sys.exit` creates its exception lazily, so `startup.install` replaces `sys.exit`. (That alone
+  would miss ``raise SystemExit(3)``, and mistake a SystemExit that the script catches.)
 
 In a process of `multiprocessing` neither happens; its finalizers run while the exception is raised.
-All of this is in the main thread, whose end is the script's.
+All of this runs in the main thread: the script ends when that thread does.
 """
 
 import ctypes
@@ -23,8 +23,10 @@ __all__ = ["ScriptEnd"]
 
 
 class ScriptEnd:
-    """Calls ``on_failure(code, error)``, once, when the script has failed: by ``error``, which
-    Python has shown already, but for a SystemExit."""
+    """Calls ``on_failure(code, error)`` once when the script has failed with ``error``.
+
+    Python has printed the error by then, unless it is a SystemExit.
+    """
 
     def __init__(self, on_failure: Callable[[int, BaseException], object]) -> None:
         self._on_failure = on_failure
@@ -33,7 +35,7 @@ class ScriptEnd:
         self._watch_system_exit()
 
     def code(self) -> int:
-        """The exit code of a script that ends now; 128 + N if signal N will be its end."""
+        """The exit code of a script that ends now; 128 + N if signal N ends it."""
         if self._code is None:
             self._note(sys.exc_info()[1] or _uncaught())
         return self._code or 0
@@ -62,7 +64,7 @@ class ScriptEnd:
                 self._note(error)
             return member.__get__(error)
 
-        # A built-in class cannot be assigned to, so this goes by the dictionary behind it.
+        # Python forbids assigning to a built-in class, so we change its dictionary.
         (attributes,) = gc.get_referents(SystemExit.__dict__)
         attributes["code"] = property(get, member.__set__, member.__delete__, member.__doc__)
         ctypes.pythonapi.PyType_Modified(ctypes.py_object(SystemExit))
@@ -73,7 +75,7 @@ def _is_main_thread() -> bool:
 
 
 def _uncaught() -> Optional[BaseException]:
-    """The exception that has ended the script; others end in a callback, and are printed, too."""
+    """The exception that has ended the script, not one that was only printed by a callback."""
     trace = getattr(sys, "last_traceback", None)
     if trace is None or trace.tb_frame.f_back is not None:
         return None
@@ -82,7 +84,7 @@ def _uncaught() -> Optional[BaseException]:
 
 
 def _code_of(error: Optional[BaseException]) -> int:
-    """As Python has it (pythonrun.c)."""
+    """The exit code that Python derives from ``error`` (pythonrun.c)."""
     if error is None:
         return 0
     if isinstance(error, KeyboardInterrupt):

@@ -1,8 +1,7 @@
-"""What a worker says of an exception that ends its script: a line where a traceback is of no use.
+"""One line instead of a traceback, where the traceback of a worker's last exception helps nobody.
 
-Several workers say the same at once, so it is of no use to show the inside of some library that was
-being imported when Ctrl-C came; nor where each of the others was when one worker had failed, of
-which the user has been told.
+Several workers print at once. So they do not show which library was being imported when Ctrl-C
+came, nor where each of them was when another worker had failed and the user has been told so.
 """
 
 import sys
@@ -15,6 +14,7 @@ _told = ""
 
 
 def install() -> None:
+    """Replace `sys.excepthook`."""
     original = sys.excepthook
 
     def excepthook(kind: Any, error: Any, trace: Any) -> None:
@@ -29,13 +29,13 @@ def install() -> None:
 
 
 def expect(told: str) -> None:
-    """The user has been told why all are stopping; exceptions with this text come of it."""
+    """Shorten exceptions that contain ``told``, why all workers stop: the user has read that."""
     global _told
     _told = told
 
 
 def _came_within_import(error: Optional[BaseException]) -> bool:
-    """Whether Ctrl-C was, also if some library has made another exception of it."""
+    """Whether Ctrl-C came during an import, even if a library turned it into another error."""
     while error is not None:
         frames = [trace.tb_frame for trace in _all(error.__traceback__)]
         if isinstance(error, KeyboardInterrupt) and any(map(_is_importing, frames)):
@@ -45,14 +45,14 @@ def _came_within_import(error: Optional[BaseException]) -> bool:
 
 
 def _is_importing(frame: FrameType) -> bool:
-    """Whether it is importlib's (Python leaves most of those out), or at the top of some module."""
+    """Whether the frame is importlib's (Python hides most of those), or a module's top level."""
     code = frame.f_code
     is_top = code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__"
     return is_top or code.co_filename.startswith("<frozen importlib")
 
 
 def _place(trace: Optional[TracebackType]) -> str:
-    """Where in the script itself that was."""
+    """The innermost place in the script itself."""
     place = ""
     for one in _all(trace):
         if one.tb_frame.f_globals.get("__name__") == "__main__":

@@ -1,7 +1,7 @@
-"""Where a worker's script is in one store: what the scheduler compares (scheduler/positions.py).
+"""How far a worker's script is in one store: what the scheduler compares (scheduler/positions.py).
 
-Counted in the script's order, also of what MXNet's engine has not done yet. The script's threads
-write, the communication thread reads: each attribute is replaced as a whole.
+A call counts when the script makes it, even if the engine has not done the work yet. The script's
+threads write, and the communication thread reads: each attribute is replaced as a whole.
 """
 
 from baryon.scheduler.control import Position
@@ -10,7 +10,7 @@ __all__ = ["Track"]
 
 
 class Track:
-    """Of store number ``store``, an asynchronous one if ``is_async``: its pushes do not count."""
+    """The position in store number ``store``. In an asynchronous store pushes do not count."""
 
     def __init__(self, store: int, is_async: bool) -> None:
         self._store = store
@@ -19,7 +19,7 @@ class Track:
         self._event = (0, "", (0, 0))
 
     def event(self, what: str) -> None:
-        """This worker has done what all workers do at this place of the script."""
+        """This worker has done something that all workers do at this place of the script."""
         self._event = (self._event[0] + 1, what, self._now)
 
     def push(self) -> None:
@@ -31,10 +31,10 @@ class Track:
         self._now = (joins, calls + 1)
 
     def join(self) -> None:
-        """Pushes count from here: up to here, some workers may have had fewer."""
+        """Count calls from 0 again: before this point some workers may have pushed less often."""
         self._now = (self._now[0] + 1, 0)
 
     def position(self) -> Position:
-        now = self._now  # first, since an event must not seem to be missing where it has been
+        now = self._now  # read first: otherwise an event could seem to be missing
         events, last, at = self._event
         return Position(self._store, events, last, at, now)

@@ -88,8 +88,8 @@ def test_workers_that_disagree_end_the_job(cluster: Cluster, lines: str, text: s
 @pytest.mark.parametrize(
     ("flags", "size", "why"),
     [
-        ([], 5000, "the job is on one host, whose tasks share memory"),
-        ([APART], 4095, "none of the 1 keys has 4096 elements or more (min_size)"),
+        ([], 5000, "the job runs on one host, where tasks share memory"),
+        ([APART], 4095, "none of the 1 keys has a floating dtype and 4096 or more elements"),
         ([APART], 5000, ""),
     ],
 )

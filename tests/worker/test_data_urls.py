@@ -200,7 +200,7 @@ def test_a_file_that_is_cut_while_it_is_open_is_named(write_records: WriteRecord
     rec = write_records([b"x" * 100] * 3)
     records = RemoteRecordIO(str(rec))
     rec.write_bytes(rec.read_bytes()[:150])
-    with pytest.raises(RecordError, match=r"42 bytes came for 108 at byte 108; has the file been"):
+    with pytest.raises(RecordError, match=r"42 bytes came instead of 108 at byte 108; has"):
         records.read_idx(10)
 
 

@@ -1,8 +1,8 @@
-"""What gives each worker its part of the data, and reads it over the network.
+"""Each worker's part of the data, and data over the network.
 
-`shard` is the arithmetic; `ShardSampler`, `ShardIter` and `image_record_iter` bring it to MXNet's
-loaders, and `joining` is for parts that are not equally long. The others read by URL. What is made
-for MXNet lies in `baryon.worker.mxnet.data`, and is imported when it is first asked for.
+`shard` computes a worker's part. `ShardSampler`, `ShardIter` and `image_record_iter` do so for
+MXNet's loaders, and `joining` is for parts of different lengths. The others read by URL. The names
+that need MXNet are in `baryon.worker.mxnet.data`, which is imported on first use.
 """
 
 import importlib

@@ -1,18 +1,18 @@
-"""The RecordIO format and its index files, from bytes to records; no I/O but a given file's read.
+"""The RecordIO format and its index files, from bytes to records. The only I/O is a file's read().
 
-The format is that of dmlc-core, include/dmlc/recordio.h. A file is a row of parts, little-endian::
+dmlc-core defines the format (include/dmlc/recordio.h). A file is a sequence of parts, each of them
+little-endian::
 
     uint32  0xced7230a
     uint32  kind << 29 | length
     length bytes, then zeros up to a multiple of 4
 
-A part of kind 0 is a record. Where the number above occurs in a record's data at a multiple of 4
-bytes, the writer cuts the record there and leaves the number out: its parts are of kinds 1 (the
+A part of kind 0 is a record. If the number above occurs in a record's data at a multiple of 4
+bytes, the writer cuts the record there and leaves the number out. The parts then have kind 1 (the
 first), 2 (any between) and 3 (the last), and the reader puts the number back between them. So
-whoever looks for that number from any place in a file finds nothing but beginnings of parts.
+wherever that number occurs in a file at a multiple of 4 bytes, a part begins.
 
-An index file has a line ``key<TAB>offset`` for each record; the offset, in bytes, is that of the
-record's first part.
+An index file has a line ``key<TAB>offset`` for each record: the offset of its first part, in bytes.
 """
 
 import struct
@@ -31,14 +31,14 @@ _LENGTH_BITS = 29
 
 
 class RecordError(BaryonError):
-    """A record file or its index is damaged, cut short, or something else altogether."""
+    """A record file or its index is damaged, cut short, or not in this format."""
 
 
 def read_record(file: BinaryIO) -> Optional[bytes]:
     """The record that begins at ``file``'s position, or None at the file's end.
 
-    ``file`` is left behind the record. Its ``read(n)`` must give n bytes unless the file ends.
-    Raises RecordError where there is no whole record.
+    Afterwards ``file`` is positioned behind the record. ``file.read(n)`` must return n bytes
+    unless the file ends. Raises RecordError if there is no whole record.
     """
     parts: List[bytes] = []
     while True:
@@ -52,7 +52,7 @@ def read_record(file: BinaryIO) -> Optional[bytes]:
         if magic != _MAGIC or kind not in ((_MIDDLE, _LAST) if parts else (_WHOLE, _FIRST)):
             raise RecordError(
                 f"no record {'goes on' if parts else 'begins'} here, but {header.hex()}; "
-                "it is damaged, or no RecordIO file, or the index is another file's"
+                "the file is damaged, or is not a RecordIO file, or the index is another file's"
             )
         padded = length + -length % 4
         data = file.read(padded)
@@ -91,11 +91,11 @@ def parse_index(
 
 
 def extents(offsets: np.ndarray, nbytes: int) -> np.ndarray:
-    """Where the records at ``offsets`` end, in bytes, in a file of ``nbytes``: shape and dtype of
-    ``offsets``.
+    """Where the records at ``offsets`` end, in bytes, in a file of ``nbytes``.
 
-    A record ends where the next one that the index knows begins, wherever that is in the index, or
-    with the file. Raises RecordError if a record would begin at or after the file's end.
+    The result has the shape and dtype of ``offsets``. A record ends where the next record of the
+    index begins, or with the file; the index may be in any order. Raises RecordError if a record
+    would begin at or after the file's end.
     """
     if offsets.size and offsets.max() >= nbytes:
         raise RecordError(

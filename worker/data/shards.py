@@ -1,8 +1,8 @@
-"""Which samples of a data set are this worker's: pure, and the same arithmetic on every worker.
+"""Which samples of a data set are this worker's. Pure, and the same arithmetic on every worker.
 
-Nobody speaks to anybody: each worker computes the whole order of an epoch from the seed and the
-epoch's number, and takes its own part of it. So all must ask with the same arguments, and have a
-NumPy whose `Generator.permutation` agrees, which versions of one job's hosts should not differ in.
+Workers do not communicate for it. Each computes the whole order of an epoch from the seed and the
+epoch's number, and takes its own part. So all workers must pass the same arguments, and the NumPy
+versions of all hosts must agree on `Generator.permutation`.
 """
 
 import os
@@ -31,18 +31,18 @@ def shard(
 ) -> np.ndarray:
     """The samples of worker ``rank`` in one epoch over ``length`` samples; int64, in order.
 
-    The epoch's order, which is 0, 1, 2, ... or a permutation made of ``seed`` and ``epoch``, is
-    dealt out in steps of ``num_workers * batch_size`` samples, of which each worker takes
-    ``batch_size`` that follow one another. So the k-th batches of all workers together are the
-    k-th batch of one process whose batches are ``num_workers`` times as big. ``last`` says what
-    becomes of the samples that do not fill a step:
+    The epoch's order is 0, 1, 2, ..., or a permutation that ``seed`` and ``epoch`` determine. It is
+    dealt out in steps of ``num_workers * batch_size`` samples; in each step a worker takes the next
+    ``batch_size``. So the k-th batches of all workers together are the k-th batch of one process
+    with batches ``num_workers`` times as big. ``last`` says what happens to the samples that do not
+    fill a step:
 
-    - ``pad``: the step is filled up from the start of the order (several times over if there are
-      that few samples): all parts are equally long, a multiple of ``batch_size``;
-    - ``drop``: they are left out: all parts are equally long, a multiple of ``batch_size``, and
-      empty if one step cannot be filled;
-    - ``join``: they are spread evenly: every sample comes exactly once, and the parts' lengths
-      differ by one at most.
+    - ``pad``: the step is filled up from the start of the order, more than once if need be. All
+      parts are equally long, a multiple of ``batch_size``.
+    - ``drop``: they are left out. All parts are equally long, a multiple of ``batch_size``, and
+      empty if there are too few samples for one step.
+    - ``join``: they are spread evenly. Every sample comes exactly once, and the lengths of the
+      parts differ by at most one.
 
     Raises UsageError for arguments that make no sense.
     """
@@ -69,7 +69,7 @@ def _check(length: int, rank: int, num_workers: int, last: str, batch_size: int)
     if length < 0:
         raise UsageError(f"a data set cannot have {length} samples")
     if batch_size < 1:
-        raise UsageError(f"a batch has one sample or more, not {batch_size}")
+        raise UsageError(f"a batch needs at least one sample, not {batch_size}")
     if not 0 <= rank < num_workers:
         raise UsageError(f"ranks of {num_workers} workers are 0 to {num_workers - 1}, not {rank}")
 
@@ -81,8 +81,8 @@ def part_of_job(
 ) -> Tuple[int, int]:
     """``(rank, num_workers)``: as given, else this job's (from ``environ``), else 0 and 1.
 
-    Raises UsageError if only one of them is given, and in a job that does not say which worker
-    this is, as those of MXNet's own launcher.
+    Raises UsageError if only one of them is given, and in a job whose environment does not say
+    which worker this is, such as a job of MXNet's own launcher.
     """
     asked_for_part()
     if rank is not None and num_workers is not None:
@@ -96,6 +96,6 @@ def part_of_job(
         return int(environ["DMLC_WORKER_ID"]), int(environ["DMLC_NUM_WORKER"])
     except (KeyError, ValueError):
         raise UsageError(
-            "DMLC_WORKER_ID or DMLC_NUM_WORKER is not set in this job, so that its part of the "
-            "data is not known; give rank=kv.rank and num_workers=kv.num_workers"
+            "DMLC_WORKER_ID or DMLC_NUM_WORKER is not set in this job, so this worker's part of "
+            "the data is not known; give rank=kv.rank and num_workers=kv.num_workers"
         ) from None

@@ -1,8 +1,8 @@
 """Files by URL: on this machine, in S3, in HDFS, or wherever else fsspec reaches.
 
-A path without ``scheme://`` is a local file. Options go to fsspec's file system as they are (for
-S3: ``key``, ``secret``, ``anon``, ``endpoint_url``, ...). fsspec is imported when it is first
-needed; it comes with the extra ``data``, and what it needs for S3 with ``s3``.
+A path without ``scheme://`` is a local file. Options are passed to fsspec's file system (for S3:
+``key``, ``secret``, ``anon``, ``endpoint_url``, ...). fsspec is imported on first use. The extra
+``data`` installs fsspec, and the extra ``s3`` also what fsspec needs for S3.
 """
 
 import fcntl
@@ -29,17 +29,17 @@ def _fsspec() -> Any:
             "files are opened by URL through fsspec, which is not installed; "
             "run: pip install fsspec (for S3: pip install s3fs)"
         ) from None
-    # A forked process would wait for ever for fsspec's thread, which it does not have. Newer
-    # versions do this themselves; those for Python 3.8 do not.
+    # A forked process does not have fsspec's thread and would wait for it for ever. Newer versions
+    # of fsspec reset the lock themselves; those for Python 3.8 do not.
     os.register_at_fork(after_in_child=fsspec.asyn.reset_lock)
     return fsspec
 
 
 def open_url(url: str, mode: str = "rb", **options: Any) -> Any:
-    """A file object for ``url``, to be closed or used in ``with``.
+    """A file object for ``url``; close it, or use it in ``with``.
 
-    Raises UsageError without fsspec, and what fsspec's file system raises, such as
-    FileNotFoundError, or ImportError where the library for that scheme is missing.
+    Raises UsageError without fsspec, and whatever fsspec's file system raises, such as
+    FileNotFoundError, or ImportError if the library for that scheme is missing.
     """
     return _fsspec().open(url, mode, **options).open()
 
@@ -47,9 +47,9 @@ def open_url(url: str, mode: str = "rb", **options: Any) -> Any:
 class RemoteFile:
     """Random access to the bytes of one file.
 
-    It keeps no position, so threads may share it. It may be pickled, and it may be used in a
-    process that was forked from one that has used it: connections, and the thread in which some of
-    fsspec's file systems work, do not survive a fork, so each process opens its own.
+    It keeps no position, so threads may share it. It may be pickled, and used after a fork: each
+    process opens the file for itself, because connections and fsspec's thread do not survive a
+    fork.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
@@ -68,32 +68,32 @@ class RemoteFile:
         return system, path
 
     def nbytes(self) -> int:
-        """The file's size; raises FileNotFoundError if there is none."""
+        """The file's size; raises FileNotFoundError if there is no such file."""
         system, path = self._open()
         size = system.size(path)
         if size is None:
-            raise UsageError(f"{self.url}: its size is not known there, so no part can be read")
+            raise UsageError(f"{self.url}: its server does not tell its size, which is needed")
         return int(size)
 
     def read(self, start: int, end: int) -> bytes:
-        """The bytes from ``start`` to before ``end``, in one request; raises RecordError if there
-        are fewer."""
+        """The bytes from ``start`` up to ``end``, in one request; raises RecordError if there are
+        fewer."""
         system, path = self._open()
         data: bytes = system.cat_file(path, start=start, end=end)
         if len(data) != end - start:
             raise RecordError(
-                f"{self.url}: {len(data)} bytes came for {end - start} at byte {start}; "
+                f"{self.url}: {len(data)} bytes came instead of {end - start} at byte {start}; "
                 "has the file been replaced since it was opened?"
             )
         return data
 
 
 class ReadAhead:
-    """Reads ranges of a file, and more than was asked for where reads follow one another.
+    """Reads ranges of a file, and reads ahead while the ranges follow one another.
 
     ``fetch(start, end)`` reads a file of ``nbytes``. A read that begins where the last one ended
-    fetches ``readahead_nbytes`` at least; any other one exactly what it asks for, so that shuffled
-    reads fetch nothing in vain. Threads may share it; they only fetch more than they had to.
+    fetches at least ``readahead_nbytes``. Any other read fetches exactly its range, so shuffled
+    reads fetch nothing in vain. Threads may share it, though they may then fetch more than needed.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class ReadAhead:
         return {**vars(self), "_window": (0, b"")}
 
     def read(self, start: int, end: int) -> bytes:
-        """The bytes from ``start`` to before ``end``, which must lie in the file."""
+        """The bytes from ``start`` up to ``end``, which must lie in the file."""
         first, window = self._window
         if not (first <= start and end <= first + len(window)):
             stop = end
@@ -121,14 +121,15 @@ class ReadAhead:
 
 
 def local_copy(url: str, folder: str, **options: Any) -> str:
-    """The path of a copy of ``url`` in ``folder`` (made if needed), fetched if it is not there yet.
+    """The path of a copy of ``url`` in ``folder``; the first call creates both.
 
-    For what reads local paths only, as `mx.io.ImageRecordIter`. The workers of a host may ask for
-    it at the same time: one fetches it, the others wait. A file that changes at its source gets
-    another copy; old ones stay until you delete them. ``folder`` should be on a local disk.
+    It is for code that reads local paths only, such as `mx.io.ImageRecordIter`. If the workers of a
+    host call it at the same time, one fetches the file and the others wait. A file that has changed
+    at its source gets a new copy; old copies stay until you delete them. Keep ``folder`` on a local
+    disk.
 
-    fsspec has caches of its own (``filecache::``, ``blockcache::``), which are for one process:
-    they download to the final path, where another process finds half a file.
+    fsspec's own caches (``filecache::``, ``blockcache::``) serve one process only: they download to
+    the final path, where another process finds half a file.
     """
     system, path = _fsspec().core.url_to_fs(url, **options)
     name = posixpath.basename(path)

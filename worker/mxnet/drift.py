@@ -1,17 +1,17 @@
 """Whether all workers still have the same weights, where each updates its own.
 
-With the optimizer on the servers weights cannot drift apart: every step brings the servers'. With
-updates on the workers they do as soon as two workers apply the same sums in different ways: scaled
-by another `step`, or not at all to what is stale there alone (`ignore_stale_grad`). So now and
-then, at first often, all compare a digest of each weight.
+With the optimizer on the servers weights cannot drift apart: every step pulls the servers' values.
+With updates on the workers they drift as soon as two workers apply the same sums in different ways,
+for example with another batch size in `step`, or with a gradient that is stale on one of them only
+(`ignore_stale_grad`). So now and then, at first often, all workers compare a digest of each weight.
 
-A digest is of some thousand of a weight's elements, the same ones on all workers: their length, and
-their projections on some random directions. Two weights are as far apart as their projections are,
-on average; a comparison of bits would also find that a GPU of another kind rounds in another way.
-What only a few elements of a large weight have may not be found.
+A digest samples some thousand elements of a weight, the same ones on all workers. It holds their
+length, and their projections on a few random directions. The distance of two weights is, on
+average, that of their projections. (A comparison of bits would also report that a GPU of another
+kind rounds differently.) A difference in only a few elements of a large weight may be missed.
 
-An optimizer that adds noise of each worker's own is not at fault: SGLD is left alone, and others
-by BARYON_COMPARE_WEIGHTS=0, on all workers.
+An optimizer may add each worker's own noise on purpose. SGLD does, and is not compared; for others
+set BARYON_COMPARE_WEIGHTS=0 on all workers.
 """
 
 import os
@@ -27,22 +27,22 @@ __all__ = ["Drift", "digest", "is_comparable"]
 _EVERY = 1024  # steps; and before that after 0, 1, 2, 4, ... steps
 _DIRECTIONS = 8
 _MAX_SAMPLE = 1 << 13  # elements of a weight
-_TOLERANCE = 1e-4  # of a weight's length: what rounding alone may do in a million steps
+_TOLERANCE = 1e-4  # of a weight's length: more than rounding alone does in a million steps
 _HALF_TOLERANCE = 5e-2
 
 Digests = Dict[str, List[float]]
 
 
 def is_comparable(optimizer: Any) -> bool:
-    """Whether all workers have the same weights after the same sums, and shall be asked."""
+    """Whether all workers should have the same weights after the same sums."""
     is_wanted = os.environ.get("BARYON_COMPARE_WEIGHTS") != "0"
     return is_wanted and not isinstance(optimizer, mx.optimizer.SGLD)
 
 
 class Drift:
-    """``compare(digests)`` gives those of one worker for all, and this worker's, by rank.
+    """``compare(digests)`` returns one worker's digests and this worker's, by rank.
 
-    ``tell(text)`` gives what all workers have found; they then raise the same, together.
+    ``tell(text)`` returns the findings of all workers, so that all raise the same error.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Drift:
         self._steps = 0
 
     def step(self, weights: Callable[[], Dict[str, Any]]) -> None:
-        """A step of all workers begins with these NDArrays; raises UsageError if they differ."""
+        """All workers begin a step with these NDArrays; raises UsageError if they differ."""
         steps = self._steps
         self._steps += 1
         if steps & (steps - 1) if steps < _EVERY else steps % _EVERY:
@@ -64,7 +64,7 @@ class Drift:
             for name, weight in weights().items()
             if weight.stype == "default" and np.dtype(weight.dtype).kind == "f"
         }
-        # One after the other: all of them twice may be more than there is memory for.
+        # One after the other: there may not be enough memory for a copy of all.
         own = {name: digest(weight.asnumpy()) for name, weight in floats.items()}
         tolerances = {
             name: _HALF_TOLERANCE if np.dtype(weight.dtype).itemsize == 2 else _TOLERANCE
@@ -78,14 +78,14 @@ class Drift:
                 f"after {steps} steps, workers no longer have the same weights: {found[0]}. "
                 "With updates on the workers, all must start from the same values, give step() the "
                 "same batch size, and have fresh gradients of the same parameters "
-                "(ignore_stale_grad); with update_on_kvstore=True the servers see to it. If "
-                "they are to differ, as by noise of each worker's own, start the job by launch.py "
-                "--env BARYON_COMPARE_WEIGHTS=0"
+                "(ignore_stale_grad). With update_on_kvstore=True the servers keep weights equal. "
+                "If weights are meant to differ, for example by each worker's own noise, start the "
+                "job with launch.py --env BARYON_COMPARE_WEIGHTS=0"
             )
 
 
 def differences(all_digests: Dict[int, Digests], tolerances: Dict[str, float]) -> Iterator[str]:
-    """In words, which worker's weights are not those of the first one."""
+    """A text for each weight that differs from the first worker's."""
     first, *others = all_digests
     for name, tolerance in tolerances.items():
         for rank in others:
@@ -93,7 +93,7 @@ def differences(all_digests: Dict[int, Digests], tolerances: Dict[str, float]) -
                 continue
             one, two = np.array(all_digests[first][name]), np.array(all_digests[rank][name])
             length = max(one[0], two[0])
-            with np.errstate(invalid="ignore", over="ignore"):  # of what has diverged
+            with np.errstate(invalid="ignore", over="ignore"):  # training may have diverged
                 distance = np.sqrt(np.mean((one[1:] - two[1:]) ** 2))
             if np.array_equal(one, two, equal_nan=True) or distance <= tolerance * length:
                 continue
@@ -101,7 +101,7 @@ def differences(all_digests: Dict[int, Digests], tolerances: Dict[str, float]) -
 
 
 def digest(array: np.ndarray) -> List[float]:
-    """A sample's length (L2), and its projections on `_DIRECTIONS` directions of signs."""
+    """A sample's length (L2), and its projections on `_DIRECTIONS` random directions."""
     flat, random = array.reshape(-1), np.random.RandomState(0)
     if flat.size > _MAX_SAMPLE:
         flat = flat[random.randint(flat.size, size=_MAX_SAMPLE, dtype=np.int64)]

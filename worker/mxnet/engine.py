@@ -1,12 +1,12 @@
 """MXNet's dependency engine, driven from Python: operations that complete later.
 
-`push_async` queues an operation that runs once its arrays are ready and nobody else uses them, and
-that holds them until its completion is called, from any thread, at any later time. To the engine
-it is an operator like any other, so whatever computes with those arrays waits for exactly them.
+`push_async` queues an operation. It starts once its arrays are ready and no other operation uses
+them, and holds them until it is completed: from any thread, at any later time. To the engine it is
+an operator like any other, so a computation waits for exactly the arrays that it needs.
 
-This is MXNet's C API (``MXEnginePushAsyncND`` in c_api.h; ``CallbackOnComplete`` in engine.h,
-both shipped in MXNet's wheel), so nothing is compiled. The callback runs in an engine thread, of
-which there may be one only: it must not wait for anything, least of all for another operation.
+This is MXNet's C API (``MXEnginePushAsyncND`` in c_api.h and ``CallbackOnComplete`` in engine.h,
+both in MXNet's wheel), so nothing is compiled. An operation starts in an engine thread, and the
+engine may have only one: a start must not wait for anything, least of all for another operation.
 """
 
 import ctypes
@@ -38,12 +38,12 @@ __all__ = [
     "wait_for_own",
 ]
 
-# The same library, called without giving up Python's lock: these calls return at once, and the
-# other threads of a worker would otherwise take the lock at every one of them, and this one wait
-# for it as often. (The engine holds no lock of its own while it calls us, so nobody waits for two.)
+# The same library, called without releasing Python's lock. These calls return at once; if each of
+# them released the lock, another thread would take it, and this one would wait to get it back. (The
+# engine holds no lock of its own while it calls us, so there is no deadlock.)
 _QUICK = ctypes.PyDLL(_LIB._name)
-# This engine, for debugging, runs an operation in the push and waits there until it is completed:
-# by another thread, which needs that lock.
+# The debugging engine runs an operation inside the push, and waits there for its completion by
+# another thread, which needs that lock.
 _PUSHING = _LIB if os.environ.get("MXNET_ENGINE_TYPE") == "NaiveEngine" else _QUICK
 
 _COMPLETION = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
@@ -51,7 +51,7 @@ _DELETER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _OPERATION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
-# engine.h: CallbackOnComplete {callback, engine, param}, to call as callback(engine, param, error).
+# engine.h: CallbackOnComplete {callback, engine, param}; call it as callback(engine, param, error).
 _WORDS = struct.Struct("PPP")
 
 
@@ -62,44 +62,44 @@ class _Context(ctypes.Structure):
 
 
 _CPU = ctypes.byref(_Context(1, 0))
-# engine.h: FnProperty::kCPUPrioritized, threads of their own, which no computation keeps busy. With
-# kAsync the script's own thread may run the callback, and a signal would raise its exception in it.
+# engine.h: FnProperty::kCPUPrioritized has threads of its own, which no computation occupies. With
+# kAsync the script's own thread may run the callback, and a signal would raise an exception in it.
 _PRIORITIZED = ctypes.byref(ctypes.c_int(3))
 _NAME = b"baryon"
 
 
 class Step(Protocol):
-    """An operation, for the engine. One object for all of it: there may be thousands at a time,
-    and Python looks through everything that it has whenever it has many more things than before.
+    """An operation, for the engine. It is a single object because thousands may exist at a time,
+    and the garbage collector visits every object whenever many have been made.
     """
 
     def start(self, completion: bytes) -> None:
-        """The arrays are its own, until ``complete(completion)``. Must return soon."""
+        """The arrays belong to it until ``complete(completion)``. Must return soon."""
 
     def failed(self, error: Optional[str]) -> None:
-        """Called instead of `start`, with None, if one of the arrays could not be computed: the
-        engine completes such an operation without running it. Called after `start` if that has
-        raised ``error``, with which the operation is completed."""
+        """Called with None instead of `start` if an array could not be computed: the engine then
+        completes the operation without running it. Called after `start` if that raised ``error``;
+        the operation is completed with that error."""
 
 
 _pending: Dict[int, Step] = {}
 _alive: Set[int] = set()  # tokens of operations that the engine has, or is being given
 _is_shut = False
-_interrupt: Optional[KeyboardInterrupt] = None  # that came in a callback, out of which none can go
+_interrupt: Optional[KeyboardInterrupt] = None  # came in a callback, which it cannot leave
 _tokens = itertools.count(1)
-_completions: Dict[int, Any] = {}  # address -> function; of one engine there is one
-_errors: List[Any] = []  # the memory of what `_error` has made
+_completions: Dict[int, Any] = {}  # address -> function; each engine has one
+_errors: List[Any] = []  # keeps the memory of `_error` alive
 
 
 def _on_run(_context: int, on_complete: int, token: int) -> None:
-    """The one callback of all operations; called by an engine thread, once per operation."""
+    """The callback of all operations; an engine thread calls it once per operation."""
     # The engine's own copy of these words does not outlive the call.
     completion = ctypes.string_at(on_complete, _WORDS.size)
     step = _pending.pop(token)
     try:
         step.start(completion)
     except BaseException as error:
-        # ctypes would print and drop it, and whoever waits for the arrays would wait for ever.
+        # ctypes would print and drop it, and all that wait for the arrays would wait for ever.
         text = f"{type(error).__name__}: {error}"
         complete(completion, text)
         _fail(step, text)
@@ -109,7 +109,7 @@ def _on_run(_context: int, on_complete: int, token: int) -> None:
 
 
 def _on_delete(token: int) -> None:
-    """Called when the engine has done with an operation, also with one that it has skipped."""
+    """Called when the engine has finished or skipped an operation."""
     step = _pending.pop(token, None)
     if step is not None:
         _fail(step, None)
@@ -127,7 +127,7 @@ def _fail(step: Step, error: Optional[str]) -> None:
         traceback.print_exc()
 
 
-@functools.lru_cache(maxsize=None)  # the engine copies the object; few texts, kept for good
+@functools.lru_cache(maxsize=None)  # the engine copies the object; the few texts are kept for good
 def _error(text: str) -> ctypes.c_void_p:
     """A ``dmlc::Error`` (dmlc/logging.h), which is a ``std::runtime_error`` and nothing more."""
     storage = ctypes.create_string_buffer(64)  # sizeof is 16
@@ -138,7 +138,7 @@ def _error(text: str) -> ctypes.c_void_p:
 
 
 def push_async(step: Step, writes: Any, priority: int = 0) -> None:
-    """Queue an operation that has NDArrays for itself from its `start` to its `complete`.
+    """Queue an operation that owns its NDArrays from its `start` to its `complete`.
 
     ``writes`` are arrays made by `as_handles`.
     """
@@ -146,7 +146,7 @@ def push_async(step: Step, writes: Any, priority: int = 0) -> None:
     _alive.add(token)  # before looking, or `settle` might look between the two
     if _is_shut:
         _alive.discard(token)
-        raise UsageError("this worker has left its job, and its kvstores are of no use any more")
+        raise UsageError("this worker has left its job, so its kvstores cannot be used any more")
     _pending[token] = step
     check_call(
         _PUSHING.MXEnginePushAsyncND(
@@ -178,8 +178,8 @@ def _raise_interrupt() -> None:
 def complete(completion: bytes, error: Optional[str] = None) -> None:
     """Complete an operation, once, from any thread and at any time.
 
-    With an ``error`` it has failed: what would read the arrays it writes is skipped, and whoever
-    waits for those gets an MXNetError with that text.
+    With an ``error`` it has failed: the engine skips what would read the arrays that it writes, and
+    a wait for those arrays raises an MXNetError with that text.
     """
     address, engine, param = _WORDS.unpack(completion)
     function = _completions.get(address)
@@ -195,13 +195,13 @@ def shut() -> None:
 
 
 def settle(limit_s: float) -> bool:
-    """Wait until the engine has nothing to do and its threads have left Python; whether they have.
+    """Wait until the engine is idle and its threads have left Python; whether they have.
 
-    Python must not end before: MXNet would wait at its own end for operations that nobody completes
-    any more, and a thread that comes back to a Python that ends brings the process down (134).
+    Python must not end earlier. MXNet would wait at its own end for operations that are never
+    completed, and a thread that returns to a Python that is ending aborts the process (134).
     """
     deadline = time.monotonic() + limit_s
-    # What computations have failed is of no interest. MXNet itself knows no limit.
+    # MXNet's wait has no limit of its own. Whether a computation has failed does not matter here.
     waiter = threading.Thread(target=_LIB.MXNDArrayWaitAll, name="baryon-settle", daemon=True)
     waiter.start()
     waiter.join(limit_s)
@@ -209,7 +209,7 @@ def settle(limit_s: float) -> bool:
 
 
 def wait_for_own(limit_s: float) -> bool:
-    """As `settle`, for our own operations only."""
+    """Like `settle`, but only for our own operations."""
     deadline = time.monotonic() + limit_s
     while _alive or _is_in_callback():
         if time.monotonic() > deadline:
@@ -219,9 +219,9 @@ def wait_for_own(limit_s: float) -> bool:
 
 
 def _is_in_callback() -> bool:
-    """Whether a thread of the engine's runs one of our callbacks.
+    """Whether an engine thread is in one of our callbacks.
 
-    It lets go of Python's lock only when it is out of Python, once it has left the callback's code.
+    Such a thread releases Python's lock for good only after it has left the callback's code.
     """
     for frame in sys._current_frames().values():
         while frame.f_back is not None:
@@ -232,14 +232,14 @@ def _is_in_callback() -> bool:
 
 
 def as_handles(arrays: Sequence[Any]) -> Any:
-    """NDArrays as the engine takes them; what comes twice, or is a view of another, counts once."""
+    """NDArrays as the engine takes them, without repeats and without views of one another."""
     handles: List[Any] = [a.handle for a in {_chunk(array): array for array in arrays}.values()]
     return (ctypes.c_void_p * len(handles))(*handles)
 
 
-# A convolution's arrays may lie in a layout of MKLDNN's own, which MXNDArrayGetData puts right by
-# an operation that it waits for: in an operation, for ever. So we ask, and put it right, directly.
-# These are methods of NDArray::Chunk (ndarray.h), which an NDArray's first member points to.
+# A convolution's arrays may be in MKLDNN's own layout. MXNDArrayGetData queues an operation to
+# convert them and waits for it; inside an operation it would wait for ever. So we check and convert
+# directly, by methods of NDArray::Chunk (ndarray.h), to which an NDArray's first member points.
 _is_mkldnn = getattr(_QUICK, "_ZNK5mxnet7NDArray5Chunk8IsMKLDNNEv", None)
 _to_default = getattr(_QUICK, "_ZN5mxnet7NDArray5Chunk15Reorder2DefaultEv", None)
 if _is_mkldnn is not None:
@@ -247,14 +247,14 @@ if _is_mkldnn is not None:
 
 
 def can_address(arrays: Sequence[Any]) -> bool:
-    """Whether `address_of` works for all of them: they are on the CPU, of a build that we know."""
+    """Whether `address_of` works for all: they are on the CPU, and MXNet's build is known."""
     return _to_default is not None and all(a.context.device_type == "cpu" for a in arrays)
 
 
 def address_of(array: Any) -> int:
-    """Where the elements of a dense CPU array lie in C order.
+    """The address of a dense CPU array's elements, in C order.
 
-    Only in an operation that writes the array, between its start and its completion.
+    Call it only in an operation that writes the array, between its start and its completion.
     """
     assert _is_mkldnn is not None and _to_default is not None
     chunk = ctypes.c_void_p(_chunk(array))
@@ -268,17 +268,17 @@ def address_of(array: Any) -> int:
 
 
 def overlap(one: Any, other: Any) -> bool:
-    """Whether two arrays may have bytes in common, and are not the same array."""
+    """Whether two different arrays may share bytes."""
     return one.handle.value != other.handle.value and _chunk(one) == _chunk(other)
 
 
 def _chunk(array: Any) -> int:
-    """What views of one another have in common."""
+    """The memory block of an array; views of one another have the same."""
     return int(ctypes.c_void_p.from_address(array.handle.value).value or 0)
 
 
 def copy(source: Any, target: Any) -> None:
-    """``source.copyto(target)`` for two dense NDArrays of one shape, in a tenth of the time."""
+    """``source.copyto(target)`` for dense NDArrays of one shape, in a tenth of the time."""
     outputs = (ctypes.c_void_p * 1)(target.handle)
     check_call(
         _QUICK.MXImperativeInvokeEx(

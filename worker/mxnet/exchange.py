@@ -2,16 +2,16 @@
 
 An exchange is a single asynchronous operation of the engine, which holds the script's arrays:
 
-1. when they are ready, the communication thread is told where their bytes lie (level 0), and the
-   engine waits for nothing more;
-2. that thread sends them, and puts the answer's bytes into each output, slice by slice; after the
-   last the operation completes.
+1. When the arrays are ready, an engine thread tells the communication thread where their bytes are.
+2. The communication thread sends these bytes, and copies the answer into each output, slice by
+   slice. After the last slice the operation completes.
 
-This is for arrays on the CPU, whose bytes can be had. For several gradients, or arrays on GPUs,
-MXNet's own operators sum and copy, to the key's place in the staging memory before the operation
-and from there after it.
+This works for arrays on the CPU, whose bytes can be addressed. For several gradients, or arrays on
+GPUs, MXNet's own operators sum and copy (level 0): to the key's place in the staging memory before
+the operation, and from there after it.
 
-What can be found out beforehand is found out once: a script gives the same arrays at every step.
+An exchange checks its arrays when it is made. A script passes the same arrays in every step, so one
+exchange serves them all.
 """
 
 import ctypes
@@ -32,22 +32,22 @@ __all__ = ["Exchange", "Place"]
 class Place:
     """A key's place in the staging memory as NDArrays: where it is sent from, where it arrives.
 
-    Every exchange of the key holds both, whether it uses them or not: so they take place one after
-    the other, and whoever still copies a value from there has finished before the next one comes.
+    Every exchange of the key holds both arrays, even if it does not use them. So exchanges run one
+    after the other, and a value is copied from there before the next value arrives.
     """
 
     def __init__(self, store: StoreClient, key: Key) -> None:
         self.store = store
         self.key = key
-        self.outs: List[Any] = []  # what the last value was written to
+        self.outs: List[Any] = []  # the last value was written to these
         outgoing, incoming = store.outgoing(key), store.incoming(key)
-        # To the engine, too, they must be one if they are one.
+        # If both are the same memory, the engine must see one array.
         self.outgoing = self.incoming = array_over(outgoing)
         if incoming.ctypes.data != outgoing.ctypes.data:
             self.incoming = array_over(incoming)
 
     def fail(self, error: Optional[str]) -> None:
-        """Fail the store, one of whose steps has: by ``error``, or because of the value given."""
+        """Fail the store after a failed step: by ``error``, or if its value was not computed."""
         why = f": {error}" if error else " failed to compute"
         self.store.fail(UsageError(f"the value given for key {self.key.name!r}{why}"))
 
@@ -73,7 +73,7 @@ class Exchange:
         gives = gives and all(np.dtype(out.dtype) == place.key.dtype for out in self._outs)
         if takes and gives:  # slices arrive while others are still to be sent
             gives = not any(overlap(self._arrays[0], out) for out in self._outs)
-        # None: by the key's place in the staging memory.
+        # None means: by way of the key's place in the staging memory.
         self.source = _Bytes(self._arrays[0]) if takes else None
         self.targets = [_Bytes(out) for out in self._outs] if gives else None
         held = [place.outgoing, place.incoming]
@@ -88,11 +88,11 @@ class Exchange:
         given = [*(arrays or ()), *(outs or ())]
         if len(arrays or ()) != len(self._arrays) or len(given) != len(self._seen):
             return False
-        # An array's handle is its own, and nobody else's.
+        # No two arrays have the same handle.
         return all(array.handle is handle for array, handle in zip(given, self._seen))
 
     def enqueue(self, priority: int, version: Optional[int] = None) -> None:
-        """Queue it; the steps of a key must be queued one after the other. ``version`` is that of
+        """Queue the exchange; queue the steps of a key one after the other. ``version`` is that of
         the optimizer's attributes."""
         if self.wants_value:
             self.place.outs = self._outs
@@ -127,7 +127,7 @@ class _Bytes:
 
 
 class _Step(Operation):
-    """An exchange as the store knows it, and as the engine does."""
+    """One run of an exchange, as the store and the engine see it."""
 
     __slots__ = ("_completion", "_exchange")
 
@@ -148,13 +148,13 @@ class _Step(Operation):
         complete(self._completion, error)
 
     def failed(self, error: Optional[str]) -> None:
-        # The script learns of it where it reads what depends on it. The others' round cannot be
-        # completed without it.
+        # The script gets an error when it reads an array that depends on this one. The store must
+        # fail as well, since the other workers' round cannot be completed.
         self._exchange.place.fail(error)
 
 
 def _cast(array: Any, dtype: Any) -> Any:
-    """Before it is copied: between a CPU and a GPU, MXNet casts nothing."""
+    """The array in another dtype; MXNet casts nothing while it copies between CPU and GPU."""
     return array if array.dtype == dtype else array.astype(dtype)
 
 

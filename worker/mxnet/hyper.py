@@ -1,11 +1,12 @@
-"""The script's optimizer, of which the servers have a copy: what it counts, what changes in it.
+"""The script's optimizer, which the servers have a copy of: its counts, and changes to it.
 
-On one machine an optimizer counts the updates of each key as they come, and its schedule says from
-that what rate they get. So it does here, in each worker, push by push: the script reads in it what
-is in force, and whoever gets it later (another store, a file) goes on from there. Rank 0 looks
-before each push of a key whether the servers have what that push is to be applied with. The rate
-that a schedule gives is one such value, so a schedule may be any function, may keep state, and may
-be changed or replaced at any time.
+On one machine an optimizer counts the updates of each key, and its schedule derives the rate from
+the counts. Here it does the same in each worker, push by push. So the script reads the present rate
+in it, and another store or a file that gets it later goes on from there.
+
+Before each push of a key, rank 0 compares the attributes to apply that push with and those that the
+servers have. The rate that a schedule gives is one of them, so a schedule may be any function, may
+keep state, and may be changed or replaced at any time.
 """
 
 import warnings
@@ -18,7 +19,7 @@ from baryon.ps import Multipliers, Scalar, UsageError, is_scalar
 __all__ = ["Change", "LiveHyper"]
 
 _Name = Union[int, str]
-# Attributes that have other ways to the servers, or stay here.
+# Attributes that reach the servers in other ways, or stay here.
 _ELSEWHERE = {
     *("lr", "lr_scheduler", "lr_mult", "wd_mult", "param_dict", "idx2name", "sym_info"),
     *("num_update", "begin_num_update", "_index_update_count", "_all_index_update_counts"),
@@ -27,7 +28,7 @@ _UNKNOWN = object()
 
 
 class Change(NamedTuple):
-    """What the servers are to be told, and the version that it makes (wire.SetHyper)."""
+    """What the servers must be told, and the version that results (wire.SetHyper)."""
 
     version: int
     scalars: Dict[str, Scalar]
@@ -36,10 +37,10 @@ class Change(NamedTuple):
 
 
 class LiveHyper:
-    """An optimizer as it is in the script, and as the servers have been told."""
+    """An optimizer as it is in the script, and as the servers know it."""
 
     def __init__(self, optimizer: Any, version: int = 0) -> None:
-        self.version = version  # the last that there is
+        self.version = version  # the latest
         self._optimizer = optimizer
         self._seen = dict(vars(optimizer))
         self._rate = _UNKNOWN if optimizer.lr_scheduler is not None else optimizer.lr
@@ -50,12 +51,12 @@ class LiveHyper:
 
     @property
     def multipliers(self) -> Tuple[Multipliers, Multipliers]:
-        """Of all keys that may have some: MXNet leaves Gluon's out when it pickles an optimizer."""
+        """Those of all keys; MXNet leaves Gluon's out when it pickles an optimizer."""
         told = self._factors.items()
         return [(name, lr) for name, (lr, _) in told], [(name, wd) for name, (_, wd) in told]
 
     def count(self, name: _Name) -> None:
-        """A key is pushed: it will be updated once more."""
+        """Count a push of a key, which will update it once more."""
         self._optimizer._update_count(name)
 
     @property
@@ -64,15 +65,17 @@ class LiveHyper:
         return dict(self._optimizer._index_update_count)
 
     def count_up_to(self, counts: Dict[_Name, int]) -> None:
-        """Keys have been updated as often as this, or more often."""
+        """Raise each key's count to at least that of ``counts``."""
         own = self._optimizer._index_update_count
         for name, count in counts.items():
             own[name] = max(count, own.get(name, 0))
         self._optimizer.num_update = max([self._optimizer.num_update, *counts.values()])
 
     def take_change(self, name: _Name) -> Optional[Change]:
-        """What the servers must be told before they apply a push of key ``name``, which has been
-        counted; None if they know all of it. Raises UsageError for a rate that is no number."""
+        """What the servers must be told before they apply a push of key ``name``, or None.
+
+        The push has been counted. Raises UsageError for a rate that is not a number.
+        """
         optimizer = self._optimizer
         num_update = self._seen["num_update"] = optimizer.num_update
         scalars = self._changed_scalars() if self._has_changed() else {}
@@ -93,14 +96,14 @@ class LiveHyper:
         return Change(self.version, scalars, [(name, factors[0])], [(name, factors[1])])
 
     def _has_changed(self) -> bool:
-        try:  # which looks no further at what is the same object
+        try:  # quick, since an attribute that is the same object counts as equal
             return bool(vars(self._optimizer) != self._seen)
-        except ValueError:  # of arrays, which are not simply equal
+        except ValueError:  # arrays cannot be compared like this
             return True
 
     def _changed_scalars(self) -> Dict[str, Scalar]:
-        """Those that the script has changed, and no others: the optimizer itself changes some, on
-        the servers."""
+        """The attributes that the script has changed; on the servers the optimizer itself changes
+        others."""
         before, self._seen = self._seen, dict(vars(self._optimizer))
         changed: Dict[str, Scalar] = {}
         for name, value in self._seen.items():
@@ -115,14 +118,14 @@ class LiveHyper:
                 warnings.warn(
                     f"the optimizer's attribute {name!r} was set to a {type(value).__name__}; the "
                     "servers, which update the weights, are told of changed numbers and strings "
-                    "only, and keep the old one: call kv.set_optimizer(optimizer) again on all "
-                    "workers, which starts with new states",
+                    "only, and keep the old value. Call kv.set_optimizer(optimizer) again on all "
+                    "workers; this starts with new states",
                     stacklevel=2,
                 )
         return changed
 
     def _factors_of(self, name: _Name) -> Tuple[float, float]:
-        """A key's multipliers of the rate and of the decay, found as MXNet finds them."""
+        """A key's multipliers of the rate and of the decay, looked up as MXNet does."""
         optimizer = self._optimizer
         parameter = optimizer.param_dict.get(name)
         if parameter is not None:
@@ -140,5 +143,5 @@ def _plain(value: Any) -> Scalar:
 
 def _number(rate: Any) -> Scalar:
     if not is_scalar(rate):
-        raise UsageError(f"the optimizer's learning rate is {rate!r}, which is no number")
+        raise UsageError(f"the optimizer's learning rate is {rate!r}, which is not a number")
     return _plain(rate)

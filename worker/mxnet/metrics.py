@@ -1,8 +1,8 @@
-"""MXNet's metrics over all workers: what one has counted, and one that counts what all have.
+"""MXNet's metrics over all workers: each worker's counts, and a metric with the counts of all.
 
-Most keep a sum and a number of instances, which add up. Those that keep something else are known
-here one by one. A class of the user's own is taken as what it is derived from, unless it has a
-`reset` of its own: then it keeps something that only it knows of.
+Most metrics keep a sum and a number of instances, which add up. This file has code for each of the
+others. A user's own class is treated like its base class, unless it overrides `reset`: then it
+keeps values that this file does not know.
 """
 
 import functools
@@ -29,18 +29,18 @@ _MOMENTS = ("_label_nums", "_mean_l", "_sse_l", "_pred_nums", "_mean_p", "_sse_p
 
 
 def state_of(metric: Any) -> State:
-    """What ``metric``, an `mx.metric.EvalMetric`, has counted so far, as plain data.
+    """The counts of ``metric``, an `mx.metric.EvalMetric`, so far, as plain data.
 
-    Raises UsageError if that is not known of its class.
+    Raises UsageError for a class whose counts are not known.
     """
     _check(metric)
     return {"of": f"{type(metric).__name__} {metric.name!r}", **_read(metric)}
 
 
 def merge(metric: Any, states: Dict[int, State], rank: int) -> None:
-    """Have the metric of worker ``rank`` count what all workers' have, by rank in their order.
+    """Give the metric of worker ``rank`` the counts of all workers; ``states`` are in rank order.
 
-    Raises UsageError, naming the workers, if they are not the same metrics.
+    Raises UsageError, naming the workers, if their metrics differ.
     """
     own = _names(states[rank])
     for other, state in states.items():
@@ -64,7 +64,7 @@ def _check(metric: Any) -> None:
         if getattr(kind, method) is not getattr(known, method):
             raise UsageError(
                 f"the metric {metric.name!r} cannot be merged: {kind.__name__} has a {method}() of "
-                f"its own, so it keeps something that {known.__name__} does not; reduce that "
+                f"its own, so it keeps values that {known.__name__} does not; reduce them "
                 "yourself, as in metric.hits = kv.allreduce(metric.hits)"
             )
 
@@ -87,7 +87,7 @@ def _attributes(owner: Any, names: Sequence[str]) -> State:
 
 
 def _plain(owner: Any, name: str) -> Any:
-    """NumPy's and Python's numbers mix in these; a worker without data has Python's 0."""
+    """An attribute as plain data: NumPy's or Python's number (0 without data), or an array."""
     value = getattr(owner, name)
     if isinstance(value, np.generic):
         return value.item()
@@ -123,8 +123,8 @@ def _(metric: Any, states: List[State]) -> None:
 
 
 # -- true and false positives and negatives ---------------------------------------------------
-# Averaged over batches ("macro") the counts are empty after each. Otherwise they are all there is,
-# and the score follows from them as in the metric's own update.
+# With "macro" averages the metric empties these counts after each batch. Otherwise they are all it
+# keeps, and the score follows from them as in the metric's own update.
 
 
 @_read.register(mx.metric.F1)
@@ -179,7 +179,7 @@ def _(metric: Any, states: List[State]) -> None:
 
 
 def _join_moments(a: State, b: State) -> State:
-    """Counts, means, and sums of squares and products about the means, of two samples as one.
+    """The moments of two samples as one: counts, means, and sums of squares about the means.
 
     T. F. Chan, G. H. Golub, R. J. LeVeque: Updating formulae and a pairwise algorithm for computing
     sample variances, 1979, equations 2.1; the sum of products likewise.
@@ -201,7 +201,7 @@ def _join_moments(a: State, b: State) -> State:
     }
 
 
-_MATRICES = ("lcm", "gcm")  # of confusion: those since reset_local, and all
+_MATRICES = ("lcm", "gcm")  # confusion matrices: since reset_local, and in all
 
 
 @_read.register(mx.metric.PCC)
@@ -211,7 +211,7 @@ def _(metric: Any) -> State:
 
 @_write.register(mx.metric.PCC)
 def _(metric: Any, states: List[State]) -> None:
-    """The matrices are as large as the largest class that a worker has seen."""
+    """Each worker's matrices are as large as the largest class that it has seen."""
     size = max(len(state["lcm"]) for state in states)
     states = [
         {**state, **{name: _grown(state[name], size) for name in _MATRICES}} for state in states

@@ -1,7 +1,7 @@
-"""Where Module leaves it to each worker what its first weights are, if the workers update them.
+"""Module on a store of ours, if the workers update the weights: all begin with equal weights.
 
-MXNet then only initialises the keys. With a store of ours all begin with rank 0's values, as with a
-Trainer. See drift.py for what comes later.
+MXNet only initialises the keys then, and each worker keeps its own first weights. With a store of
+ours all workers begin with rank 0's values, as with a Trainer. drift.py compares them later.
 """
 
 from typing import Any, Type
@@ -12,7 +12,7 @@ __all__ = ["adapt_modules"]
 
 
 def adapt_modules(store_class: Type[Any]) -> None:
-    """Change Module for stores of ``store_class``; once is enough, and more does no harm."""
+    """Change Module for stores of ``store_class``; calling it again does nothing."""
     if getattr(mx.model, "_is_adapted", False):
         return
     initialize, update = mx.model._initialize_kvstore, mx.model._update_params

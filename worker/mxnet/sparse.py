@@ -1,9 +1,8 @@
 """Row-sparse arrays on their way to the servers and back.
 
-The ids of a gradient's rows are known when it has been computed, so pushing one waits for that, as
-pulling rows waits until they are there: unlike dense arrays, which do neither. To the other
-operations of the key these are operations of MXNet's engine as the dense ones are: they take place
-in the script's order.
+The ids of a gradient's rows are known only once it is computed, so a push waits for that. A pull
+waits for its rows. (Steps of dense arrays wait for neither.) Both are operations of MXNet's engine
+like the dense ones, so all steps of a key take place in the script's order.
 """
 
 import threading
@@ -34,14 +33,14 @@ __all__ = ["RowPull", "push_rows", "rows_of_all", "with_row_ids"]
 def rows_of_all(key: Key, arrays: Sequence[Any]) -> Rows:
     """The sum of the devices' row-sparse arrays (level 0), once they are computed.
 
-    Raises UsageError unless they have the key's shape and dtype, and ids that it has.
+    Raises UsageError unless they have the key's shape and dtype, and ids of its rows.
     """
     total: Optional[Rows] = None
     for array in arrays:
         if not is_sparse(array) or array.shape != key.shape or array.dtype != key.dtype:
             raise UsageError(
                 f"key {key.name!r} is {key.dtype.name}{key.shape}, but the array given is "
-                f"{array.stype} {np.dtype(array.dtype).name}{array.shape}; those of several "
+                f"{array.stype} {np.dtype(array.dtype).name}{array.shape}; the arrays of several "
                 "devices are all dense or all row_sparse"
             )
         ids, values = array.indices.asnumpy(), array.data.asnumpy()
@@ -53,26 +52,26 @@ def rows_of_all(key: Key, arrays: Sequence[Any]) -> Rows:
 
 
 def _as_ids(key: Key, row_ids: Any) -> np.ndarray:
-    """``row_ids``, an array of any shape and numeric dtype, as int64, ascending, each there once.
+    """``row_ids``, an array of any shape and numeric dtype, as int64, ascending, without repeats.
 
-    Raises UsageError unless they are rows of the key, and for numbers that stand for several in a
-    dtype as narrow as theirs.
+    Raises UsageError unless they are rows of the key, and for numbers so large that their floating
+    dtype rounds neighbours to the same value.
     """
     given = row_ids.asnumpy() if isinstance(row_ids, mx.nd.NDArray) else np.asarray(row_ids)
     if given.dtype.kind not in "iuf":
         raise UsageError(
-            f"row_ids for key {key.name!r} are {given.dtype.name}; they are the numbers of rows, "
-            "best as int64 (np.flatnonzero makes them of a mask)"
+            f"row_ids for key {key.name!r} are {given.dtype.name}; give the numbers of rows, "
+            "best as int64 (np.flatnonzero converts a mask)"
         )
     if given.dtype.kind == "f":
         if (given != np.trunc(given)).any():  # also if not a number
-            raise UsageError(f"row_ids for key {key.name!r} that are no whole numbers")
+            raise UsageError(f"row_ids for key {key.name!r} are not all whole numbers")
         limit = 2 ** (np.finfo(given.dtype).nmant + 1)
         if (abs(given) >= limit).any():
             raise UsageError(
                 f"row_ids for key {key.name!r} reach {abs(given).max():.0f} in {given.dtype.name}, "
-                f"which holds whole numbers exactly only below {limit}: some may be other rows "
-                "than were meant; make them as int64, as in mx.nd.array(ids, dtype='int64')"
+                f"which holds whole numbers exactly only below {limit}, so some may have become "
+                "other rows; create them as int64, as in mx.nd.array(ids, dtype='int64')"
             )
     ids = np.unique(given.astype(np.int64))
     _check(key, ids)
@@ -82,24 +81,26 @@ def _as_ids(key: Key, row_ids: Any) -> np.ndarray:
 def _check(key: Key, ids: np.ndarray) -> None:
     if ids.size and not (ids.min() >= 0 and ids.max() < key.shape[0]):
         raise UsageError(
-            f"rows {ids.min()} to {ids.max()} of key {key.name!r}, which has {key.shape[0]} rows"
+            f"rows {ids.min()} to {ids.max()} of key {key.name!r} do not all exist: it has "
+            f"{key.shape[0]} rows"
         )
 
 
 def push_rows(
     place: Place, payloads: Dict[Slice, np.ndarray], priority: int, version: Optional[int]
 ) -> None:
-    """Queue the contribution of some rows (`rows_in`); the steps of a key must be queued one after
-    the other. ``version`` is that of the optimizer's attributes."""
+    """Queue the contribution of some rows (`rows_in`); queue the steps of a key one after the
+    other. ``version`` is that of the optimizer's attributes."""
     step = _Step(place, "push_rows", payloads, priority, _nothing)
     step.version = version
     step.enqueue()
 
 
 class RowPull:
-    """Rows of a key on their way to ``outs`` since it was made: to each those of its ``row_ids``.
+    """A pull of rows of a key, queued when it is made; each of ``outs`` gets its ``row_ids``.
 
-    Steps as in `push_rows`; raises UsageError as that does, and as `_as_ids`.
+    Raises UsageError for ``outs`` that are not row-sparse arrays of the key's shape, and like
+    `_as_ids`.
     """
 
     def __init__(self, place: Place, outs: List[Any], row_ids: List[Any], priority: int) -> None:
@@ -129,9 +130,9 @@ class RowPull:
         self._done.set()
 
     def wait(self) -> None:
-        """Wait for the rows and put them into the outs.
+        """Wait for the rows and write them to the outs.
 
-        Raises PeerError if they never come, and WaitTimeout.
+        Raises PeerError if they will never come, and WaitTimeout.
         """
         self._store.wait(self._done, f"rows of key {self._key.name!r}")
         if self._error is not None:
@@ -148,12 +149,12 @@ class RowPull:
             rows = mx.nd.sparse.row_sparse_array((values, ids), shape=shape, dtype=dtype)
         else:
             rows = mx.nd.sparse.zeros("row_sparse", shape, dtype=dtype)
-        with mx.autograd.pause():  # a script pulls what its forward pass, being recorded, needs
+        with mx.autograd.pause():  # the script may be recording its forward pass
             rows.copyto(out)
 
 
 class _Step(RowOperation):
-    """A row operation as the store knows it, and as the engine does."""
+    """A row operation, as the store and the engine see it."""
 
     __slots__ = ("_completion", "_on_done", "_place")
 
@@ -185,7 +186,7 @@ class _Step(RowOperation):
     def failed(self, error: Optional[str]) -> None:
         if error is not None:
             self._place.fail(error)
-        # Else what was queued before for the key has failed, of which the store has been told.
+        # Without an error an earlier step of the key has failed, and the store has been told.
         self._on_done(error or f"an earlier operation of key {self.key.name!r} has failed")
 
 
@@ -194,8 +195,10 @@ def _nothing(error: Optional[str]) -> None:
 
 
 def with_row_ids(key: Any, out: Any, row_ids: Any) -> Iterator[Tuple[Any, List[Any], List[Any]]]:
-    """(key, outs, row ids for each of them) for a key and its array or arrays, or for lists of
-    both; ``row_ids`` are one array for all, or in a list one for each."""
+    """(key, outs, row ids of each out) for a key and its array or arrays, or for lists of both.
+
+    ``row_ids`` is one array for all, or a list with one for each.
+    """
     is_list = isinstance(row_ids, (list, tuple))
     if isinstance(key, (list, tuple)):
         given = list(row_ids) if is_list else [row_ids] * len(key)

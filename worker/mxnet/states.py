@@ -1,12 +1,15 @@
-"""Optimizer states of the servers in a file, and back: MXNet's own format.
+"""The servers' optimizer states in a file, and back: MXNet's own format.
 
-A file holds what ``mx.optimizer.Updater.get_states`` would have written on one machine, whatever
-the number of servers was: {key: state}, each state with arrays of the key's shape, or the pair of
-that and the optimizer. So MXNet reads ours and we read MXNet's. Update counts travel in the
-optimizer, as there; what an optimizer has changed in itself, which here it does for each slice, is
-in its attribute `SCALARS`: {key: [{attribute: value} for each slice]}. In an asynchronous store it
-has the counts of one worker's pushes, by which its schedule goes, while the servers have more,
-those of all workers: these are in its attribute `COUNTS`: {key: count}.
+Whatever the number of servers, a file holds what ``mx.optimizer.Updater.get_states`` writes on one
+machine: {key: state}, where a state has arrays of the key's shape, or the pair of that and the
+optimizer. So MXNet reads our files, and we read MXNet's.
+
+As in MXNet's files, the optimizer carries the update counts. It has two attributes more:
+
+- `SCALARS`, {key: [{attribute: value} for each slice]}: what the optimizer has changed in itself.
+  On the servers each slice has its own copy of the optimizer.
+- `COUNTS`, {key: count}: in an asynchronous store the servers' counts of all workers' pushes. The
+  optimizer's own counts are then of one worker's pushes, from which its schedule derives the rate.
 """
 
 import copy
@@ -40,7 +43,7 @@ COUNTS = "baryon_counts"
 
 
 class States:
-    """The states of one store's servers; ``client`` speaks to these."""
+    """The states on the servers of one store; ``client`` speaks to the servers."""
 
     def __init__(self, client: Client, store: StoreClient, is_async: bool) -> None:
         self._client = client
@@ -53,7 +56,7 @@ class States:
         return pickle.dumps(found if with_optimizer else found[0])
 
     def collect(self, optimizer: Any) -> Tuple[Dict[Any, Any], Any]:
-        """All states, and a copy of the optimizer with counts and what it has itself changed."""
+        """All states, and a copy of the optimizer with its counts and its own changes."""
         states: Dict[Any, Any] = {}
         counts: Dict[Any, int] = {}
         scalars: Dict[Any, List[Dict[str, Any]]] = {}
@@ -76,7 +79,7 @@ class States:
         return states, optimizer
 
     def load(self, states: Dict[Any, Any], optimizer: Any) -> None:
-        """Have the servers, whose states are new, go on from these; see `check_states`."""
+        """Have the servers, whose states are new, go on from checked ``states``."""
         for key in self._store.keys:
             if key.name not in states:
                 continue
@@ -85,7 +88,7 @@ class States:
             given = getattr(optimizer, SCALARS, {}).get(key.name, [])
             layout, arrays = flatten(states[key.name])
             units = self._units(key)
-            if len(given) != len(units):  # it was in other slices; they have gone the same way
+            if len(given) != len(units):  # the slices were others; all have changed alike
                 given = [given[0] if given else {}] * len(units)
             for unit, scalars in zip(units, given):
                 parts = [self._part(key, unit, array) for array in arrays]
@@ -95,7 +98,7 @@ class States:
     # -- one slice ----------------------------------------------------------------------------
 
     def _units(self, key: Key) -> List[Slice]:
-        """What the servers update at once, by its first slice."""
+        """What the servers update in one go: a whole key (by its first slice), or each slice."""
         return key.slices[:1] if self._store.has_whole_keys else list(key.slices)
 
     def _part(self, key: Key, unit: Slice, array: np.ndarray) -> np.ndarray:
@@ -111,7 +114,7 @@ class States:
         for array, start in pieces(arrays):
             payload = first if (array, start) == (0, 0) else self._ask_for(unit, array, start)[1]
             place = piece_of(arrays, array, start)
-            if place.nbytes != payload.nbytes:  # NumPy would repeat a single one
+            if place.nbytes != payload.nbytes:  # NumPy would repeat a single byte
                 wrong = f"{payload.nbytes} of {place.nbytes} bytes"
                 raise ProtocolError(f"{wrong} of a state of {unit}")
             place[:] = payload
@@ -145,7 +148,7 @@ class States:
 
 
 def _joined(key: Key, parts: List[SliceState]) -> Any:
-    """The state of a key of those of its slices."""
+    """The state of a key, made from the states of its slices."""
     arrays = []
     for number, array in enumerate(parts[0].arrays):
         if len(parts) > 1 and array.size == key.slices[0].stop - key.slices[0].start:
@@ -166,10 +169,10 @@ def read_states(fname: str) -> Tuple[Dict[Any, Any], Any]:
 
 
 def parse_states(data: bytes, name: str) -> Tuple[Dict[Any, Any], Any]:
-    """As `read_states`, of the file's bytes; the script's own file, so pickle may read it."""
+    """Like `read_states`, from the file's bytes. It is the script's own file, so we unpickle it."""
     try:
         states = pickle.loads(data)
-    except Exception as error:  # whatever a damaged pickle makes pickle raise
+    except Exception as error:  # a damaged pickle can raise anything
         raise UsageError(f"{name} has no optimizer states in it, or is cut off: {error}") from error
     optimizer = None
     if isinstance(states, tuple) and len(states) == 2:
@@ -183,8 +186,8 @@ def parse_states(data: bytes, name: str) -> Tuple[Dict[Any, Any], Any]:
 def check_states(
     states: Dict[Any, Any], optimizer: Any, keys: Dict[KeyName, Tuple[Tuple[int, ...], str]]
 ) -> None:
-    """Raises UsageError, with all that is wrong, unless these are states that ``optimizer`` may
-    have of some of ``keys``, given by shape and dtype."""
+    """Raises UsageError that lists every fault, unless ``optimizer`` may have these states for some
+    of ``keys``, which are given by shape and dtype."""
     wrong = []
     for name, state in states.items():
         if name not in keys:

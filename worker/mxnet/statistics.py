@@ -1,6 +1,6 @@
-"""Running statistics of a network (batch normalisation's), which each worker has of its own data.
+"""Running statistics of a network (batch normalisation's), averaged over workers.
 
-They have no gradient, so no step brings them together: worker r's are of worker r's batches.
+They have no gradient, so no step combines them: each worker has statistics of its own batches.
 """
 
 from typing import Any, Callable, Dict, List
@@ -16,9 +16,10 @@ _NAMES = ("running_mean", "running_var", "moving_mean", "moving_var")
 
 
 def average(net: Any, mean: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Put ``mean`` of the statistics, as one vector (float64), in their place.
+    """Replace the statistics of ``net``, a Gluon block or a Module, by their mean over workers.
 
-    ``net`` is a Gluon block or a Module. Raises UsageError if it is neither.
+    ``mean`` computes it of one vector (float64) with all of them. Raises UsageError if ``net`` is
+    neither.
     """
     if isinstance(net, mx.gluon.Block):
         _average(_of_block(net), mean)
@@ -32,12 +33,12 @@ def average(net: Any, mean: Callable[[np.ndarray], np.ndarray]) -> None:
 
 
 def _of_block(net: Any) -> List[List[Any]]:
-    """The arrays of each statistic, one for each device; in the order of their declaration."""
+    """For each statistic its arrays, one per device; in the order of declaration."""
     found: Dict[str, List[Any]] = {}
     for name, parameter in net.collect_params().items():
         is_named = parameter.grad_req == "null" and name.endswith(_NAMES)
         if is_named or not parameter._differentiable:
-            # As they are: `set_data` would have a Trainer go on with a new store.
+            # We write to the arrays: after `set_data` a Trainer would go on with a new store.
             found[name] = parameter.list_data()
     return list(found.values())
 

@@ -176,9 +176,9 @@ def test_shard_iter_trains_a_module() -> None:
 
 
 def test_shard_iter_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(UsageError, match=r"equally many samples, not \[5, 6\]"):
+    with pytest.raises(UsageError, match=r"the same number of samples, not \[5, 6\]"):
         ShardIter(np.zeros(6), np.zeros(5))
-    with pytest.raises(UsageError, match="say last="):
+    with pytest.raises(UsageError, match="pass last="):
         ShardIter(np.zeros(6), last_batch_handle="roll_over")
     with pytest.raises(UsageError, match="last='pad'"):
         ShardIter(np.zeros(1), last="join", rank=1, num_workers=2)

@@ -231,7 +231,7 @@ def test_a_change_that_cannot_be_told_is_warned_of_once():
     hyper = LiveHyper(optimizer)
     hyper.count("a")
     optimizer.table = [2.0]
-    with pytest.warns(UserWarning, match="'table' was set to a list.*call kv.set_optimizer"):
+    with pytest.warns(UserWarning, match="'table' was set to a list.*Call kv.set_optimizer"):
         assert hyper.take_change("a") is None
     optimizer.table = [3.0]
     optimizer.mode = "fast"
@@ -242,5 +242,5 @@ def test_a_rate_that_is_no_number_is_refused():
     optimizer = mx.optimizer.SGD(lr_scheduler=lambda num_update: [0.1])
     hyper = LiveHyper(optimizer)
     hyper.count("a")
-    with pytest.raises(UsageError, match=r"learning rate is \[0.1\], which is no number"):
+    with pytest.raises(UsageError, match=r"learning rate is \[0.1\], which is not a number"):
         hyper.take_change("a")

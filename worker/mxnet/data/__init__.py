@@ -1,4 +1,4 @@
-"""A worker's part of the data, in MXNet's own terms."""
+"""A worker's part of the data, for MXNet's loaders."""
 
 from .loading import ShardIter, ShardSampler, image_record_iter, joining
 from .remote import RemoteImageRecordDataset, RemoteRecordDataset, RemoteRecordIO, iter_records

@@ -1,6 +1,6 @@
 """This worker's part of the data for MXNet's loaders: Gluon's DataLoader and the older DataIters.
 
-All of them give every worker equally many batches, unless ``last='join'`` is asked for.
+Every worker gets the same number of batches, except with ``last='join'``.
 """
 
 from typing import Any, Dict, Iterable, Iterator, Optional
@@ -17,10 +17,10 @@ __all__ = ["ShardSampler", "ShardIter", "image_record_iter", "joining"]
 class ShardSampler(mx.gluon.data.Sampler):
     """This worker's samples of a data set of ``length``, for a DataLoader's ``sampler``.
 
-    ``batch_size`` is the DataLoader's; with it all batches are full, see `shard`, which has the
-    meaning of ``last``, ``shuffle`` and ``seed``. ``rank`` and ``num_workers`` are the job's by
-    default, and 0 and 1 outside a job. Each iteration is one epoch, and the next iteration the
-    next one; `set_epoch` is for a script that goes on where another stopped.
+    Pass the DataLoader's ``batch_size``, so that all batches are full. `shard` explains ``last``,
+    ``shuffle`` and ``seed``. ``rank`` and ``num_workers`` default to the job's, or to 0 and 1
+    outside a job. Each iteration is one epoch, and the next iteration is the next epoch. A script
+    that resumes calls `set_epoch`.
 
     Raises UsageError for arguments that make no sense, and if no worker would get a sample.
     """
@@ -48,16 +48,16 @@ class ShardSampler(mx.gluon.data.Sampler):
         if not self._length and (last != "join" or not length):
             raise UsageError(
                 f"{length} samples are too few for {self._num_workers} worker(s) with batches of "
-                f"{batch_size} each; make batches smaller, or say last='pad'"
+                f"{batch_size} each; make batches smaller, or pass last='pad'"
             )
 
     def _indices(self, epoch: int) -> Any:
         return shard(self._samples, self._rank, self._num_workers, epoch=epoch, **self._how)
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration be epoch ``epoch``, counted from 0; the same on all workers.
+        """Make the next iteration epoch ``epoch``, counted from 0; the same on all workers.
 
-        A DataLoader with ``auto_reload=True`` has begun the next epoch already.
+        A DataLoader with ``auto_reload=True`` has already begun its next epoch.
         """
         self._epoch = epoch
 
@@ -70,11 +70,11 @@ class ShardSampler(mx.gluon.data.Sampler):
 
 
 def joining(batches: Iterable[Any], store: Any) -> Iterable[Any]:
-    """``batches``, after whose last one this worker joins: ``store.join()`` waits for the others.
+    """``batches``, and after the last one a ``store.join()``, which waits for the other workers.
 
-    For workers that have not all equally many batches (``last='join'``): a worker that has joined
-    counts as done for the epoch, and the others do not wait for it. May be iterated once an epoch.
-    A loop that is left early has not joined; call ``store.join()`` then.
+    It is for workers with different numbers of batches (``last='join'``): a worker that has joined
+    counts as done for the epoch, and the others do not wait for it. Iterate it once an epoch. If a
+    loop ends early, call ``store.join()`` yourself.
     """
     return _Joining(batches, store)
 
@@ -97,9 +97,9 @@ class ShardIter(mx.io.DataIter):
 
     ``data`` and ``label`` are arrays (NumPy's or dense NDArrays, samples along the first axis),
     lists of arrays, or dicts from name to array, and the same on all workers. The other arguments
-    are those of `ShardSampler`, and ``options`` NDArrayIter's. Each `reset` begins the next epoch.
-    A batch always has ``batch_size`` samples: with ``last='join'`` NDArrayIter fills a worker's own
-    last batch, and says with how many samples in its ``pad``.
+    are those of `ShardSampler`; ``options`` go to NDArrayIter. Each `reset` begins the next epoch.
+    A batch always has ``batch_size`` samples: with ``last='join'`` NDArrayIter fills up a worker's
+    last batch, and its ``pad`` is the number of samples added.
     """
 
     def __init__(
@@ -116,14 +116,14 @@ class ShardIter(mx.io.DataIter):
     ) -> None:
         super().__init__(batch_size)
         if "last_batch_handle" in options:
-            raise UsageError("say last= instead of last_batch_handle=")
+            raise UsageError("pass last= instead of last_batch_handle=")
         self._arrays = data, label
         self._options = options
         self._sampler = ShardSampler(
             _length_of(data, label), batch_size, last, shuffle, seed, rank, num_workers
         )
         if not len(self._sampler):
-            raise UsageError("this worker would have no sample; say last='pad'")
+            raise UsageError("this worker would have no sample; pass last='pad'")
         self.reset()
 
     def set_epoch(self, epoch: int) -> None:
@@ -176,12 +176,14 @@ def _length_of(data: Any, label: Any) -> int:
     """How many samples the arrays have; raises UsageError if they do not agree."""
     lengths = {array.shape[0] for array in _arrays_of(data) + _arrays_of(label)}
     if len(lengths) != 1:
-        raise UsageError(f"data and label must have equally many samples, not {sorted(lengths)}")
+        raise UsageError(
+            f"data and label must have the same number of samples, not {sorted(lengths)}"
+        )
     return int(lengths.pop())
 
 
 def _rows(data: Any, indices: Any) -> Any:
-    """``data`` with these samples of each array only."""
+    """``data`` with only these samples of each array."""
     if data is None:
         return None
     if isinstance(data, dict):
@@ -198,14 +200,13 @@ def image_record_iter(
     num_workers: Optional[int] = None,
     **options: Any,
 ) -> Any:
-    """`mx.io.ImageRecordIter` over this worker's part of a local file, with equally many batches
-    on all workers.
+    """`mx.io.ImageRecordIter` over this worker's part of a local file.
 
-    MXNet gives each worker a run of the file's records (``num_parts`` and ``part_index``), the
-    same in every epoch, the last of which may be shorter. ``last`` is ``pad`` (every record is
-    seen, and a worker that runs out begins anew) or ``drop`` (as many full batches as the shortest
-    run has). ``options`` are ImageRecordIter's, as ``data_shape`` and ``shuffle``. For files
-    elsewhere see `local_copy`.
+    All workers get the same number of batches. MXNet gives each worker a run of the file's records
+    (``num_parts`` and ``part_index``), the same in every epoch; the last run may be shorter.
+    ``last`` is ``pad`` (every record is seen, and a worker that runs out begins anew) or ``drop``
+    (as many batches as the shortest run can fill). ``options`` go to ImageRecordIter, for example
+    ``data_shape`` and ``shuffle``. For remote files see `local_copy`.
 
     Raises UsageError if there are too few records, and OSError if the index cannot be read.
     """
@@ -225,10 +226,10 @@ def image_record_iter(
 
 
 def _batches_of_parts(length: int, num_workers: int, batch_size: int, last: str) -> int:
-    """How many batches an epoch has, where each worker has a run of ``length`` records.
+    """How many batches each worker has in an epoch over ``length`` records.
 
     dmlc-core's src/io/indexed_recordio_split.cc gives each worker ceil(length / num_workers)
-    records, and the last ones what is left, which may be nothing.
+    records, and the last ones the rest, which may be empty.
     """
     if last not in ("pad", "drop"):
         raise UsageError(f"last is pad or drop for ImageRecordIter, not {last!r}")

@@ -1,7 +1,7 @@
 """RecordIO files by URL: record by record, by key, and as Gluon data sets.
 
-Each record is one range request of the bytes that the index gives it; nothing is downloaded as a
-whole. Data sets may be used in a DataLoader with processes or threads, see `RemoteFile`.
+Each record is read by one range request for the bytes that the index names; no file is downloaded
+as a whole. A DataLoader may use the data sets in processes and threads; see `RemoteFile`.
 """
 
 import functools
@@ -20,10 +20,10 @@ _READAHEAD_NBYTES = 1 << 20
 
 
 def iter_records(url: str, **options: Any) -> Iterator[bytes]:
-    """All records of a file, from the first to the last; it needs no index.
+    """All records of a file, from the first to the last; no index is needed.
 
     Raises RecordError, with the record's number and place, for a file that is cut short, damaged
-    or of another kind.
+    or in another format.
     """
     with open_url(url, "rb", **options) as file:
         number, start = 0, 0
@@ -41,9 +41,9 @@ def iter_records(url: str, **options: Any) -> Iterator[bytes]:
 class RemoteRecordIO:
     """Records of a file by key, as `mx.recordio.MXIndexedRecordIO` reads them.
 
-    ``idx_url`` is by default ``url`` with ``.idx`` for its ending. The index is read at once, and
-    must fit the file's size. It may be pickled, and used after a fork and by several threads.
-    ``readahead_nbytes`` are fetched at least where records are read in the order in which they lie.
+    ``idx_url`` defaults to ``url`` with the suffix ``.idx``. The index is read at once, and must
+    fit the file's size. The object may be pickled, and used after a fork and by several threads.
+    While records are read in file order, each request fetches at least ``readahead_nbytes``.
 
     Raises RecordError for an index that is damaged or does not fit the file, FileNotFoundError,
     and UsageError without fsspec.
@@ -82,11 +82,11 @@ class RemoteRecordIO:
         return {key: position for position, key in enumerate(self.keys)}
 
     def read_idx(self, key: Any) -> bytes:
-        """The record whose key in the index is ``key``; raises KeyError if there is none."""
+        """The record with key ``key`` in the index; raises KeyError if there is none."""
         return self.read_at(self._positions[key])
 
     def read_at(self, position: int) -> bytes:
-        """The record at ``position`` in the index, from 0 on; raises IndexError beyond its end."""
+        """The record at ``position`` in the index, counted from 0; raises IndexError beyond it."""
         if not 0 <= position < len(self.keys):
             raise IndexError(f"{self.url} has {len(self.keys)} records, and no record {position}")
         start, end = int(self._starts[position]), int(self._ends[position])
@@ -101,7 +101,7 @@ class RemoteRecordIO:
 
 
 class RemoteRecordDataset(mx.gluon.data.Dataset):
-    """The records of a file as bytes, as `mx.gluon.data.RecordFileDataset` gives them.
+    """The records of a file as bytes, like `mx.gluon.data.RecordFileDataset`.
 
     Arguments and errors are those of `RemoteRecordIO`.
     """
@@ -117,11 +117,11 @@ class RemoteRecordDataset(mx.gluon.data.Dataset):
 
 
 class RemoteImageRecordDataset(RemoteRecordDataset):
-    """Images (NDArrays of uint8; height, width, channels) with their labels, as
-    `mx.gluon.data.vision.ImageRecordDataset` gives them.
+    """Images with their labels, like `mx.gluon.data.vision.ImageRecordDataset`.
 
-    ``flag`` is 1 for colour and 0 for grey; ``transform(image, label)`` is applied to each sample.
-    The other arguments and the errors are those of `RemoteRecordIO`.
+    An image is an NDArray of uint8 (height, width, channels). ``flag`` is 1 for colour and 0 for
+    grey. ``transform(image, label)`` is applied to each sample. The other arguments and the errors
+    are those of `RemoteRecordIO`.
     """
 
     def __init__(
