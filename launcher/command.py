@@ -1,8 +1,8 @@
-"""The workers' command: what the words after the flags are. Runs nothing.
+"""Reads the workers' command from the words after the flags. Runs nothing.
 
-Words go to the program as they are; no shell is in between. What MXNet's own launcher leaves to a
-shell works all the same: a whole command in one string, variables in front, and, if there is more
-to a string than words, bash runs it.
+Words reach the program unchanged, without a shell. Command lines for MXNet's own launcher, which
+uses a shell, work as well: a whole command in one string, or variables in front of it. If the
+string needs a shell, bash runs it.
 """
 
 import os
@@ -17,19 +17,19 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 __all__ = ["Command", "read_command"]
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_SHELLS_OWN = frozenset("|&;<>()$`*?[]{}~#!\n")  # characters that are more than parts of words
+_SHELLS_OWN = frozenset("|&;<>()$`*?[]{}~#!\n")  # characters with a meaning for a shell
 _OPERATORS = frozenset(["&&", "||", "|", ";", "&", ">", "<"])
 _BUILTINS = frozenset(
     ["cd", "source", ".", "export", "set", "unset", "ulimit", "alias", "eval", "exec", "if", "for"]
 )
 _QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
-_LOSS = re.compile(r"(?:(?<![^\s;&|()])#.*|[;&|<>]+)\Z")  # a comment, or another command's begin
+_LOSS = re.compile(r"(?:(?<![^\s;&|()])#.*|[;&|<>]+)\Z")  # a comment, or an operator, at the end
 _EXAMPLE = "launch.py -n 2 'cd d && python x.py'"
 
 
 class Command(NamedTuple):
-    """``words`` are the workers' argv; if it ``is_script``, Python goes before it. ``env`` is what
-    they find in their environment besides."""
+    """``words`` are the workers' argv. If it ``is_script``, Python runs it. ``env`` are additional
+    environment variables."""
 
     words: Tuple[str, ...] = ()
     is_script: bool = False
@@ -43,10 +43,10 @@ def read_command(
     is_copied: bool,
     faults: List[str],
 ) -> Command:
-    """The command of ``words``, or of ``-m`` with ``module``'s.
+    """The command in ``words``, or after ``-m`` in ``module``.
 
-    ``is_here``: hosts see the files of this machine as they are, or as copies if it ``is_copied``;
-    otherwise each is asked itself whether it has the command.
+    ``is_here``: hosts see this machine's files, or copies of them if it ``is_copied``. Otherwise
+    the survey asks each host whether it has the command.
     """
     if module is not None:
         if not module:
@@ -67,7 +67,7 @@ def read_command(
         faults.append("no command is given: launch.py -n 2 train.py")
         return Command()
     if is_copied and rest[0].startswith(os.getcwd() + "/"):
-        rest[0] = os.path.relpath(rest[0])  # it is going to be elsewhere
+        rest[0] = os.path.relpath(rest[0])  # the copy has another place
     if is_here:
         _look_for_program(rest[0], is_copied, faults)
     return Command(tuple(rest), rest[0].endswith(".py"), env)
@@ -76,7 +76,7 @@ def read_command(
 def _take_variables(words: List[str], env: Dict[str, str]) -> None:
     """Move ``NAME=VALUE`` at the beginning of ``words`` to ``env``.
 
-    A value with blanks must be followed by a program, or it is the whole line that was quoted.
+    A value with blanks counts only if a program follows. Otherwise it is a whole quoted line.
     """
     while words and not _is_file(words[0]):
         found = _ASSIGNMENT.fullmatch(words[0])
@@ -88,8 +88,8 @@ def _take_variables(words: List[str], env: Dict[str, str]) -> None:
 
 
 def _of_line(line: str, more: List[str], env: Dict[str, str]) -> List[str]:
-    """The words of a whole line, and ``more`` behind it. Raises ValueError if it has no end, or one
-    that would keep ``more`` from its last command."""
+    """The words of a whole line, and ``more`` after it. Raises ValueError if a quote is not closed,
+    or if the line's end would separate ``more`` from its last command."""
     line = line.rstrip() if more else line
     words, variables = shlex.split(line), dict(env)
     _take_variables(words, variables)
@@ -121,7 +121,7 @@ def _look_for_program(program: str, is_copied: bool, faults: List[str]) -> None:
 
 
 def _look_for_module(name: str, faults: List[str]) -> None:
-    """See whether Python would find a module from here, without importing the packages it is in."""
+    """Check that Python would find a module, without importing the packages that contain it."""
     path: List[str] = [os.getcwd(), *sys.path]
     parts = name.split(".")
     while parts:
@@ -135,21 +135,21 @@ def _look_for_module(name: str, faults: List[str]) -> None:
         del parts[0]
         if spec.submodule_search_locations is not None:
             if spec.origin is None:
-                return  # a package without __init__.py: only Python itself knows all its parts
+                return  # a package without __init__.py: its parts may be anywhere on the path
             path = list(spec.submodule_search_locations)
             if not parts:
                 name, parts = f"{name}.__main__", ["__main__"]
         elif parts:
-            path = []  # a module has no modules in it
+            path = []  # a module contains no modules
 
 
 def _is_path(word: str, is_here: bool) -> bool:
-    """Whether a word with blanks in it is the name of a file; on other hosts one can only guess."""
+    """Whether a word with blanks in it is a file's name. For other hosts this is a guess."""
     return _is_file(word) or (not is_here and "/" in word and not _is_line(word.split()))
 
 
 def _is_line(words: Sequence[str]) -> bool:
-    """Whether they look like a program with its arguments, not like a path with blanks."""
+    """Whether ``words`` look like a program with arguments, not like a path with blanks."""
     first, rest = words[0], words[1:]
     return (
         not rest

@@ -1,13 +1,14 @@
 """Host files and host lists: which machines a job may use. Pure.
 
-A host file has one host a line, and what may follow it; ``#`` begins a comment::
+Each line of a host file is a host with its settings. ``#`` begins a comment::
 
     node1                       # a name, an address, or an alias of ~/.ssh/config
     ada@node2:2222 slots=4      # user, ssh port, worker processes
     [fd77::11]:2222             # IPv6; brackets are needed for a port only
     node[01-16,20] gpus=0,1     # ranges; the GPUs that workers may use
 
-A host that is listed twice (same user, name and port) is one host: slots add up, GPUs are joined.
+A host that is listed twice (same user, name and port) is one host. Its slots add up, and it has the
+GPUs of both lines.
 All faults are reported at once, each with its place and what to write instead.
 
 ClusterShell's NodeSet was rejected for the ranges. It sorts hosts and drops repeats, while here the
@@ -27,7 +28,7 @@ __all__ = ["HostLine", "expanded", "parse_host_list", "parse_hosts"]
 
 _MAX_HOSTS = 10_000
 _MAX_SLOTS = 10_000
-_MOST_FAULTS = 10  # of a file; with more, it is another kind of file
+_MOST_FAULTS = 10  # shown for a file; a file with more is probably not a host file
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _USER = re.compile(r"(?!-)[A-Za-z0-9_.+$\\@-]+")
 _GPU = re.compile(r"[0-9]{1,4}|(?:GPU|MIG)-[A-Za-z0-9/-]+")
@@ -35,14 +36,14 @@ _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^\[\]]*\])")
 
 Word = Tuple[str, str]
-"""Where a word stands, for errors, and the word."""
+"""The place of a word, for error messages, and the word."""
 
 
 class HostLine(NamedTuple):
-    """A host as the user wrote it: ``name`` is without user, port and IPv6 brackets.
+    """A host as the user wrote it. ``name`` is without user, port and IPv6 brackets.
 
-    ``slots`` is None where one line, without slots=, names the host; ``gpus`` are CUDA's numbers or
-    identifiers such as ``GPU-5d6a...``, each once.
+    ``slots`` is None if only one line names the host, without slots=. ``gpus`` are CUDA's numbers
+    or identifiers such as ``GPU-5d6a...``, without repeats.
     """
 
     name: str
@@ -53,7 +54,7 @@ class HostLine(NamedTuple):
 
 
 def parse_hosts(text: str, source: str) -> Tuple[HostLine, ...]:
-    """The hosts in the text of a host file, in order; ``source`` is its name, for errors.
+    """The hosts in the text of a host file, in order. ``source`` is its name, for messages.
 
     Raises UsageError that lists every fault as ``source:line:column: ...``.
     """
@@ -95,7 +96,7 @@ def parse_host_list(text: str) -> Tuple[HostLine, ...]:
 
 
 class _Listing:
-    """The hosts so far, and the faults."""
+    """Collects hosts and faults."""
 
     def __init__(self) -> None:
         self.faults: List[str] = []
@@ -110,7 +111,7 @@ class _Listing:
         return tuple(self._hosts.values())
 
     def add(self, words: Sequence[Word]) -> None:
-        """Take in a line: a host, and what follows it."""
+        """Add a line: a host and its settings."""
         where, target = words[0]
         names, user, port = self._target(where, target)
         slots, gpus, gpus_where = self._settings(words[1:])
@@ -128,7 +129,7 @@ class _Listing:
             self._hosts[user, name, port] = new
 
     def _target(self, where: str, word: str) -> Tuple[List[str], Optional[str], Optional[int]]:
-        """``[user@]host[:port]``; no names if anything is wrong with them."""
+        """The parts of ``[user@]host[:port]``. No names if there is a fault."""
         user, at, host = word.rpartition("@")
         host, port = _split_port(host)
         faults: List[str] = []
@@ -157,7 +158,7 @@ class _Listing:
         return names, user or None, None if port is None else int(port)
 
     def _settings(self, words: Sequence[Word]) -> Tuple[Optional[int], Tuple[str, ...], str]:
-        """What ``slots=`` and ``gpus=`` say, and where the latter stands."""
+        """The values of ``slots=`` and ``gpus=``, and the place of ``gpus=``."""
         slots: Optional[int] = None
         gpus: Tuple[str, ...] = ()
         gpus_where = ""
@@ -188,7 +189,7 @@ class _Listing:
 
 
 def _slots(line: HostLine) -> int:
-    """What a line counts for when its host is listed again."""
+    """The slots of a line if other lines name the same host."""
     return line.slots or len(line.gpus) or 1
 
 
@@ -209,7 +210,7 @@ def _gpus_fault(gpus: Sequence[str]) -> Optional[str]:
 
 
 def _split_port(host: str) -> Tuple[str, Optional[str]]:
-    """Cut ``:port`` off, if there is one; a bare IPv6 address has none."""
+    """The host and the port after its last colon, if any. A bare IPv6 address has no port."""
     if host.count(":") >= 2 and "[" not in host:
         return host, None
     name, colon, port = host.rpartition(":")
@@ -217,14 +218,14 @@ def _split_port(host: str) -> Tuple[str, Optional[str]]:
 
 
 def expanded(host: str, most: int) -> List[str]:
-    """The names that ``host`` stands for: ``n[1-2]`` is n1 and n2, ``[fd77::1]`` an address.
+    """The names that ``host`` means: ``n[1-2]`` is n1 and n2, but ``[fd77::1]`` is an address.
 
     Raises ValueError with the fault.
     """
     if host.startswith("[") and host.endswith("]") and ":" in host:
         host = host[1:-1]
     if ":" in host:
-        return [host]  # whatever it is, no range
+        return [host]  # an address, or a fault for the caller to find
     parts = re.split(r"\[([^\[\]]*)\]", host)
     if any("[" in part or "]" in part for part in parts[::2]):
         raise ValueError(f"a bracket of {host!r} has no partner; write ranges as node[01-16,20]")
@@ -249,7 +250,7 @@ def expanded(host: str, most: int) -> List[str]:
 
 
 def _bounds(item: str, part: str) -> Tuple[int, int, int]:
-    """First number, last number and width of one item of a range."""
+    """The first number, last number and width of one item of a range."""
     match = _RANGE.fullmatch(item)
     if match is None:
         raise ValueError(f"[{part}] is no range of numbers; write it as [01-16] or [1-3,7]")

@@ -1,7 +1,7 @@
-"""A cluster on one machine: hosts that are network namespaces, each with its own sshd.
+"""A cluster on one machine: each host is a network namespace with its own sshd.
 
-From a shell: ``sudo python -m deploy.testbed up 4``; see deploy/README.md. It needs root and Linux
-and nothing but the standard library (``Testbed.processes`` alone needs psutil).
+From a shell: ``sudo python -m deploy.testbed up 4``; see deploy/README.md. It needs Linux, root and
+the standard library only (except that ``Testbed.processes`` needs psutil).
 """
 
 from .bed import DRIVER, Testbed

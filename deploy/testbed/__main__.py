@@ -1,4 +1,4 @@
-"""``python -m deploy.testbed``: hosts to try a cluster on, on this machine."""
+"""``python -m deploy.testbed``: simulates the hosts of a cluster on this machine."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ DEFAULT_DIRECTORY = Path("/var/lib/baryon-testbed")
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Returns the exit code: 1 if it failed or, for ``status``, if there is no whole bed."""
+    """Returns the exit code: 1 after a failure, or if ``status`` finds no complete bed."""
     options = _parser().parse_args(argv)
     try:
         if options.command == "status":
@@ -31,24 +31,24 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="command")
     commands.required = True  # an argument of add_subparsers only from Python 3.7's fix on
     up = commands.add_parser("up", help="start hosts; they run until 'down'")
-    up.add_argument("hosts", type=int, help="how many")
-    up.add_argument("--rate", help="of every link, each way: 1gbit, 100mbit (default: unlimited)")
+    up.add_argument("hosts", type=int, help="number of hosts")
+    up.add_argument("--rate", help="limit of each link: 1gbit, 100mbit (default: none)")
     up.add_argument(
         "--share",
         action="append",
         type=Path,
         default=[],
         metavar="PATH",
-        help="a directory below /tmp that hosts see too (they have a /tmp of their own)",
+        help="directory below /tmp for hosts to see (each has its own /tmp)",
     )
-    down = commands.add_parser("down", help="end them and remove every trace")
-    status = commands.add_parser("status", help="what runs; exit code 0 if all of it does")
+    down = commands.add_parser("down", help="end the hosts and remove every trace")
+    status = commands.add_parser("status", help="show the hosts; the exit code is 0 if all are up")
     for command in (up, down, status):
         command.add_argument(
             "--dir",
             type=Path,
             default=DEFAULT_DIRECTORY,
-            help=f"for the test bed's files (default: {DEFAULT_DIRECTORY})",
+            help=f"directory for the test bed's files (default: {DEFAULT_DIRECTORY})",
         )
     return parser
 
@@ -61,7 +61,7 @@ def _up(options: argparse.Namespace) -> int:
             _explain(earlier)
             return 0
         earlier.close()
-        print("replaced the test bed that was there")
+        print("replaced the earlier test bed")
     bed = Testbed(options.hosts, options.dir, options.rate, detached=True, shared=options.share)
     bed.start()
     print(f"{options.hosts} hosts are up: {bed.hosts[0].address} to {bed.hosts[-1].address}")
@@ -100,9 +100,7 @@ def _status(directory: Path) -> int:
     for host in bed.hosts:
         state = "up" if host.is_up else "down"
         if host.is_up and host.strange_home:
-            state = (
-                f"up, but root's home is {host.strange_home}: what runs there writes outside the"
-            )
+            state = f"up, but root's home is {host.strange_home}: its programs write outside the"
             state += " test bed; run 'up' again"
         print(f"{host.name:8} {host.address:15} {state}")
     return 0 if bed.is_whole else 1

@@ -1,4 +1,4 @@
-"""What ssh needs to reach the hosts: keys, known hosts and a configuration."""
+"""Writes the files that ssh needs to reach the hosts: keys, known hosts and a configuration."""
 
 import os
 import subprocess
@@ -14,11 +14,11 @@ ACCESS_FILES = ("hosts", "ssh_config", "known_hosts", "client_key", "client_key.
 
 
 def write_access(directory: Path, hosts: Sequence[Host], extra_ports: Sequence[int]) -> None:
-    """Make all keys, the hosts' own included, and the files that name them."""
+    """Make all keys, including the hosts' own, and the files that refer to them."""
     client_key, known_hosts = directory / "client_key", directory / "known_hosts"
     _make_keys([client_key, *(host.files / "host_key" for host in hosts)])
     if "SUDO_UID" in os.environ:
-        # ssh takes a key only from a file that its user owns.
+        # ssh accepts only a key file that its user owns.
         os.chown(client_key, int(os.environ["SUDO_UID"]), -1)
     (directory / "hosts").write_text("".join(f"{host.name}\n" for host in hosts))
     known_hosts.write_text("".join(_known_host(host, extra_ports) for host in hosts))
@@ -28,12 +28,12 @@ def write_access(directory: Path, hosts: Sequence[Host], extra_ports: Sequence[i
 
 
 def _make_keys(paths: Sequence[Path]) -> None:
-    """Side by side: of 64, each waits for the disk."""
+    """Make keys in parallel, because each process waits for the disk."""
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "testbed", "-f"]
     makers = [subprocess.Popen([*command, str(path)], env=COMMAND_ENV) for path in paths]
     codes = [maker.wait() for maker in makers]
     if any(codes):
-        raise TestbedError("ssh-keygen failed; what it said is above")
+        raise TestbedError("ssh-keygen failed; see its message above")
 
 
 def _known_host(host: Host, extra_ports: Sequence[int]) -> str:

@@ -1,8 +1,8 @@
-"""A test bed: its hosts and their network, and what can be done to them.
+"""A test bed: hosts, their network, and the failures that can be injected.
 
-Everything that runs ends with the process that owns the bed, however that ends, unless the bed is
-detached. Files are in the bed's directory only; ``close`` removes those, and the next bed in the
-same directory removes what a killed owner left.
+Unless the bed is detached, all its processes end with the process that owns it, however that ends.
+All files are in the bed's directory. ``close`` removes them. If the owner was killed, the next bed
+in the same directory does.
 """
 
 import itertools
@@ -36,17 +36,17 @@ _FILES = (*ACCESS_FILES, "switch.log")
 
 
 class Testbed:
-    """``num_hosts`` hosts, node1 and on, each link shaped to ``rate`` (tc's notation: 1gbit).
+    """``num_hosts`` hosts, called node1 and so on. ``rate`` (in tc's notation: 1gbit) limits links.
 
-    ``directory`` takes the bed's files. Hosts see the machine's file system, but have their own
-    empty /tmp, /dev/shm, /var/tmp and /run; of what lies there, they see ``directory``, this
-    repository, the interpreter and the ``shared`` directories. ``shell`` is root's there,
-    ``bashrc`` the content of its .bashrc; sshd listens on port 22 and ``extra_ports``.
+    ``directory`` is for the bed's files. Hosts see this machine's file system, but have their own
+    empty /tmp, /dev/shm, /var/tmp and /run. Of the machine's files there, they see only
+    ``directory``, this repository, the interpreter and the ``shared`` directories. ``shell`` is
+    root's shell on the hosts, ``bashrc`` its .bashrc. sshd listens on port 22 and ``extra_ports``.
 
-    All methods raise TestbedError with what was wrong. Use it from one thread at a time.
+    All methods raise TestbedError with the reason. Use a bed from one thread at a time.
     """
 
-    __test__ = False  # no test class, whatever pytest takes it for
+    __test__ = False  # not a test class, although pytest would take it for one
 
     def __init__(
         self,
@@ -73,13 +73,13 @@ class Testbed:
 
     @classmethod
     def attach(cls, directory: Union[str, Path]) -> "Optional[Testbed]":
-        """The bed whose files are in ``directory``, whether it still runs or not; None without."""
+        """The bed whose files are in ``directory``, even if it no longer runs; None without one."""
         try:
             state = json.loads((Path(directory) / "testbed.json").read_text())
         except FileNotFoundError:
             return None
         bed = cls(len(state["hosts"]), directory, state["rate"], detached=True)
-        started_here = state["boot"] == _boot_id()  # else the pids mean nothing
+        started_here = state["boot"] == _boot_id()  # otherwise the pids are meaningless
         switch = Holder(*state["switch"]) if started_here else Holder(0, None)
         bed._network = Network(switch, state["subnet"], bed.rate)
         bed._list_hosts()
@@ -87,10 +87,10 @@ class Testbed:
             host.holder = Holder(*holder) if holder and started_here else None
         return bed
 
-    # -- from nothing to a bed and back
+    # -- start and end
 
     def start(self) -> None:
-        """Bring all up; returns when every host answers on port 22. Undone if it fails."""
+        """Start everything. Returns when every host answers on port 22. A failure undoes it."""
         requirements.check()
         if not 1 <= self.num_hosts <= MOST_HOSTS:
             raise TestbedError(f"1 to {MOST_HOSTS} hosts are possible, not {self.num_hosts}")
@@ -109,7 +109,7 @@ class Testbed:
             raise
 
     def close(self) -> None:
-        """End all hosts and remove every trace; may be called again."""
+        """End all hosts and remove every trace. May be called again."""
         for host in self.hosts:
             if host.holder is not None:
                 host.holder.kill()
@@ -146,16 +146,16 @@ class Testbed:
         if not self._is_detached:
             self.close()
 
-    # -- what a user of the hosts needs
+    # -- access to the hosts
 
     @property
     def hostfile(self) -> Path:
-        """One host name a line."""
+        """A file with one host name per line."""
         return self.directory / "hosts"
 
     @property
     def ssh_config(self) -> Path:
-        """For ``ssh -F``: address, user, port, key and known hosts of each host name."""
+        """A configuration for ``ssh -F``: each host's address, user, port, key and known hosts."""
         return self.directory / "ssh_config"
 
     @property
@@ -168,7 +168,7 @@ class Testbed:
 
     @property
     def driver_address(self) -> str:
-        """This machine's, as the hosts see it."""
+        """This machine's address on the bed's network."""
         return self._net.address(0)
 
     @property
@@ -186,13 +186,13 @@ class Testbed:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is up, and no host has another home than its own."""
+        """Whether the bed is up, and root's home on each host is the host's own."""
         return self.is_up and not any(host.strange_home for host in self.hosts)
 
     # -- processes
 
     def run(self, host: Host, argv: Sequence[Union[str, Path]], **popen: Any) -> Any:
-        """Start a command on a host, without ssh; returns its Popen. It ends with the Popen's."""
+        """Start a command on a host, without ssh. Returns the Popen, with whose process it ends."""
         env = dict(popen.pop("env", None) or os.environ)
         env.setdefault("PATH", os.defpath)
         return subprocess.Popen(self.command(host, argv, popen.pop("cwd", None)), env=env, **popen)
@@ -200,20 +200,20 @@ class Testbed:
     def command(
         self, host: Host, argv: Sequence[Union[str, Path]], cwd: Union[str, Path, None] = None
     ) -> List[str]:
-        """The command here that runs ``argv`` on a host, in its root's home unless ``cwd``."""
+        """The local command that runs ``argv`` on a host, in ``cwd`` or in root's home there."""
         inside = ["-t", str(host.pid), "--net", "--uts", "--ipc", "--mount", "--pid"]
-        # The directory is looked up on the host: nsenter leaves the one that it was started in.
+        # env changes the directory on the host. nsenter keeps the one in which it was started.
         there = ["env", "-C", str(cwd or host.home), f"HOME={host.home}", *map(str, argv)]
         return ["nsenter", *inside, "setpriv", "--pdeathsig", "KILL", *there]
 
     def processes(self, host: Host) -> "List[psutil.Process]":
-        """All living processes of a host but its init and its sshd's, as seen from outside."""
+        """All live processes of a host, except its init and sshd, with this machine's pids."""
         return [process for process, name in self._named_processes(host) if name != _SSHD]
 
-    # -- what can go wrong
+    # -- failures
 
     def crash(self, host: Host) -> None:
-        """A power cut: nothing more is sent, not even the end of connections."""
+        """Simulate a power cut: the host sends nothing more, not even the end of connections."""
         self._net.unplug([host.port])
         if host.holder is not None:
             host.holder.kill()
@@ -221,33 +221,33 @@ class Testbed:
         self._save()
 
     def boot(self, host: Host) -> None:
-        """Start a host that is down; its name, addresses and keys are what they were."""
+        """Start a host that is down, with the same name, addresses and keys as before."""
         if host.is_up:
             raise TestbedError(f"{host.name} is up: crash it first")
         self._boot([host])
 
     def cut(self, host: Host) -> None:
-        """Pull the cable; connections stay as they are and go on after ``mend``."""
+        """Pull the host's cable. Connections survive, and continue after ``mend``."""
         self._net.set_link(host.port, False)
 
     def mend(self, host: Host) -> None:
         self._net.set_link(host.port, True)
 
     def block(self, source: End, target: End) -> None:
-        """Drop what ``source`` sends to ``target``, silently; the other way stays open."""
+        """Silently drop packets from ``source`` to ``target``. The other direction stays open."""
         self._net.block([(_port(source), _port(target))])
 
     def split(self, group_a: Sequence[End], group_b: Sequence[End]) -> None:
-        """Drop all between two groups, both ways; each still reaches who is in neither."""
+        """Drop packets between two groups, in both directions. Others still reach both."""
         pairs = [(_port(a), _port(b)) for a, b in itertools.product(group_a, group_b)]
         self._net.block(pairs + [(b, a) for a, b in pairs])
 
     def unblock_all(self) -> None:
-        """Undo all ``block`` and ``split``."""
+        """Undo all calls of ``block`` and ``split``."""
         self._net.unblock_all()
 
     def stop_sshd(self, host: Host, keep_sessions: bool = True) -> None:
-        """Have port 22 refuse; sessions go on, as when an administrator restarts sshd."""
+        """Make port 22 refuse connections. Sessions continue, as when sshd is restarted."""
         listener = host.sshd_pidfile.read_text().strip()  # as numbered on the host
         if keep_sessions:
             self.run(host, ["sh", "-c", f"kill {listener}"]).wait()
@@ -257,7 +257,7 @@ class Testbed:
         wait_until(lambda: not self._kill_sshd(host), f"the end of {host.name}'s sshd")
 
     def start_sshd(self, host: Host) -> None:
-        """After ``stop_sshd``."""
+        """Start sshd again after ``stop_sshd``."""
         if self.run(host, host.sshd).wait():
             raise TestbedError((host.files / "sshd.log").read_text())
         wait_until(host.sshd_pidfile.exists, f"{host.name}'s sshd to listen")
@@ -286,7 +286,7 @@ class Testbed:
         return shared_paths([self.directory, repository, *interpreter, *self._shared])
 
     def _claim_directory(self) -> None:
-        """Raises TestbedError if the directory has a running bed or another's files."""
+        """Raises TestbedError if the directory has a running bed, or files of something else."""
         earlier = Testbed.attach(self.directory)
         if earlier is not None:
             if earlier._net.switch.is_alive():
@@ -319,7 +319,7 @@ class Testbed:
         write_access(self.directory, self.hosts, self._options.extra_ports)
 
     def _boot(self, hosts: Sequence[Host]) -> None:
-        """Start hosts side by side and wait until all answer."""
+        """Start hosts in parallel, and wait until all answer."""
         for host in hosts:
             host.start(self._end)
         self._save()
@@ -327,13 +327,13 @@ class Testbed:
             self._net.plug({host.port: host.holder for host in hosts if host.holder is not None})
         except TestbedError:
             for host in hosts:
-                _answers(host)  # says more, if a host has ended
+                _answers(host)  # raises a better message if a host has ended
             raise
         for host in hosts:
             wait_until(partial(_answers, host), f"{host.name} to answer on port 22")
 
     def _save(self) -> None:
-        """Note what runs, for ``attach``."""
+        """Record the running processes, for ``attach``."""
         state = {
             "boot": _boot_id(),
             "subnet": self._net.subnet,
@@ -346,7 +346,7 @@ class Testbed:
         path.with_suffix(".new").replace(path)
 
     def _named_processes(self, host: Host) -> "List[Tuple[psutil.Process, str]]":
-        """What lives on a host, its init left out; all of sshd's processes are called _SSHD."""
+        """(process, name) of all live processes on a host, except its init. sshd's are _SSHD."""
         import psutil
 
         namespace = os.readlink(f"/proc/{host.pid}/ns/pid")
@@ -363,7 +363,7 @@ class Testbed:
         return found
 
     def _kill_sshd(self, host: Host) -> int:
-        """Kill the listener and all sessions; returns how many processes there were."""
+        """Kill the listener and all sessions. Returns the number of processes."""
         pids = [process.pid for process, name in self._named_processes(host) if name == _SSHD]
         for pid in pids:
             try:

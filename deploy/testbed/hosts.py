@@ -1,11 +1,12 @@
-"""One host: its files, and the script that its init runs to become a machine of its own.
+"""One host: its files, and the script by which its init makes it a machine of its own.
 
-A host has namespaces of its own for network, host name, mounts, processes and System V IPC. It
-shares the machine's file system except for what a cluster's machines do not share: /tmp, /dev/shm,
-/var/tmp and /run are empty at each boot, root's home is the host's own, and /etc is a copy, made at
-boot, with other files for /etc/hosts, /etc/passwd and /etc/shadow. Rejected: these three mounted
-over the machine's. Whoever changes such a file, as useradd does, puts another in its place; the
-kernel then takes away what is mounted on it anywhere, and root's home would be the machine's.
+A host has its own namespaces for network, host name, mounts, processes and System V IPC. It shares
+this machine's file system, except for the places that machines of a cluster do not share. /tmp,
+/dev/shm, /var/tmp and /run are empty at each boot. Root's home is the host's own. /etc is a copy,
+made at boot, with the host's own /etc/hosts, /etc/passwd and /etc/shadow.
+
+Mounting these three files over the machine's was rejected. Programs such as useradd replace the
+file; the kernel then removes all mounts on it, and root's home would be this machine's.
 """
 
 import os
@@ -24,7 +25,7 @@ _OWN = ("hosts", "passwd", "shadow")  # in /etc
 
 
 class HostOptions(NamedTuple):
-    """What may be odd about hosts; see Testbed."""
+    """Unusual properties of hosts; see Testbed."""
 
     shell: str = "/bin/bash"
     bashrc: str = ""
@@ -34,7 +35,7 @@ class HostOptions(NamedTuple):
 
 @dataclass
 class Host:
-    """A host of a test bed; ``files`` is its directory, the ``home`` in it root's home there."""
+    """A host of a test bed. ``files`` is its directory, and ``home`` in there is root's home."""
 
     name: str
     port: int  # of the switch
@@ -53,20 +54,20 @@ class Host:
 
     @property
     def strange_home(self) -> str:
-        """Root's home there if that is not `home`, and so may be this machine's; else empty."""
+        """Root's home on the host if it is not `home`, so perhaps this machine's; else empty."""
         passwd = Path(f"/proc/{self.pid}/root/etc/passwd").read_text()
         homes = [line.split(":")[5] for line in passwd.splitlines() if line.startswith("root:")]
         return "" if homes == [str(self.home)] else " ".join(homes) or "none"
 
     @property
     def pid(self) -> int:
-        """Its init's, as seen from this machine; raises TestbedError if the host is down."""
+        """The pid of its init on this machine. Raises TestbedError if the host is down."""
         if self.holder is None or not self.holder.is_alive():
             raise TestbedError(f"{self.name} is down: boot it first")
         return self.holder.pid
 
     def start(self, lifeline: Optional[int]) -> None:
-        """Start its init; ends with ``lifeline`` or, if that is None, when killed."""
+        """Start the host's init. It ends with ``lifeline``, or if that is None, when killed."""
         namespaces = ["--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child"]
         sleeper = "exec sleep infinity" if lifeline is None else "exec cat"
         script = (self.files / "boot").read_text() + sleeper
@@ -78,28 +79,28 @@ class Host:
 
     @property
     def sshd(self) -> List[str]:
-        """The command that starts its sshd, inside."""
+        """The command that starts sshd on the host."""
         program = shutil.which("sshd", path=COMMAND_ENV["PATH"])
         assert program is not None  # requirements.check
         return [program, "-f", str(self.files / "sshd_config"), "-E", str(self.files / "sshd.log")]
 
     @property
     def sshd_pidfile(self) -> Path:
-        """There while sshd listens."""
+        """This file exists while sshd listens."""
         return self.files / "sshd.pid"
 
 
 def prepare(host: Host, names: str, options: HostOptions, shared: Sequence[Path]) -> None:
-    """Write the host's files; ``names`` is what all hosts have in /etc/hosts."""
+    """Write the host's files. ``names`` are the lines for /etc/hosts on all hosts."""
     files = host.files
     host.home.mkdir(parents=True)
     (files / "private").mkdir()
     (files / "sshd.log").touch()
     (host.home / ".bashrc").write_text(options.bashrc + "\n" if options.bashrc else "")
-    # Debian resolves a machine's own name to 127.0.1.1, which no other machine can use.
+    # As on Debian, a machine's own name is 127.0.1.1, which no other machine can use.
     (files / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {host.name}\n{names}")
     (files / "passwd").write_text(_passwd(host.home, options.shell))
-    # Without PAM, sshd lets nobody in whose password is locked, as root's often is.
+    # Without PAM, sshd refuses users with a locked password, which root's often is.
     (files / "shadow").write_text("root:*:19000::::::\n")
     (files / "shadow").chmod(0o600)
     (files / "sshd_config").write_text(_sshd_config(host, options.extra_ports))
@@ -107,9 +108,9 @@ def prepare(host: Host, names: str, options: HostOptions, shared: Sequence[Path]
 
 
 def shared_paths(paths: Sequence[Path]) -> List[Path]:
-    """Those of ``paths`` that a host's private directories would hide, without those in others.
+    """The ``paths`` that a host's private directories would hide, without nested ones.
 
-    Raises TestbedError if one is no directory, or is such a directory or holds one.
+    Raises TestbedError if a path is not a directory, or if it is or contains a private directory.
     """
     resolved = sorted({path.resolve() for path in paths})
     shared: List[Path] = []
@@ -164,9 +165,9 @@ def _can_penalize() -> bool:
 
 
 def _boot_script(host: Host, options: HostOptions, shared: Sequence[Path]) -> str:
-    """For ``bash -eu``; whoever runs it adds the last line, which the init becomes.
+    """The script for ``bash -eu``. The caller adds the last line, which becomes the init.
 
-    The init ignores SIGCHLD (dash cannot make it), so that the kernel reaps the host's orphans.
+    The init ignores SIGCHLD, so the kernel reaps the host's orphans. (dash cannot ignore it.)
     """
     lines = [f"hostname {host.name}", "ip link set lo up"]
     for place in PRIVATE:
@@ -186,9 +187,9 @@ def _boot_script(host: Host, options: HostOptions, shared: Sequence[Path]) -> st
 
 
 def _private_directory(place: str, mount_point: Path, shared: Sequence[Path]) -> List[str]:
-    """Put an empty file system over ``place`` in which the shared paths below it still are.
+    """Mount an empty file system over ``place``, with the shared paths below it.
 
-    mount(8) keeps notes below /run, which would not be found again: hence its ``-n``.
+    mount(8) keeps records below /run, which would then be hidden: hence ``-n``.
     """
     mode = "755" if place == "/run" else "1777"
     lines = [_quote("mount", "-n", "-t", "tmpfs", "-o", f"mode={mode}", "tmpfs", mount_point)]

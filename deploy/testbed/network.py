@@ -1,9 +1,13 @@
-"""The network of a test bed: a switch with one port a host and one for this machine.
+"""The network of a test bed: a switch with one port for each host and one for this machine.
 
-The switch is a network namespace of its own with a bridge in it, so that names, packet filters and
-what goes wrong stay there, the machine's own firewall (Docker's, say) has no say in what hosts send
-each other, and nothing is left when its holder ends. All that the machine itself gets is one link,
-``baryonX`` with the address 10.77.X.1, whose other end is the switch's port ``v0``.
+The switch is a bridge in a network namespace of its own. Names, packet filters and failures stay in
+there, this machine's firewall (such as Docker's) does not filter the hosts' traffic, and nothing
+remains when the namespace's holder ends. This machine itself gets only one link, ``baryonX`` with
+the address 10.77.X.1. Its other end is the switch's port ``v0``.
+
+pyroute2 was rejected: root's own Python runs a bed, and may have nothing but the standard library.
+``ip -batch`` takes all commands for a bed in one process, and hosts' boot scripts, tc and nft would
+need their commands anyway.
 """
 
 import os
@@ -18,8 +22,8 @@ __all__ = ["MOST_HOSTS", "Network"]
 
 MOST_HOSTS = 200
 _HAS_IPV6 = os.path.exists("/proc/net/if_inet6")
-# The neighbour protocols (ARP, IPv6's) always pass: without them a one-way block would also stop
-# the other way, whose sender could not find the receiver's hardware address.
+# The neighbour protocols (ARP, and IPv6's) always pass. Otherwise a block in one direction would
+# also stop the other one, because its sender could not find the receiver's hardware address.
 _FILTER = """
 table bridge testbed {
     chain forward {
@@ -31,7 +35,7 @@ table bridge testbed {
 
 
 class Network:
-    """``subnet`` is the X of 10.77.X.0/24; port 0 is this machine's, port N that of nodeN."""
+    """``subnet`` is the X in 10.77.X.0/24. Port 0 is this machine's, and port N is nodeN's."""
 
     def __init__(self, switch: Holder, subnet: int, rate: Optional[str]) -> None:
         self.switch = switch
@@ -40,7 +44,7 @@ class Network:
 
     @classmethod
     def start(cls, rate: Optional[str], lifeline: Optional[int], log: Path) -> "Network":
-        """Set up a switch on a subnet that this machine has no address in."""
+        """Set up a switch on a subnet in which this machine has no address."""
         sleeper = ["sleep", "infinity"] if lifeline is None else ["cat"]
         switch = Holder.start(["-n", *sleeper], lifeline, log)
         try:
@@ -63,10 +67,10 @@ class Network:
         return f"fd77:{self.subnet}::{10 + port if port else 1}" if _HAS_IPV6 else None
 
     def plug(self, holders: Dict[int, Holder]) -> None:
-        """Connect the network namespaces of some hosts, by port number, as their ``eth0``."""
+        """Connect hosts' network namespaces, given by port number. The link is their ``eth0``."""
         commands = []
         for port, holder in holders.items():
-            # With another address after each boot, the neighbours would look for the old one.
+            # If the address changed at each boot, neighbours would look for the old one.
             mac = f"02:77:{self.subnet:02x}:00:00:{port:02x}"
             commands += [
                 f"link add v{port} type veth peer name eth0 address {mac} netns {holder.pid}",
@@ -77,7 +81,7 @@ class Network:
         _run_all([self._host_side(port, holder) for port, holder in holders.items()])
 
     def unplug(self, ports: Iterable[int]) -> None:
-        """Take the cables out; nothing of what the hosts' kernels still send arrives anywhere."""
+        """Remove the links. Nothing that the hosts' kernels still send arrives anywhere."""
         present = set(re.findall(r"^\d+: v(\d+)@", self._inside(["ip", "-o", "link"]), re.M))
         self._ip([f"link del v{port}" for port in ports if str(port) in present])
 
@@ -97,8 +101,8 @@ class Network:
         self._inside(["nft", "-f", "-"], "delete table bridge testbed\n" + _FILTER)
 
     def close(self) -> None:
-        """Remove the link and the switch; those of hosts go with their namespaces."""
-        # Its end would remove the link too, but some time later.
+        """Remove the link and the switch. Hosts' links end with their namespaces."""
+        # The end of the switch would remove the link too, but later.
         if self.switch.is_alive():
             call(["ip", "link", "del", self.driver_link])
         self.switch.kill()
@@ -121,7 +125,7 @@ class Network:
             f"ip link set {link} up",
         ]
         if self.address6(port):
-            # Without "nodad" it could not be used for the first second.
+            # Without "nodad" the address would be unusable for the first second.
             lines.insert(1, f"ip addr add {self.address6(port)}/64 dev {link} nodad")
         if self.rate:
             lines.append("tc " + _bucket(link, self.rate))
@@ -144,7 +148,7 @@ class Network:
 
 
 def _claim(switch: Holder) -> int:
-    """Make this machine's link, whose name is the claim on the subnet: two cannot have it."""
+    """Make this machine's link. Its name claims the subnet, because names are unique."""
     taken = set(re.findall(r"\b10\.77\.(\d+)\.", call(["ip", "-4", "addr"])))
     for subnet in range(1, 255):  # fd77:0::11 would have two spellings
         if str(subnet) in taken:
@@ -166,7 +170,7 @@ def _bucket(link: str, rate: str) -> str:
 
 
 def _run_all(commands: List[List[str]]) -> None:
-    """Run commands side by side; raises TestbedError with what those that failed said."""
+    """Run commands in parallel. Raises TestbedError with the messages of those that failed."""
     running = [
         subprocess.Popen(argv, stderr=subprocess.PIPE, env=COMMAND_ENV, text=True)
         for argv in commands

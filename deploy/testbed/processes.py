@@ -1,10 +1,10 @@
 """Processes that hold namespaces, and commands run from outside them.
 
-Namespaces are anonymous: they and all that is in them (processes, links, mounts, packet filters)
-end with the process that holds them, and the kernel cleans up. The holder of an owned test bed
-reads the lifeline, a pipe whose other end the owner alone has open: however the owner ends, SIGKILL
-included, the holder reads the end of the file and exits. Rejected: PR_SET_PDEATHSIG, which
-fires at the end of the *thread* that started the process, and too late if the owner ended before.
+Namespaces are anonymous. They end with the process that holds them, and the kernel removes their
+processes, links, mounts and packet filters. In a test bed with an owner, the holder reads the
+lifeline, a pipe whose other end only the owner has open. However the owner ends, even by SIGKILL,
+the holder reads the end of the file and exits. PR_SET_PDEATHSIG was rejected: it fires when the
+*thread* that started the process ends, and never if the owner ended before the call.
 """
 
 import os
@@ -20,17 +20,17 @@ COMMAND_ENV = {
     "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin",
     "LC_ALL": "C",
 }
-LIMIT_S = 20.0  # for any step; each takes milliseconds, on a busy machine a second
+LIMIT_S = 20.0  # for any step; each takes milliseconds, or a second on a busy machine
 
 
 class TestbedError(Exception):
-    """The test bed cannot do what was asked; the message says why and what to do."""
+    """A request that the test bed cannot fulfil. The message says why, and what to do."""
 
-    __test__ = False  # no test class, whatever pytest takes it for
+    __test__ = False  # not a test class, although pytest would take it for one
 
 
 def call(argv: Sequence[Union[str, Path]], stdin: str = "") -> str:
-    """Run a command and return its output; raises TestbedError with what it said."""
+    """Run a command and return its output. Raises TestbedError with its error message."""
     ended = subprocess.run(
         [str(word) for word in argv],
         input=stdin,
@@ -45,7 +45,7 @@ def call(argv: Sequence[Union[str, Path]], stdin: str = "") -> str:
 
 
 def wait_until(condition: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
-    """Wait for ``condition()`` to be true; raises TestbedError naming ``what``."""
+    """Wait until ``condition()`` is true. Raises TestbedError that names ``what``."""
     deadline = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline:
@@ -54,7 +54,7 @@ def wait_until(condition: Callable[[], object], what: str, limit_s: float = LIMI
 
 
 class Holder:
-    """A process that holds namespaces, known by its pid and, as pids return, its start time."""
+    """A process that holds namespaces, known by its pid and, since pids recur, its start time."""
 
     def __init__(
         self, pid: int, started: Optional[int], child: "Optional[subprocess.Popen[bytes]]" = None
@@ -65,9 +65,9 @@ class Holder:
 
     @classmethod
     def start(cls, argv: List[str], lifeline: Optional[int], log: Path) -> "Holder":
-        """Start ``unshare``; with ``--fork`` among its arguments its child is the holder.
+        """Start ``unshare``. With ``--fork`` among its arguments, its child is the holder.
 
-        ``lifeline`` is None for a holder that outlives us.
+        ``lifeline`` is None for a holder that outlives this process.
         """
         with log.open("ab") as output:
             child = subprocess.Popen(
@@ -93,20 +93,20 @@ class Holder:
         pid = holder()
         assert pid is not None
         if lifeline is None:
-            child.returncode = 0  # nobody waits for it, and Popen is not to warn about that
+            child.returncode = 0  # nothing waits for it, and Popen should not warn about that
             return cls(pid, _start_time(pid))
         return cls(pid, _start_time(pid), child)
 
     @property
     def state(self) -> List[Optional[int]]:
-        """What ``Holder(*state)`` makes another object for the same process of."""
+        """The arguments for another Holder of the same process."""
         return [self.pid, self._started]
 
     def is_alive(self) -> bool:
         return self._started is not None and _start_time(self.pid) == self._started
 
     def kill(self) -> None:
-        """End it and, if it is the init of a pid namespace, all processes there; waits for that."""
+        """Kill it, with all processes of its pid namespace if it is an init, and wait for that."""
         if self.is_alive():
             try:
                 os.kill(self.pid, 9)
@@ -118,7 +118,7 @@ class Holder:
 
 
 def _start_time(pid: int) -> Optional[int]:
-    """In clock ticks since the machine's start; None if there is no such process (any more)."""
+    """A process's start in clock ticks since boot; None if it does not exist."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

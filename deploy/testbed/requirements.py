@@ -1,4 +1,4 @@
-"""What a machine must have for a test bed; every lack is named at once, with its remedy."""
+"""Checks that this machine can run a test bed. Reports all problems at once, with remedies."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ _PROBES = {
 
 
 def problems() -> List[str]:
-    """Why no test bed can run here, each with its remedy; empty if one can."""
+    """The problems that prevent a test bed here, with remedies; empty if there are none."""
     found = []
     missing = [command for command in _PACKAGES if not _has(command)]
     if missing:
@@ -53,7 +53,7 @@ def _has(command: str) -> bool:
 
 
 def _kernel_problems() -> List[str]:
-    """Try each thing in a namespace of its own, which takes it along at its end."""
+    """Try each feature in a namespace of its own, so that nothing remains."""
     try:
         call(["unshare", "-n", "-u", "-i", "-m", "-p", "-f", "true"])
     except TestbedError as error:

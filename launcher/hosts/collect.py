@@ -30,13 +30,13 @@ FETCHED = "fetched"
 """The directory, in a job's log directory, that has one for each host."""
 
 _MAX_CHUNK = 1 << 20
-_MAX_SENTENCES = 50  # on files of a host that do not come; an honest one has fewer
+_MAX_SENTENCES = 50  # about a host's files that did not arrive; honest hosts have fewer
 _MAX_SENTENCE = 10_000
-_MAX_TIME_NS = 10**9 << 62  # what utime takes
+_MAX_TIME_NS = 10**9 << 62  # the limit of utime
 
 
 class Incoming(Protocol):
-    """What `collect` needs of an ssh channel or a pipe."""
+    """The interface that `collect` needs."""
 
     def write(self, data: bytes) -> object: ...
 
@@ -46,11 +46,11 @@ class Incoming(Protocol):
         """The next line; empty at the end."""
 
     def read(self, size: int) -> bytes:
-        """That many bytes; fewer at the end."""
+        """``size`` bytes; fewer at the end."""
 
 
 class Source(NamedTuple):
-    """A host of a job that is over."""
+    """A host to fetch from."""
 
     name: str
     connection: Connection
@@ -58,8 +58,8 @@ class Source(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """What has come from a host; ``problems`` has a sentence for each file that has not, and
-    ``left_out`` one for each match that is no file below the directory."""
+    """The files from one host. ``problems`` has a sentence for each file that failed, ``left_out``
+    one for each match that is not a file below the directory."""
 
     paths: Sequence[str]
     nbytes: int
@@ -74,9 +74,9 @@ def collect_all(
     into: str,
     say: Callable[[str], None],
 ) -> bool:
-    """Fetch what matches in ``dst`` on all hosts at once; returns whether all went well.
+    """Fetch matching files in ``dst`` from all hosts in parallel. Returns whether all succeeded.
 
-    Says what has come, and what has not, a line each.
+    ``say`` gets a line about the files that arrived, and one for each that did not.
     """
     came: Dict[str, Collected] = {}
     errors: List[str] = []
@@ -124,7 +124,7 @@ def _fetch(source: Source, dst: str, patterns: Sequence[str], into: str) -> Coll
 
 
 def collect(stream: Incoming, dst: str, patterns: Sequence[str], into: str) -> Collected:
-    """Fetch what matches in ``dst`` from the sender at the other end of ``stream``.
+    """Fetch matching files in ``dst`` through ``stream`` from the host's sender.
 
     Raises PeerError if the stream ends or a file cannot be written here, ProtocolError for an
     impossible answer.
@@ -161,7 +161,7 @@ class _File(NamedTuple):
 
 
 def _files(answer: Dict[str, object]) -> List[_File]:
-    """The files that are to come. Raises ProtocolError, also for paths that lead elsewhere."""
+    """The announced files. Raises ProtocolError, also for paths that lead out of the directory."""
     listed, files = answer.get("files"), []
     seen: Set[str] = set()
     for entry in listed if isinstance(listed, list) else [None]:
@@ -185,7 +185,7 @@ def _left_out(answer: Dict[str, object]) -> List[str]:
 
 
 def _take(stream: Incoming, into: str, path: str, mtime_ns: int, mode: int) -> Tuple[str, int]:
-    """Receive one file and put it into place; returns (what is wrong with it, its size)."""
+    """Receive one file and put it into place. Returns (problem or "", size)."""
     place = os.path.join(os.fsencode(into), path.encode("utf-8", "surrogateescape"))
     os.makedirs(os.path.dirname(place), exist_ok=True)
     descriptor, part = tempfile.mkstemp(dir=os.fsencode(into))
@@ -236,5 +236,5 @@ def _exactly(stream: Incoming, size: int) -> bytes:
 
 
 def _plain(text: str) -> str:
-    """A host's words without what a terminal would obey."""
+    """A host's text without control characters for the terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_MAX_SENTENCE])

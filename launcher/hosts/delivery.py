@@ -1,8 +1,8 @@
 """Delivers files to a host: the sender's side of the protocol that receiver.py documents.
 
-A host gets only what it does not have. *Unchanged* is what has the same size, modification time
-and permissions there as here, or the same target if it is a link. Contents are not compared, but
-all that travels is checked by its SHA-256, computed while the file is read for sending.
+A host gets only files that it lacks. A file is *unchanged* if its size, modification time and
+permissions are the same there as here; a link, if its target is. Contents are not compared, but
+each file that travels is checked by its SHA-256, computed while the file is read.
 
 Rejected:
 
@@ -13,7 +13,7 @@ Rejected:
   not count as unchanged the next time. It has no checksums, and no word for a sender that gives up.
   It would replace only the chunks, 25 lines here and in receiver.py.
 
-One thread runs a delivery; several may run side by side, also of the same manifest.
+One thread runs a delivery. Several may run in parallel, also of the same manifest.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _CHUNK = 256 << 10
 
 
 class ByteStream(Protocol):
-    """What `deliver` needs of an ssh channel or a pipe; writes may be buffered."""
+    """The interface that `deliver` needs. Implementations may buffer writes."""
 
     def write(self, data: bytes) -> object: ...
 
@@ -45,7 +45,7 @@ class ByteStream(Protocol):
 
 
 class Progress(NamedTuple):
-    """How far a delivery is; bytes and files that the host had already do not count."""
+    """How far a delivery is. Files that the host had already do not count."""
 
     num_sent: int
     num_files: int
@@ -54,7 +54,7 @@ class Progress(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """``dst`` is absolute, as the host resolved it; ``num_sent`` counts what was not there."""
+    """``dst`` is the absolute path on the host. ``num_sent`` counts the entries that were sent."""
 
     dst: str
     num_sent: int
@@ -62,7 +62,7 @@ class Delivered(NamedTuple):
 
 
 def receiver_source() -> str:
-    """The program to be run on the host, whose standard input and output are the stream."""
+    """The program to run on the host. Its standard input and output are the stream."""
     return Path(receiver.__file__).read_text(encoding="utf-8")
 
 
@@ -73,12 +73,12 @@ def deliver(
     manifest: Manifest,
     on_progress: Callable[[Progress], object] = lambda progress: None,
 ) -> Delivered:
-    """Bring ``manifest`` to ``dst`` on ``host``, whose receiver is at the other end of ``stream``.
+    """Put the files of ``manifest`` into ``dst`` on ``host``, through ``stream`` to its receiver.
 
-    ``dst`` may begin with ~ and may be relative to the home directory there. When this returns, all
-    files are in place; when it raises, and unless the message says otherwise, none is.
+    ``dst`` may begin with ~, and may be relative to the home directory there. When this returns,
+    all files are in place. When it raises, none is, unless the message says otherwise.
 
-    Raises PeerError with the host's own words if the files cannot be put there or the stream ends,
+    Raises PeerError with the host's own words if it cannot write the files or the stream ends,
     UsageError if a file here changes or cannot be read, ProtocolError for an impossible answer.
     """
     files = [entry[:6] for entry in manifest.entries]
@@ -136,8 +136,8 @@ def _send(
                     on_progress(Progress(index, len(entries), sent + size, nbytes))
                 if size != entry.size or os.fstat(file.fileno()).st_mtime_ns != entry.mtime_ns:
                     fault = (
-                        "changed while it was copied; keep it as it is for so long, or exclude it "
-                        "in .baryonignore"
+                        "changed while it was copied; leave it alone during the copy, or exclude "
+                        "it in .baryonignore"
                     )
         except OSError as error:
             fault = f"cannot be read: {error.strerror}"
@@ -162,18 +162,18 @@ def _write(stream: ByteStream, host: str, *parts: bytes) -> None:
 
 
 def _abort(stream: ByteStream) -> None:
-    """Tell the receiver that no more comes, and wait until it has cleaned up."""
+    """Tell the receiver to give up, and wait until it has cleaned up."""
     try:
         stream.write(receiver.LENGTH.pack(receiver.ABORT))
         stream.flush()
         while stream.readline():
             pass
     except OSError:
-        pass  # it has gone, which comes to the same
+        pass  # the receiver has ended already
 
 
 def _broken(stream: ByteStream, host: str, error: OSError) -> PeerError:
-    """Why ``stream`` takes no more: the receiver's last words, if it had any."""
+    """Why ``stream`` broke: the receiver's last message, if there is one."""
     try:
         _answer(stream, host)
     except PeerError as last_words:

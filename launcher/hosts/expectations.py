@@ -14,11 +14,11 @@ __all__ = ["Expectations", "expectations", "program_of"]
 
 
 class Expectations(NamedTuple):
-    """What this machine has and the job needs: ``gpus`` and ``workers`` are per host.
+    """What hosts should have, as this machine has it or the job needs it.
 
-    ``is_script``: the program is a Python file; ``is_here``: this machine has it where it is
-    looked for there; ``is_synced``: the working directory is going to be copied; ``program`` is
-    then what it has not got.
+    ``workers`` and ``gpus`` are lists by host. ``is_script``: the program is a Python file.
+    ``is_here``: this machine has it at the path where hosts look for it. ``is_synced``: the working
+    directory will be copied; ``program`` is then the part of the command that is not in it.
     """
 
     python_version: str
@@ -34,7 +34,7 @@ class Expectations(NamedTuple):
 
 
 def expectations(job: Job, options: Options, hosts: Sequence[int]) -> Expectations:
-    """What reports of these hosts of a job, by number, are to be judged by."""
+    """The expectations of ``hosts``, which are numbers of hosts of the job."""
     workers, program = job.of_role("worker"), program_of(job, options)
     return Expectations(
         python_version=".".join(map(str, sys.version_info[:2])),
@@ -51,9 +51,9 @@ def expectations(job: Job, options: Options, hosts: Sequence[int]) -> Expectatio
 
 
 def program_of(job: Job, options: Options) -> str:
-    """What hosts must have to run the command; empty if that is brought along, or a module.
+    """The program that hosts must have to run the command; empty if it is copied, or a module.
 
-    Of a program that is copied, it is the interpreter that its first line names.
+    For a program that is copied, it is the interpreter in its first line.
     """
     program = job.command[0] if job.command and job.command[0] != "-m" else ""
     is_outside = os.path.isabs(program) or os.path.normpath(program).startswith("../")

@@ -13,9 +13,11 @@ _NAMED_AT_MOST = 5
 
 
 class HostReport(msgspec.Struct):
-    """``found`` is what the probe on the host reported; empty with an ``error``: it could not be
-    asked, or left. ``unreachable`` are the hosts that it does not reach; -1 is this machine.
-    ``skew_s`` is how far its clock is ahead of this machine's."""
+    """``found`` is the probe's report. It is empty if there is an ``error`` instead.
+
+    ``unreachable`` are the numbers of the hosts that this one cannot reach; -1 is this machine.
+    ``skew_s`` is how far its clock is ahead of this machine's.
+    """
 
     name: str
     error: str = ""
@@ -25,7 +27,7 @@ class HostReport(msgspec.Struct):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """``host`` has ``found``, and ``remedy`` is what to do; if empty, ``found`` says that, too."""
+    """A problem of ``host``. If ``remedy`` is empty, ``found`` includes the remedy."""
 
     host: str
     is_error: bool
@@ -38,7 +40,7 @@ def size(nbytes: int) -> str:
 
 
 def lines(findings: Sequence[Finding]) -> List[str]:
-    """A line for each thing that was found, however many hosts have it."""
+    """One line for each problem, with all hosts that have it."""
     hosts: Dict[Tuple[str, str], List[str]] = {}
     for finding in findings:
         hosts.setdefault((finding.found, finding.remedy), []).append(finding.host)
@@ -49,7 +51,7 @@ def lines(findings: Sequence[Finding]) -> List[str]:
 
 
 def some(names: Sequence[str]) -> str:
-    """Names, but not too many."""
+    """The first names, and the number of the others."""
     more = len(names) - _NAMED_AT_MOST
     return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
 
@@ -67,7 +69,7 @@ _COLUMNS: Tuple[Tuple[str, Callable[[Dict[str, Any]], str]], ...] = (
 
 
 def table(reports: Sequence[HostReport], findings: Sequence[Finding]) -> Table:
-    """One row a host."""
+    """A table with a row for each host."""
     made = Table()
     for name in ("host", *(name for name, _ in _COLUMNS), "clock", "problems"):
         made.add_column(name, no_wrap=True)
@@ -80,6 +82,6 @@ def table(reports: Sequence[HostReport], findings: Sequence[Finding]) -> Table:
 
 
 def to_json(reports: Sequence[HostReport], findings: Sequence[Finding]) -> bytes:
-    """Everything, for programs."""
+    """All reports and findings, for programs."""
     content = msgspec.json.encode({"hosts": list(reports), "findings": list(findings)})
     return msgspec.json.format(content, indent=2) + b"\n"

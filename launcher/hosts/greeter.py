@@ -31,7 +31,7 @@ class Greeter:
         self.endpoint = self._server.last_endpoint.decode()
 
     def try_to_reach(self, targets, limit_s):
-        """The numbers of those that do not answer."""
+        """Say hello to the targets. Returns the numbers of those that do not answer."""
         zmq, waiting = self._zmq, {}
         poller = zmq.Poller()
         poller.register(self._server, zmq.POLLIN)
@@ -63,7 +63,7 @@ class Greeter:
         return unreachable
 
     def answer_until_input(self):
-        """Answer others' hellos until there is something to read on standard input."""
+        """Answer others' hellos until standard input is readable."""
         poller = self._zmq.Poller()
         poller.register(self._server, self._zmq.POLLIN)
         poller.register(0, self._zmq.POLLIN)

@@ -1,6 +1,6 @@
-"""What is to be on a host: the files of a working directory, or Baryon itself.
+"""Lists the files that a host should have: a working directory, or Baryon itself.
 
-A manifest is found by looking at this machine's files, not by reading them; delivery.py reads them.
+Making a manifest looks at this machine's files but does not read them. delivery.py reads them.
 """
 
 import os
@@ -30,19 +30,19 @@ ALWAYS_IGNORED = (
     "__pycache__",
     "baryon-logs",
     ".baryon-incoming-*",
-    ".*.sw[a-p]",  # vim's swap files and Emacs's locks change while one types
+    ".*.sw[a-p]",  # vim's swap files, and Emacs's locks below, change while the user types
     ".#*",
 )
-"""Patterns that come before those of the ignore file, which may so take one back: ``!.venv``."""
+"""Patterns before those of the ignore file, which can thus revoke one: ``!.venv``."""
 
 _PACKAGES = ("scheduler", "ps", "worker")
 
 
 class Entry(NamedTuple):
-    """One file, link or directory; ``path`` is relative, with slashes, on the host.
+    """A file, link or directory. ``path`` is its relative path on the host, with slashes.
 
-    ``kind`` is "file", "link" or "dir"; ``mode`` is the permission bits; ``target`` is where a link
-    leads, relative to it; ``source`` is where the file's bytes are here.
+    ``kind`` is "file", "link" or "dir". ``mode`` are the permission bits. ``target`` is a link's
+    relative target. ``source`` is the file's path on this machine.
     """
 
     path: str
@@ -55,19 +55,19 @@ class Entry(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """``skipped`` tells the user what is not copied and why, a sentence each."""
+    """``skipped`` has a sentence for the user about each file that is not copied."""
 
     entries: Tuple[Entry, ...]
     skipped: Tuple[str, ...] = ()
 
 
 def scan(root: str, also_ignored: Iterable[str] = ()) -> Manifest:
-    """What lies in ``root``, but for what its ``.baryonignore`` (gitignore's syntax) excludes.
+    """The contents of ``root``, without what its ``.baryonignore`` (gitignore's syntax) excludes.
 
-    A symbolic link that stays inside ``root`` stays a link; for others what they lead to is copied.
-    ``also_ignored`` are more patterns, before those of the file.
+    A symbolic link to a place inside ``root`` stays a link. For other links, their target is
+    copied. ``also_ignored`` are patterns that come before those of the file.
 
-    Raises UsageError that lists all that cannot be read, and faulty patterns with their line.
+    Raises UsageError that lists all unreadable files, and all faulty patterns with their lines.
     """
     faults: List[str] = []
     spec = _patterns(root, [*ALWAYS_IGNORED, *also_ignored], faults)
@@ -101,7 +101,7 @@ def _patterns(root: str, before: Sequence[str], faults: List[str]) -> pathspec.G
 
 
 class _Walk:
-    """Collects entries, faults and what is skipped, depth first, in the order of names."""
+    """Collects entries, faults and skipped files, depth first, in alphabetical order."""
 
     def __init__(self, root: str, spec: pathspec.GitIgnoreSpec, faults: List[str]) -> None:
         self.root = root
@@ -111,7 +111,7 @@ class _Walk:
         self._faults = faults
 
     def folder(self, source: str, path: str, above: Tuple[str, ...]) -> None:
-        """All in the directory ``source``, to be ``path``; ``above`` are those that it lies in."""
+        """Add the directory ``source`` as ``path``. ``above`` are the directories around it."""
         real = os.path.realpath(source)
         if real in above or (above and _is_inside(self.root, real)):
             self._faults.append(
@@ -160,7 +160,7 @@ class _Walk:
             self.entries.append(_file(path, source, status))
 
     def _is_ignored(self, path: str, status: os.stat_result) -> bool:
-        # Bytes that are no UTF-8 stand for nothing that a pattern could name.
+        # No pattern can name bytes that are not UTF-8.
         text = os.fsencode(path).decode("utf-8", "replace")
         return self._spec.match_file(text + "/" * stat.S_ISDIR(status.st_mode))
 
@@ -178,7 +178,7 @@ def _is_inside(path: str, folder: str) -> bool:
 
 
 def _inner_target(root: str, link: str) -> Optional[str]:
-    """Where ``link`` leads, as a relative path that never leaves ``root``; None if outside."""
+    """The target of ``link``, as a relative path that never leaves ``root``; None if outside."""
     folder = os.path.dirname(link)
     if not _is_inside(os.path.realpath(folder), root):
         return None  # we came here through a link out of root
@@ -193,9 +193,9 @@ def _inner_target(root: str, link: str) -> Optional[str]:
 
 
 def package_manifest(distributions: Sequence[str] = ()) -> Manifest:
-    """Baryon as agents and tasks need it, and the files of installed ``distributions``.
+    """The parts of Baryon that agents and tasks need, and the installed ``distributions``.
 
-    The directory that it is delivered to is one for PYTHONPATH.
+    The destination is meant for PYTHONPATH.
 
     Raises UsageError if a distribution is not installed, or not as plain files.
     """
@@ -220,7 +220,7 @@ def package_manifest(distributions: Sequence[str] = ()) -> Manifest:
 
 
 def _distribution(name: str, faults: List[str]) -> List[Entry]:
-    """The files of an installed distribution that lie where Python imports from."""
+    """The importable files of an installed distribution."""
     try:
         found = metadata.distribution(name)
     except metadata.PackageNotFoundError:

@@ -71,10 +71,10 @@ def _has_zmq(host: FoundHost) -> bool:
 
 
 class _Greeter:
-    """Answers the hosts' hellos where the scheduler is going to listen."""
+    """Answers the hosts' hellos at the addresses where the scheduler will listen."""
 
     def __init__(self, secret: str, public: str, port: int, hosts: Sequence[FoundHost]) -> None:
-        self.endpoints: Dict[str, str] = {}  # by address; those that can be listened at
+        self.endpoints: Dict[str, str] = {}  # by address, where listening is possible
         self._context = zmq.Context()
         self._sockets: List[zmq.Socket] = []
         for address in {host.scheduler_address for host in hosts} - {""}:
@@ -86,7 +86,7 @@ class _Greeter:
                 self.endpoints[address] = bind_to(socket, endpoint_of(address, port or "*"))
             except zmq.ZMQError:
                 socket.close()
-                continue  # nobody is asked to reach it: the scheduler will say why it cannot listen
+                continue  # no host tries this address; the scheduler will report why it is unusable
             self._sockets.append(socket)
 
     def __enter__(self) -> "_Greeter":
@@ -100,7 +100,7 @@ class _Greeter:
         poller = zmq.Poller()
         for socket in self._sockets:
             poller.register(socket, zmq.POLLIN)
-        # The hosts are asked in this thread, which alone hears Ctrl-C; another answers.
+        # This thread asks the hosts, because only it receives Ctrl-C. Another one answers.
         is_over = threading.Event()
 
         def answer() -> None:

@@ -20,15 +20,22 @@ _FEW_FILES = 1024
 _SKEW_S = 2.0
 _COPY = "use a file system that all hosts share, or copy it there: --sync-dst-dir DIR"
 _PYTHONS = ((3, 8), (3, 12))  # as in docs/index.md
-_LOWEST = {"zmq": "25", "msgspec": "0.18", "psutil": "5.9", "cloudpickle": "2"}  # as in setup.cfg
+_LOWEST = {  # as in setup.cfg
+    "zmq": "25",
+    "msgspec": "0.18",
+    "psutil": "5.9",
+    "cloudpickle": "2",
+    "safetensors": "0.4",
+}
 
 DISTRIBUTIONS = {
     "zmq": "pyzmq",
     "msgspec": "msgspec",
     "psutil": "psutil",
     "cloudpickle": "cloudpickle",
+    "safetensors": "safetensors",
 }
-"""What agents and tasks need beside NumPy, by the names of modules."""
+"""The distributions that agents and tasks need beside NumPy, by the names of their modules."""
 
 
 def judge(reports: Sequence[HostReport], expected: Expectations) -> List[Finding]:
@@ -91,7 +98,7 @@ def _mxnet(
 def _libraries(
     index: int, reports: Sequence[HostReport], expected: Expectations, usual: Dict[str, str]
 ) -> Iterator[Problem]:
-    """What agents and tasks need beside them. Missing libraries are sent if ours run there."""
+    """The other libraries of agents and tasks. Missing ones are sent, if ours can run there."""
     found = reports[index].found
     python, pip = found["python"], f"{found['python']} -m pip install"
     lacking = [DISTRIBUTIONS[module] for module in missing(found)]
@@ -121,9 +128,9 @@ def missing(found: Dict[str, Any]) -> List[str]:
 
 
 def _can_run(theirs: Sequence[str], ours: Sequence[str]) -> bool:
-    """Whether compiled modules of ours run there: [cache tag, machine, libc, its version].
+    """Whether our compiled modules run there. Both are [cache tag, machine, libc, its version].
 
-    A program runs with the libc that it was made for, and with later ones.
+    A program runs with the libc for which it was built, and with later ones.
     """
     return theirs[:3] == ours[:3] and _numbers(theirs[3]) >= _numbers(ours[3])
 
@@ -141,7 +148,7 @@ def _files(
             yield True, f"there is no directory {expected.cwd}", _COPY
             return
         if found["cwd"] == "read-only":
-            yield False, f"{expected.cwd} cannot be written to", "the script may want to"
+            yield False, f"{expected.cwd} is not writable", "the script may need to write there"
     yield from _program(found, expected)
     if found["other_python"]:
         yield (
@@ -196,14 +203,14 @@ def _network(
         yield (
             False,
             "cannot reach this machine (NAT or a firewall)",
-            "nothing needs to be done: what it has to say goes through its SSH connection",
+            "nothing needs to be done: its messages go through its SSH connection",
         )
     if abs(report.skew_s) > _SKEW_S:
         way = "ahead of" if report.skew_s > 0 else "behind"
         yield (
             False,
             f"its clock is {abs(report.skew_s):.1f} s {way} this machine's",
-            "logs and file times will not fit together; run NTP there",
+            "times in logs and of files will not match; run NTP there",
         )
 
 
@@ -247,13 +254,15 @@ def _resources(
 
 
 def _usual(reports: Sequence[HostReport], name: str) -> str:
-    """The version that most hosts have."""
+    """The most frequent version on the hosts."""
     versions = [r.found[name] for r in reports if r.found and r.found[name]]
     counts = Counter(v for v in versions if not v.startswith("error: "))
     return counts.most_common(1)[0][0] if counts else ""
 
 
 def skew_s(sent_at_s: float, received_at_s: float, theirs_s: float) -> float:
-    """How far a clock that said ``theirs_s`` in between is certainly ahead, or behind if negative
-    (Cristian's method: it may have been said at any time between the two)."""
+    """How far a clock that showed ``theirs_s`` is certainly ahead, or behind if negative.
+
+    By Cristian's method: it was read at an unknown time between the other two.
+    """
     return min(0.0, theirs_s - sent_at_s) or max(0.0, theirs_s - received_at_s)

@@ -1,20 +1,20 @@
-"""Runs on a host before a job does: says what is there, and tries to reach the other hosts.
+"""Runs on a host before a job: reports what the host has, and tries to reach the other hosts.
 
-Standard library only, Python 3.6 and on, since its text is run where nothing of ours may be yet;
-ZeroMQ is used if it is there. `source` gives that text. Messages are JSON, a line each, on standard
-input and output; its own begin with MARK, as something else there may print, too:
+Python 3.6 and its standard library only, because the host runs this text (see `source`) before it
+has Baryon. ZeroMQ is used if it is installed. Messages are lines of JSON on standard input and
+output. The answers begin with MARK, because other programs there may print as well:
 
-0. asked anything, it answers ``{"time"}``, seconds of its clock;
-1. asked ``{"program", "is_script", "cwd", "env", "toward", "interfaces", "homes", "fingerprint",
-   "import_mxnet"}``, it answers with what `report` returns;
-2. asked ``{"server_secret", "server_public", "client_secret", "client_public"}``, it listens for
-   hellos at its address and answers ``{"endpoint"}``; to be reached, one must know the public key,
-   which only the probes of this job do;
-3. asked ``{"targets": [[number, endpoint], ...], "limit_s"}``, it says hello to all of them and
-   answers ``{"unreachable": [numbers]}``, while it goes on to answer the others' hellos. It gives
-   up when ``limit_s`` have passed without any hello: many at once take their time.
+0. to any first line it answers ``{"time"}``, the seconds of its clock;
+1. to ``{"program", "is_script", "cwd", "env", "toward", "interfaces", "homes", "fingerprint",
+   "import_mxnet"}`` it answers with the result of `report`;
+2. to ``{"server_secret", "server_public", "client_secret", "client_public"}`` it listens for hellos
+   at its address and answers ``{"endpoint"}``. Only the probes of this job know the public key that
+   a hello needs;
+3. to ``{"targets": [[number, endpoint], ...], "limit_s"}`` it says hello to all targets, answers
+   the others' hellos meanwhile, and answers ``{"unreachable": [numbers]}``. It gives up after
+   ``limit_s`` without any hello, so many hellos at once may take longer.
 
-It ends when its standard input does.
+It ends when its standard input ends.
 """
 
 import hashlib
@@ -40,12 +40,12 @@ __all__ = ["MARK", "fingerprint_of", "interpreter_of", "main", "report", "source
 MARK = b"BARYON-PROBE "
 _PACKAGES = ("scheduler", "ps", "worker")  # of baryon: what agents and tasks need
 _OTHER_LIMIT_S = 20.0
-_MODULES = ("zmq", "msgspec", "psutil", "cloudpickle")
+_MODULES = ("zmq", "msgspec", "psutil", "cloudpickle", "safetensors")
 
 
 def fingerprint_of(home):
-    """16 hex digits that tell one version of the package baryon in folder ``home`` from another;
-    empty if it is not there."""
+    """16 hex digits that identify the version of the package baryon in folder ``home``; empty if
+    there is none."""
     root = os.path.join(home, "baryon")
     paths = [os.path.join(root, "__init__.py")]
     for package in _PACKAGES:
@@ -87,7 +87,7 @@ def report(ask):
         "memory_error": _memory_error(),
     }
     found["mxnet"] = _import_mxnet(found["home"]) if ask["import_mxnet"] else _version("mxnet")
-    # The launching machine may know no way here but through others; then, who has let us in?
+    # A launching machine behind a jump host knows no route here. Then use the ssh client's address.
     toward = ask["toward"] or os.environ.get("SSH_CONNECTION", "127.0.0.1").split()[0]
     try:
         found["address"], found["address_error"] = own_address(toward, ask["interfaces"]), ""
@@ -97,7 +97,7 @@ def report(ask):
 
 
 def _home_of_baryon(ask):
-    """The first folder that holds the very version of baryon that is wanted; empty if none does."""
+    """The first folder with exactly the wanted version of baryon; empty if there is none."""
     homes = list(ask["homes"])
     origin = _origin("baryon")
     if origin:
@@ -109,9 +109,9 @@ def _home_of_baryon(ask):
 
 
 def _is_safe(home):
-    """Whether nobody but us and root can put code into a folder, or into one above it.
+    """Whether only this user and root can put code into a folder, or into one above it.
 
-    It is going to be the first that Python imports from.
+    Python will import from this folder first.
     """
     folder = os.path.realpath(home)
     paths = [top for top, _, _ in os.walk(os.path.join(folder, "baryon"), followlinks=True)]
@@ -123,7 +123,7 @@ def _is_safe(home):
     except OSError:
         return False
     for path, state in states:
-        # In a sticky folder above it, such as /tmp, others cannot rename what is not theirs.
+        # In a sticky parent folder, such as /tmp, users cannot rename the files of others.
         is_sticky = state.st_mode & stat.S_ISVTX and home.startswith(path + os.sep)
         if state.st_uid not in (0, os.getuid()) or (state.st_mode & 0o022 and not is_sticky):
             return False
@@ -131,7 +131,7 @@ def _is_safe(home):
 
 
 def _cache_directory():
-    """Where baryon can be put and kept; only we may write there. Empty if nowhere."""
+    """A folder for baryon that only this user can write to; empty if there is none."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     for folder in (os.path.join(cache, "baryon"), f"/tmp/baryon-{os.getuid()}"):
         try:
@@ -146,13 +146,13 @@ def _cache_directory():
 
 
 def _origin(module):
-    """The file of a package's __init__; empty if there is none: an empty folder is no package."""
+    """The file of a package's __init__; empty if there is none, as in an empty folder."""
     spec = importlib.util.find_spec(module)
     return (spec.origin or "") if spec is not None else ""
 
 
 def _import_mxnet(home):
-    """MXNet's version; empty if it is not there, "error: ..." if it cannot be imported."""
+    """MXNet's version; empty if it is missing, "error: ..." if it cannot be imported."""
     if not _version("mxnet"):
         return ""
     code = "import mxnet; print(mxnet.__version__)"
@@ -169,7 +169,7 @@ def _import_mxnet(home):
 
 
 def _version(module):
-    """A module's version, without importing it; empty if it is not there."""
+    """A module's version, without importing it; empty if it is missing."""
     origin = _origin(module)
     if not origin:
         return ""
@@ -190,7 +190,7 @@ def _state_of_directory(path):
 
 
 def _state_of_program(ask, cwd):
-    """A word on it, or ``no INTERPRETER``: its first line names one that is not here."""
+    """The program's state, or ``no INTERPRETER`` if its first line names a missing one."""
     program = ask["program"]
     if not program:
         return "found"
@@ -207,7 +207,7 @@ def _state_of_program(ask, cwd):
 
 
 def _path_of(ask, cwd):
-    """The file that a program is; empty if it is not on PATH."""
+    """The path of the program; empty if it is not on PATH."""
     program = ask["program"]
     if os.sep in program:
         return os.path.join(cwd, program)
@@ -219,7 +219,7 @@ def _search_path(ask):
 
 
 def interpreter_of(path):
-    """What the first line of a file has run it: its interpreter, and what ``env`` is to find."""
+    """The interpreter in the first line of a file, and the program that its ``env`` looks up."""
     with open(path, "rb") as file:
         line = file.readline(256)
     words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
@@ -228,7 +228,7 @@ def interpreter_of(path):
 
 
 def _other_python(ask, cwd):
-    """The path of another Python that is to run the job and has no MXNet; empty if all is well."""
+    """The path of the Python that will run the job, if it lacks MXNet; otherwise empty."""
     name = os.path.basename(ask["program"])
     path = "" if ask["is_script"] or not name.startswith("python") else _path_of(ask, cwd)
     if not path or name.strip("python.0123456789") or not os.access(path, os.X_OK):
@@ -241,7 +241,7 @@ def _other_python(ask, cwd):
             stderr=subprocess.DEVNULL, env=env, timeout=_OTHER_LIMIT_S,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
-        return ""  # whatever it is
+        return ""  # not a Python that we know
     return path if b"mxnet False" in ended.stdout else ""
 
 
@@ -254,12 +254,12 @@ def _memory_error():
                 return ""
         finally:
             os.close(descriptor)
-    except (OSError, AttributeError) as error:  # Python 3.6 has no such call, and is too old
+    except (OSError, AttributeError) as error:  # Python 3.6 has no memfd_create, and is too old
         return str(error)
 
 
 def _memory_free():
-    """Bytes that can be had without swapping."""
+    """Bytes of memory available without swapping."""
     with open("/proc/meminfo") as file:
         lines = dict(line.split(":", 1) for line in file)
     return int(lines["MemAvailable"].split()[0]) * 1024
@@ -273,7 +273,7 @@ def _count_gpus():
 
 
 def _free(path):
-    """Bytes free; -1 if it is not there."""
+    """The free bytes of a file system; -1 if it does not exist."""
     try:
         state = os.statvfs(path)
     except OSError:
@@ -282,7 +282,7 @@ def _free(path):
 
 
 def _read_line():
-    """One line of JSON; None at the end. Reads no further: what follows is for later."""
+    """One line of JSON; None at the end. Reads no byte after the line, which poll would miss."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)

@@ -1,21 +1,21 @@
-"""Puts files into place on a host. Runs there, alone: its text is sent and executed.
+"""Puts files into place on a host. The host runs the text of this file, without the rest of Baryon.
 
-So this file needs nothing but Python 3.6's standard library. Standard input and output speak the
-protocol that delivery.py begins::
+So it needs only Python 3.6 and its standard library. On standard input and output it speaks this
+protocol with delivery.py::
 
     sender    {"dst": ..., "files": [[path, kind, size, mtime_ns, mode, target], ...]}
     receiver  {"need": [index, ...], "dst": absolute path}
     sender    for each needed file: chunks (4 bytes of length, data), a length of 0, its SHA-256
     receiver  {"done": count, "nbytes": count}
 
-Either of the receiver's lines may be ``{"error": words}`` instead, and is the last then. Its lines
-begin with MARK, as login scripts may print, too. A length of ABORT says that the sender gives up.
+Instead of either line, the receiver may send ``{"error": words}`` and end. Its lines begin with
+MARK, because login scripts may print as well. A length of ABORT means that the sender gives up.
 
-Guaranteed: everything arrives in a staging directory and is verified before the first file is put
-into place; each file is replaced in one step; the staging directory is removed however this ends,
-SIGKILL excepted (a delivery on a later day removes it then). Nothing else is ever deleted, and
-nothing is written outside of ``dst``, not even through symbolic links. Paths are bytes: any name
-that Linux allows arrives as it is, whatever the host's locale.
+Guarantees: All files arrive in a staging directory and are verified before the first one is put
+into place. Each file is replaced atomically. The staging directory is always removed (after SIGKILL
+by a delivery on a later day). Nothing else is deleted, and nothing is written outside of ``dst``,
+not even through symbolic links. Paths are bytes, so every name that Linux allows arrives unchanged,
+whatever the host's locale.
 """
 
 import contextlib
@@ -37,8 +37,8 @@ ABORT = 0xFFFFFFFF
 LENGTH = struct.Struct("!I")
 MAX_CHUNK = 1 << 20
 STAGING = ".baryon-incoming-"
-_STALE_S = 24 * 3600  # other hosts that share the file system may be at it just now
-_MTIME_UNITS_NS = (1, 1000, 10**9)  # what file systems round down to; Lustre and ext3 to seconds
+_STALE_S = 24 * 3600  # younger directories may be in use by hosts that share the file system
+_MTIME_UNITS_NS = (1, 1000, 10**9)  # file systems round down to these; Lustre and ext3 to seconds
 _MOST_FAULTS = 20
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space there or choose another directory",
@@ -55,11 +55,11 @@ _REMEDIES = {
 
 
 class Refusal(Exception):
-    """What the sender is told."""
+    """An error to report to the sender."""
 
 
 class Wanted(NamedTuple):
-    """A file, link or directory as it is to be; ``path`` and ``target`` are relative."""
+    """The wanted state of a file, link or directory. ``path`` and ``target`` are relative."""
 
     path: bytes
     kind: str
@@ -70,7 +70,7 @@ class Wanted(NamedTuple):
 
 
 def main() -> int:
-    """Serve one delivery on standard input and output; returns the exit code."""
+    """Serve one delivery on standard input and output. Returns the exit code."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, _interrupted)
     outgoing = sys.stdout.buffer
@@ -78,7 +78,7 @@ def main() -> int:
         receive(sys.stdin.buffer, outgoing)
         return 0
     except EOFError:
-        return 1  # the sender has gone: nobody is left to be told
+        return 1  # the sender has gone, so there is no one to report to
     except Refusal as refusal:
         error = str(refusal)
     except (ValueError, TypeError, LookupError, AttributeError) as malformed:
@@ -91,7 +91,7 @@ def main() -> int:
 
 
 def receive(incoming: BinaryIO, outgoing: BinaryIO) -> None:
-    """One delivery. Raises Refusal, in words; EOFError if the sender goes away."""
+    """Serve one delivery. Raises Refusal with a message, or EOFError if the sender goes away."""
     line = incoming.readline()
     if not line.endswith(b"\n"):
         raise EOFError
@@ -111,7 +111,7 @@ def receive(incoming: BinaryIO, outgoing: BinaryIO) -> None:
 
 
 def answer(outgoing: BinaryIO, **fields: object) -> None:
-    """Send one line; the one before it ends what a login script may have left unfinished."""
+    """Send one line. The newline before it ends an unfinished line of a login script."""
     outgoing.write(b"\n" + MARK + json.dumps(fields).encode("ascii") + b"\n")
     outgoing.flush()
 
@@ -124,7 +124,7 @@ def _absolute(dst: bytes) -> bytes:
 
 
 def check(wanted: List[Wanted]) -> Set[bytes]:
-    """All directories above ``wanted``; Refusal if it contradicts itself or leaves ``dst``."""
+    """All directories above ``wanted``. Raises Refusal for paths that conflict or leave ``dst``."""
     kinds: Dict[bytes, str] = {}
     parents: Set[bytes] = set()
     for each in wanted:
@@ -145,7 +145,7 @@ def check(wanted: List[Wanted]) -> Set[bytes]:
 
 
 def compare(wanted: List[Wanted], parents: Set[bytes]) -> List[int]:
-    """Which of ``wanted`` are not here as they are to be; Refusal if one cannot be."""
+    """The indices of entries that differ on this host. Raises Refusal if one cannot be written."""
     faults = []
     for path in sorted(parents):
         found = _lstat(path)
@@ -178,7 +178,7 @@ def _is_same(each: Wanted, found: os.stat_result) -> bool:
     if each.kind == "link":
         return stat.S_ISLNK(found.st_mode) and os.readlink(each.path) == each.target
     if each.kind == "dir":
-        return True  # its permissions are the host's affair once it exists
+        return True  # an existing directory keeps its permissions
     is_as_old = any(
         found.st_mtime_ns == each.mtime_ns - each.mtime_ns % unit for unit in _MTIME_UNITS_NS
     )
@@ -187,7 +187,7 @@ def _is_same(each: Wanted, found: os.stat_result) -> bool:
 
 
 def _take(incoming: BinaryIO, wanted: List[Wanted], need: List[int], parents: Set[bytes]) -> int:
-    """Receive what is needed and put it into place; returns the bytes of its files."""
+    """Receive the needed entries and put them into place. Returns the bytes of their files."""
     _remove_stale()
     nbytes = 0
     with _staging([wanted[index] for index in need]) as staging:
@@ -201,7 +201,7 @@ def _take(incoming: BinaryIO, wanted: List[Wanted], need: List[int], parents: Se
                 elif each.kind == "file":
                     nbytes += _take_file(incoming, each, place)
             staged.append((place, each))
-        _ignore_signals()  # from here on it is a matter of moments
+        _ignore_signals()  # the rest takes moments, and should not stop halfway
         folders = parents | {each.path for _, each in staged if each.kind == "dir"}
         for path in sorted(folders):  # a directory sorts before what lies in it
             with _about(os.path.abspath(path)):
@@ -252,7 +252,7 @@ def _exactly(incoming: BinaryIO, size: int) -> bytes:
 
 @contextlib.contextmanager
 def _staging(wanted: List[Wanted]) -> Iterator[bytes]:
-    """A directory for what arrives, if anything does; removed at the end."""
+    """A directory for arriving files, if there are any. It is removed at the end."""
     if all(each.kind == "dir" for each in wanted):
         yield b""
         return
@@ -266,7 +266,7 @@ def _staging(wanted: List[Wanted]) -> Iterator[bytes]:
 
 
 def _remove_stale() -> None:
-    """Remove what killed deliveries left; one under way touches its staging directory often."""
+    """Remove the directories of killed deliveries. A live delivery often changes its own."""
     for name in os.listdir(b"."):
         if name.startswith(STAGING.encode("ascii")):
             found = _lstat(name)
@@ -286,7 +286,7 @@ def _ignore_signals() -> None:
 
 @contextlib.contextmanager
 def _about(path: bytes) -> Iterator[None]:
-    """Turn the system's errors into words about ``path``."""
+    """Turn the system's errors into messages about ``path``."""
     try:
         yield
     except OSError as error:
@@ -307,7 +307,7 @@ def _lstat(path: bytes) -> Optional[os.stat_result]:
 
 
 def _existing(folder: bytes) -> bytes:
-    """``folder``, or the closest one above it that exists."""
+    """``folder``, or its closest parent that exists."""
     while folder and not os.path.isdir(folder):
         folder = os.path.dirname(folder)
     return folder or b"."
@@ -322,7 +322,7 @@ def _text(path: bytes) -> str:
 
 
 def _show(path: bytes) -> str:
-    """For people: quoted, so that neither blanks nor newlines hide."""
+    """The path for people, quoted to show blanks and newlines."""
     return repr(_text(path))
 
 

@@ -1,17 +1,18 @@
-"""Sends files of a host back. Runs there, alone: its text is sent and executed.
+"""Sends files of a host back. The host runs the text of this file, without the rest of Baryon.
 
-So this file needs nothing but Python 3.6's standard library. Standard input and output speak the
-protocol that collect.py begins::
+So it needs only Python 3.6 and its standard library. On standard input and output it speaks this
+protocol with collect.py::
 
     collector  {"dst": ..., "patterns": [...]}
     sender     {"files": [[path, size, mtime_ns, mode], ...], "left_out": [sentence, ...]}
     sender     for each file: chunks (4 bytes of length, data), a length of 0, its SHA-256;
                or, if it cannot be read, a length of ABORT, then that of the reason, the reason
 
-The first line may be ``{"error": words}`` instead, and is the last then. It begins with MARK, as
-login scripts may print, too. Patterns are those of ``glob`` (``**`` for any directories, but not
-through links), relative to ``dst``; of a directory that one matches, all is sent. Only regular
-files are, and links to them: nothing that lies outside of ``dst``, wherever a link leads.
+Instead of the first line, the sender may send ``{"error": words}`` and end. The line begins with
+MARK, because login scripts may print as well. Patterns are those of ``glob``, relative to ``dst``;
+``**`` matches any directories, but follows no links. If a pattern matches a directory, all files
+below it are sent. Only regular files and links to them are sent, and never from outside of ``dst``,
+wherever a link leads.
 """
 
 import fnmatch
@@ -28,17 +29,17 @@ MARK = b"BARYON-FETCH "
 ABORT = 0xFFFFFFFF
 LENGTH = struct.Struct("!I")
 _CHUNK = 256 << 10
-_FEW = 20  # sentences on what is left out
+_FEW = 20  # sentences about matches that are not sent
 
 
 def main() -> int:
-    """Serve one request on standard input and output; returns the exit code."""
+    """Serve one request on standard input and output. Returns the exit code."""
     outgoing = sys.stdout.buffer
     request = json.loads(sys.stdin.buffer.readline().decode("ascii"))
     dst = os.path.expanduser(request["dst"].encode("utf-8", "surrogateescape"))
     dst = os.path.realpath(os.path.join(os.path.expanduser(b"~"), dst))
     if not os.path.isdir(dst):
-        _answer(outgoing, error=f"{_text(dst)!r} is not there any more")
+        _answer(outgoing, error=f"{_text(dst)!r} no longer exists")
         return 1
     patterns = [pattern.encode("utf-8", "surrogateescape") for pattern in request["patterns"]]
     files, left_out = find(dst, patterns)
@@ -53,7 +54,7 @@ def main() -> int:
 
 
 def find(dst: bytes, patterns: List[bytes]) -> Tuple[Dict[bytes, os.stat_result], List[str]]:
-    """(the files below ``dst`` that a pattern matches, by relative path; what is left out)."""
+    """(files below ``dst`` that match a pattern, by relative path; sentences on other matches)."""
     files = {}
     left_out = set()
     for pattern in patterns:
@@ -78,14 +79,14 @@ def find(dst: bytes, patterns: List[bytes]) -> Tuple[Dict[bytes, os.stat_result]
 
 
 def few(sentences: Sequence[str], count: int) -> List[str]:
-    """So many of them, and how many more there are."""
+    """The first ``count`` sentences, and the number of the others."""
     more = len(sentences) - count
     return [*sentences[:count], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _matches(dst: bytes, path: bytes, parts: List[bytes]) -> Iterator[bytes]:
-    """What a pattern's ``parts`` match below ``path``; instead of what lies behind a link that
-    leads out of ``dst``, which may be a whole data set, the link. glob itself would walk it."""
+    """Paths below ``path`` that match a pattern's ``parts``. A link out of ``dst`` is returned
+    itself, because a whole data set may lie behind it. glob would walk that."""
     if not parts or not _is_inside(dst, path):
         yield path
     elif parts[0] == b"**":
@@ -93,7 +94,7 @@ def _matches(dst: bytes, path: bytes, parts: List[bytes]) -> Iterator[bytes]:
         for name in _names(path):
             child = os.path.join(path, name)
             if not name.startswith(b".") and (len(parts) == 1 or os.path.isdir(child)):
-                is_link = os.path.islink(child)  # not to be followed round and round
+                is_link = os.path.islink(child)  # following links might never end
                 yield from _matches(dst, child, parts[1:] if is_link else parts)
     elif glob.has_magic(parts[0]):
         for name in fnmatch.filter(_names(path), parts[0]):

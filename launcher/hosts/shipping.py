@@ -1,4 +1,4 @@
-"""Brings to the hosts what they lack: Baryon, libraries that it needs, the user's files."""
+"""Sends hosts what they lack: Baryon, its libraries, the user's files."""
 
 import os
 import sys
@@ -26,11 +26,11 @@ __all__ = ["ship"]
 
 
 def ship(survey: Survey, options: Options, log_dir: str, say: Callable[[str], None]) -> None:
-    """Bring what is missing, and then the working directory if it is to be copied; the job's own
-    ``log_dir`` is not part of that.
+    """Send what is missing, and then the working directory if --sync-dst-dir asks for it, without
+    the job's own ``log_dir``.
 
-    Afterwards each host's report says where baryon is (``home``). Raises PeerError in a line for
-    each host that could not be given something, UsageError if something here cannot be read.
+    Afterwards each host's report has baryon's place (``home``). Raises PeerError with a line for
+    each host that failed, UsageError if a file here cannot be read.
     """
     _ship_baryon(survey, say)
     if options.sync_dst_dir is not None:
@@ -58,11 +58,11 @@ def _ship_baryon(survey: Survey, say: Callable[[str], None]) -> None:
     _all_or_none(wanting, bring)
     if brought:
         cache = wanting[0].report.found["cache"]
-        say(f"note: baryon has been put on {some(sorted(brought))}, into {cache}")
+        say(f"note: copied baryon to {some(sorted(brought))}, into {cache}")
 
 
 def _lacking(host: FoundHost) -> Tuple[str, ...]:
-    """The distributions that a host lacks."""
+    """The distributions that are missing on a host."""
     return tuple(DISTRIBUTIONS[module] for module in missing(host.report.found))
 
 
@@ -108,7 +108,7 @@ def _deliver(
 
 
 def _all_or_none(hosts: Sequence[FoundHost], what: Callable[[FoundHost], None]) -> None:
-    """Do it with all hosts at once; raises PeerError that names all that failed."""
+    """Call ``what`` for all hosts in parallel. Raises PeerError that names all that failed."""
     each(hosts, what)
     errors = [host.report.error for host in hosts if host.report.error]
     if errors:

@@ -74,7 +74,7 @@ class Survey:
                 host.probe.close()
 
     def expectations(self) -> Expectations:
-        """What the reports are to be judged by."""
+        """The expectations by which to judge the reports."""
         return expectations(self._job, self._options, [host.index for host in self.hosts])
 
     def close(self) -> None:
@@ -121,15 +121,15 @@ class Survey:
             raise UsageError(f"no {wanted} was given for {names}") from None
 
     def _find_scheduler_addresses(self) -> None:
-        """For each host, which of this machine's addresses leads here from there."""
+        """Find the address at which each host reaches this machine."""
         for host in self.hosts:
             if host.connection is not None:
                 toward = host.connection.peer_address() or host.connection.target.hostname
                 try:
                     host.scheduler_address = own_address(toward)
                 except OSError:
-                    pass  # no route: through a jump, then
-        # A host that is this machine must be where the others find it, too.
+                    pass  # no route, so the connection goes through a jump host
+        # If a host is this machine, its tasks must use an address that the others reach, too.
         addresses = [host.scheduler_address for host in self.hosts]
         others = [address for address in addresses if address and not _is_loopback(address)]
         for host in self.hosts:

@@ -1,4 +1,4 @@
-"""The other end of the wire: what a worker, or a server with servers above it, sends and awaits."""
+"""The client's end of the wire, in a worker or in a server that has servers above it."""
 
 from .client import Client
 from .departures import Operation

@@ -33,8 +33,9 @@ from ..waits import wait_awake
 from .core import ClientCore, Introduction, Setting
 from .departures import Operation
 from .requests import Request
-from .staging import WorkerStore
+from .staging import Staging
 from .store_client import StoreClient
+from .worker_store import WorkerStore
 
 __all__ = ["Client"]
 
@@ -113,7 +114,7 @@ class Client:
             if self._memory is None:  # a place is not filled again before its answer has come
                 memory = memory[0], memory[0]
         plan = Plan(self._num_owners, has_whole_keys=message.has_whole_keys)
-        store = WorkerStore(message.store, plan, *memory)
+        store = WorkerStore(message.store, plan, Staging(message.store, *memory))
         self._tell(self._core.open, store, message)
         client = StoreClient(self, store)
         weakref.finalize(client, self._reactor.post, self._close_store, store).atexit = False
@@ -271,7 +272,7 @@ class Client:
         """Nobody refers to a store: the servers hear of it when nobody uses its values either."""
         self._listen()
         close = self._core.forget(store)
-        area = store.incoming.area
+        area = store.staging.incoming.area
         weakref.finalize(area, self._tell, self._core.close, close).atexit = False
         self._send()
 

@@ -20,8 +20,8 @@ from ..transport import CONTROL, ServerAddress
 from .departures import Operation, Run
 from .outages import Outages
 from .requests import Request, Requests
-from .staging import WorkerStore
 from .window import Window
+from .worker_store import WorkerStore
 
 __all__ = ["ClientCore", "Introduction", "Setting"]
 
@@ -144,7 +144,7 @@ class ClientCore:
             if self._is_shared[server]:
                 self._send(server, store, run)
             else:
-                for part in store.apart(run):
+                for part in store.staging.apart(run):
                     self._window.put(part.priority, part.nbytes, (server, store, part))
         self._open_window(now)
 
@@ -190,8 +190,8 @@ class ClientCore:
         self._introduction = [one for one in self._introduction if one.store != number]
         buckets = store.plan.buckets
         near = {b.region.start for b in buckets if self._is_shared[self._ways[b.server]]}
-        store.incoming.discard(keep=near)  # servers of this host have written the rest
-        store.outgoing.discard()
+        store.staging.incoming.discard(keep=near)  # servers of this host have written the rest
+        store.staging.outgoing.discard()
         return wire.Close(number, store.next_setting())
 
     def close(self, message: wire.Close) -> None:
@@ -274,7 +274,7 @@ class ClientCore:
 
     def _send(self, server: int, store: WorkerStore, run: Run) -> None:
         store.sent(run)
-        message, payload = store.message(run, self._is_shared[server])
+        message, payload = store.staging.message(run, self._is_shared[server])
         self.sends.append((server, message, payload, run.priority))
 
     def _open_window(self, now: float) -> None:

@@ -1,14 +1,14 @@
-"""When a worker's slices leave: small ones of a bucket together, none later than it must.
+"""When a worker's slices leave: a bucket's small ones together, and none later than it must. Pure.
 
-Pure. Operations are *announced* in program order (the main thread, when the script calls the
-store) and become *ready* in any order (the engine, when the gradient has been computed). Within a
-bucket they leave in the order of announcement, so whatever is ready waits for what was announced
-before it and never for what was announced after it.
+Operations are *announced* in program order, by the main thread when the script calls the store.
+They become *ready* in any order, when the engine has computed the gradient. Within a bucket they
+leave in the order of announcement. So a ready operation waits for those announced before it, and
+never for those announced after it.
 
-That rule is what makes fusing safe. The backward pass finishes the last layer first, so most of a
-bucket is ready by the time its first key is, and goes out as one message. And it cannot dead-lock:
-an operation depends only on earlier ones, whereas the next step's operations, which are announced
-long before this step's are done, depend on this step's answers.
+That rule makes fusing safe. The backward pass finishes the last layer first. So most of a bucket is
+ready when its first key is, and it leaves as one message. Nor can it dead-lock: an operation
+depends on earlier ones only. The next step's operations, which are announced long before this
+step's are done, depend on this step's answers.
 """
 
 from collections import defaultdict, deque
@@ -34,20 +34,20 @@ __all__ = ["Departures", "Operation", "Run", "runs_of"]
 class Operation:
     """One `init`, `push`, `pull` or `pushpull` of a key.
 
-    A subclass says what its end means to it (`done`).
+    A subclass overrides `done`.
 
-    ``source`` is what is sent, all bytes of the key as uint8; None: what lies at the key's place
-    in the staging memory. ``targets`` are where the values go, in the same form; None: to that
-    place. Both must be there when it is ready, and are the store's until it is done.
+    ``source`` is the array to send: all bytes of the key, as uint8. None means the key's place in
+    the staging memory. ``targets`` are the arrays for the values, in the same form, or None for
+    that place. Both belong to the store from the time the operation is ready until it is done.
 
-    ``round`` is None for what does not contribute to a round, and before it is known; ``version``
-    is that of a Push. ``slices`` are all of the key's, or some.
+    ``round`` is None until it is known, and for an operation that contributes to none. ``version``
+    is that of a Push. ``slices`` are some or all of the key's.
     """
 
-    is_framed = False  # its bytes travel slice by slice, and in frames also on a shared link
+    is_framed = False  # each slice travels by itself, in a frame even over a shared link
 
     __slots__ = (
-        "is_ready", "key", "kind", "priority", "remaining", "round", "slices",
+        "answer_has_value", "is_ready", "key", "kind", "priority", "remaining", "round", "slices",
         "source", "targets", "version", "want_value",
     )  # fmt: skip
 
@@ -62,6 +62,10 @@ class Operation:
         self.kind = kind  # "init", "push", "pull", "push_rows" or "pull_rows"
         self.key = key
         self.want_value = want_value
+        # Of its Answer; None if that is an AnswerRows.
+        self.answer_has_value: Optional[bool] = (
+            None if kind == "pull_rows" else kind == "pull" or (kind == "push" and want_value)
+        )
         self.priority = priority
         self.source: Optional[np.ndarray] = None
         self.targets: Optional[Sequence[np.ndarray]] = None
@@ -72,17 +76,17 @@ class Operation:
         self.remaining = len(self.slices)  # not yet answered
 
     def done(self, error: Optional[str]) -> None:
-        """It is answered, if ``error`` is None, or else never will be."""
+        """The operation is answered, or has failed and never will be."""
 
     def arrived_compressed(self, payload: np.ndarray, is_change: bool) -> None:
-        """A slice's value has arrived so (see wire.Answer): for those who pass it on."""
+        """A slice's value has arrived compressed (see wire.Answer). A relay passes it on as is."""
 
     def nbytes_in(self, slice_: Slice) -> int:
         """How many bytes of a slice travel."""
         return slice_.nbytes
 
     def slice_in(self, bucket: Bucket) -> Slice:
-        """Its slice in one of its buckets: a key that has several has each for itself."""
+        """The operation's slice in a bucket. A key in several buckets has them for itself."""
         return self.slices[0] if len(self.slices) == 1 else bucket.slices[0]
 
     def __repr__(self) -> str:
@@ -110,10 +114,12 @@ class Run(NamedTuple):
 
 
 class Departures:
+    """The operations of one store that have been announced and have not left."""
+
     def __init__(self) -> None:
-        # bucket -> what was announced for it and has not left, oldest first
+        # bucket -> the operations that wait in it, oldest first
         self._waiting: DefaultDict[Bucket, Deque[Operation]] = defaultdict(deque)
-        self._touched: Dict[Bucket, None] = {}  # in which something became ready, in that order
+        self._touched: Dict[Bucket, None] = {}  # buckets of the operations that became ready
 
     def announce(self, operation: Operation) -> None:
         for slice_ in operation.slices:
@@ -125,7 +131,7 @@ class Departures:
             self._touched[slice_.bucket] = None
 
     def take(self) -> Iterator[Run]:
-        """What can leave now, as few runs as possible, one after the other."""
+        """The slices that can leave now, in as few runs as possible."""
         touched, self._touched = self._touched, {}
         for bucket in touched:
             waiting = self._waiting[bucket]
@@ -136,7 +142,7 @@ class Departures:
             yield from runs_of(leaving)
 
     def ready_but_waiting(self) -> List[Operation]:
-        """What would leave later; forgets everything that was announced."""
+        """The ready operations among those that wait. Forgets all that wait."""
         ready = [op for waiting in self._waiting.values() for op in waiting if op.is_ready]
         self._waiting.clear()
         self._touched.clear()
@@ -144,7 +150,7 @@ class Departures:
 
 
 def runs_of(leaving: List[Tuple[Operation, Slice]]) -> Iterator[Run]:
-    """Slices of one bucket, as few runs as possible."""
+    """Group slices of one bucket into as few runs as possible."""
     leaving.sort(key=lambda pair: pair[1].position)  # stable: a slice's own order is kept
     start = 0
     for end in range(1, len(leaving) + 1):

@@ -11,10 +11,10 @@ __all__ = ["RowOperation"]
 
 
 class RowOperation(Operation):
-    """``kind`` is "push_rows" or "pull_rows"; ``payloads`` are what is sent of each slice that
-    takes part (`rows.rows_in`, `rows.ids_in`), and are not changed before it is done.
+    """``kind`` is "push_rows" or "pull_rows". ``payloads`` are the bytes to send for each slice
+    that takes part (`rows.rows_in`, `rows.ids_in`). They must not change until it is done.
 
-    What a pull has got is in ``values``, the elements of each slice's rows as uint8.
+    A pull's result is ``values``: the elements of each slice's rows, as uint8.
     """
 
     __slots__ = ("payloads", "values")
@@ -29,7 +29,7 @@ class RowOperation(Operation):
         self.values: Dict[Slice, np.ndarray] = {}
 
     def num_rows(self, slice_: Slice) -> int:
-        """How many rows of a slice it pulls."""
+        """How many rows of a slice this pulls."""
         return self.payloads[slice_].nbytes // 8
 
     def nbytes_in(self, slice_: Slice) -> int:

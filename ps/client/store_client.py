@@ -1,7 +1,7 @@
 """One store as its user sees it: a worker's script, or a relay.
 
-Every method returns at once, unless its name says that it waits, and may be called from any thread:
-what is to be done it posts to the `Client`.
+Any thread may call any method. Each posts its work to the `Client` and returns at once, unless its
+name says that it waits.
 """
 
 import threading
@@ -16,7 +16,7 @@ from ..errors import BaryonError
 from ..plan import Key
 from .core import Introduction, Setting
 from .departures import Operation
-from .staging import WorkerStore
+from .worker_store import WorkerStore
 
 __all__ = ["StoreClient"]
 
@@ -48,7 +48,7 @@ class _Client(Protocol):
 
 
 class StoreClient:
-    """A store that is closed when nobody refers to it any more."""
+    """A store, open until nothing refers to this object any more."""
 
     def __init__(self, client: _Client, store: WorkerStore) -> None:
         self.number = store.number
@@ -62,12 +62,12 @@ class StoreClient:
 
     @property
     def keys(self) -> List[Key]:
-        """All that are declared, in that order."""
+        """All declared keys, in order of declaration."""
         return list(self._store.plan.keys)
 
     @property
     def has_whole_keys(self) -> bool:
-        """As its plan says (plan.py)."""
+        """Whether all slices of a key lie on one server (plan.py)."""
         return self._store.plan.has_whole_keys
 
     @property
@@ -75,18 +75,18 @@ class StoreClient:
         return len(self._store.plan.keys)
 
     def outgoing(self, key: Key) -> np.ndarray:
-        """The key's place in the staging memory, of its shape and dtype, from where it is sent."""
-        return self._store.outgoing.key(key)
+        """The place in the staging memory that the key is sent from, in its shape and dtype."""
+        return self._store.staging.outgoing.key(key)
 
     def incoming(self, key: Key) -> np.ndarray:
-        """The same where its values arrive; perhaps the same place."""
-        return self._store.incoming.key(key)
+        """The place where the key's values arrive. It may be the same."""
+        return self._store.staging.incoming.key(key)
 
     def declare(self, name: Union[int, str], shape: Tuple[int, ...], dtype: str) -> Key:
         """Add a key.
 
-        Raises UsageError if the key exists or its dtype or shape cannot be served, or if the host
-        has not enough memory left.
+        Raises UsageError if the key exists, if its dtype or shape is not supported, or if the host
+        has too little memory left.
         """
         key = self._store.add(name, shape, dtype)
         spec = wire.KeySpec(name, tuple(shape), dtype)
@@ -99,8 +99,8 @@ class StoreClient:
         self._configure(lambda serial: wire.SetUpdater(self.number, serial, kind, blob), done)
 
     def set_compression(self, compression: Compression) -> None:
-        """Compress what travels, as all workers do; call before the first push."""
-        self._store.compress(compression)
+        """Compress pushes, and answers if so set. All workers do so before their first push."""
+        self._store.staging.compress(compression)
         message = wire.SetCompression(self._store.number, compression.params)
         self._client.introduce(message)
 
@@ -115,7 +115,7 @@ class StoreClient:
     ) -> None:
         """Make the next version of the optimizer's attributes, for the pushes that name it.
 
-        ``oldest`` is as in wire.SetHyper; None: as far as this store knows.
+        ``oldest`` is as in wire.SetHyper; None means the oldest that this store knows.
         """
         store, fields = self._store, (scalars, lr_mult, wd_mult)
 
@@ -126,18 +126,18 @@ class StoreClient:
         self._configure(make, done)
 
     def join(self, done: Callable[[], None] = lambda: None) -> None:
-        """As `wait_for_others`, for the reactor's thread: ``done()`` when all have joined."""
+        """`wait_for_others` for the reactor's thread: calls ``done()`` when all have joined."""
         self._client.join(self._store, lambda error: done() if error is None else None)
 
     def wait_for_others(self) -> None:
-        """Say that there is no more to push in this epoch, and wait until all have said so.
+        """Declare that this worker pushes no more in this epoch, and wait until all have done so.
 
-        Others' rounds are complete without this worker meanwhile. Raises as `Client.drain`.
+        Meanwhile the others' rounds are complete without this worker. Raises as `Client.drain`.
         """
         self._client.wait_for_others(self._store)
 
     def announce(self, operation: Operation) -> None:
-        """Say, in program order, that ``operation`` will become ready."""
+        """Announce, in program order, that ``operation`` will become ready."""
         self._client.announce(self._store, operation)
 
     def ready(self, operation: Operation) -> None:

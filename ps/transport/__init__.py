@@ -1,6 +1,6 @@
-"""How bytes travel, and who may send them: one thread with its sockets, the links, the keys.
+"""How bytes travel and who may send them: a process's one loop, its connections, its keys.
 
-Both ends of every connection use it, of the data plane and of the control plane.
+Both ends of every connection use it, on the data plane and on the control plane.
 """
 
 from .dialer import Dialer

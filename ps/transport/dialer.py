@@ -1,12 +1,13 @@
-"""Connections to one ROUTER: one after the other, until it is closed.
+"""Connections to one ROUTER, one after the other. Runs in the reactor's thread.
 
-Each connection is a ZeroMQ socket of its own, and ZeroMQ's own reconnecting is switched off: it
-would send on a new connection what still waits for the old one, before we can say who we are and
-what was lost. So nothing of an old connection reaches a new one, and what is sent on one arrives in
-order, up to its end. Who uses it sends in ``on_up`` all that may be lost.
+Guarantees: messages on one connection arrive in order, up to its end. A message that was queued for
+an old connection never reaches a new one. The caller repeats in ``on_up`` all that may be lost.
 
-ZeroMQ's heartbeats, which its I/O threads send and answer however busy Python is, turn a silent
-connection into a lost one. All of it runs in the reactor's thread.
+Each connection is a ZeroMQ socket of its own. Rejected: ZeroMQ's own reconnecting, which sends the
+old queue on the new connection before we can say who we are and what was lost.
+
+ZeroMQ's I/O threads send and answer heartbeats however busy Python is, and so turn a silent
+connection into a lost one.
 """
 
 from typing import Any, Callable, List, Optional
@@ -21,7 +22,7 @@ from .reactor import Reactor, Timer
 __all__ = ["Dialer"]
 
 _RETRY_S = 0.1  # from the loss of a connection to the next attempt
-_LEAST_ATTEMPT_S = 1.0  # a busy machine takes its time for a handshake
+_LEAST_ATTEMPT_S = 1.0  # a handshake takes a while on a busy machine
 _MAX_TTL_S = 6500.0  # it travels as 16 bits of tenths of a second
 _LOST = (
     zmq.EVENT_CLOSED
@@ -33,8 +34,11 @@ _LOST = (
 
 
 class Dialer:
-    """``prepare(socket)`` sets what a new DEALER needs before it connects; ``on_up()`` is called
-    whenever a connection has come up."""
+    """Connects at once, and again after each loss until `close`.
+
+    ``prepare(socket)`` sets a new DEALER's options before it connects. ``on_up()`` is called
+    whenever a connection has come up.
+    """
 
     def __init__(
         self,
@@ -48,7 +52,7 @@ class Dialer:
     ) -> None:
         self.endpoint = endpoint
         self.is_up = False
-        self.connection = 0  # counts them
+        self.connection = 0  # its number
         self._reactor = reactor
         self._context = context
         self._silence_s = silence_s
@@ -56,11 +60,11 @@ class Dialer:
         self._on_up = on_up
         self._on_message = on_message
         self._socket: Optional[zmq.Socket] = None
-        self._next: Optional[Timer] = None
+        self._next: Optional[Timer] = None  # the end of this attempt, or the next one
         self._connect()
 
     def put(self, frames: List[Any], priority: int = 0) -> None:
-        """Queue a message for `flush`; while there is no connection, leave it to ``on_up``."""
+        """Queue a message for `flush`. Without a connection, drops it: ``on_up`` repeats it."""
         if self.is_up:
             self._outbox.put(frames, priority)
 
@@ -69,7 +73,7 @@ class Dialer:
             self._outbox.flush()
 
     def close(self) -> None:
-        """Give it up; what was sent still has a second to get out."""
+        """Hang up. Messages that ZeroMQ has already taken get one second to leave."""
         self._disconnect(linger_ms=1000 if self.is_up else 0)
 
     # -- inside -------------------------------------------------------------------------------
@@ -79,18 +83,18 @@ class Dialer:
         socket = self._socket = self._context.socket(zmq.DEALER)
         socket.linger = 0
         socket.reconnect_ivl = -1
-        # A heartbeat may wait behind megabytes in the kernel's buffers: do not be hasty.
+        # A heartbeat may wait behind megabytes in the kernel's buffers, so the limits are long.
         limit_ms = int(min(self._silence_s / 2, _MAX_TTL_S) * 1000)
         socket.heartbeat_ivl = int(min(self._silence_s / 5, _MAX_TTL_S) * 1000)
         socket.heartbeat_timeout = limit_ms
-        socket.heartbeat_ttl = limit_ms  # after which the other end gives up the connection
+        socket.heartbeat_ttl = limit_ms  # then the other end hangs up
         self._prepare(socket)
         self._outbox = Outbox(self._reactor, socket)
         self._monitor = socket.get_monitor_socket(_LOST | zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self._reactor.receive(self._monitor, self._on_event)
         self._reactor.receive(socket, self._on_message)
         connect_to(socket, self.endpoint)
-        # ZeroMQ has no event for an attempt that came to nothing because of a name.
+        # ZeroMQ has no event for an attempt that fails because a name does not resolve.
         limit_s = max(_LEAST_ATTEMPT_S, self._silence_s / 4)
         self._next = self._reactor.call_later(limit_s, self._lost)
 

@@ -1,7 +1,7 @@
 """ZeroMQ endpoints of addresses, IPv4 and IPv6.
 
-A ZeroMQ socket knows IPv6 only if it is told to before it is bound or connected. It is told so for
-IPv6 addresses alone: otherwise an IPv4 address would be bound, and reported, as a mapped one.
+A ZeroMQ socket uses IPv6 only if that is switched on before it binds or connects. We do so for IPv6
+addresses alone, because ZeroMQ would otherwise bind, and report, an IPv4 address as a mapped one.
 """
 
 from typing import Union
@@ -12,7 +12,7 @@ __all__ = ["bind_to", "connect_to", "endpoint_of"]
 
 
 def endpoint_of(address: str, port: Union[int, str] = "*") -> str:
-    """``tcp://address:port``, with brackets round an IPv6 address; port "*" is any free one."""
+    """``tcp://address:port``, with an IPv6 address in brackets. Port "*" means any free port."""
     return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"
 
 
@@ -24,7 +24,7 @@ def bind_to(socket: zmq.Socket, endpoint: str) -> str:
 
 
 def connect_to(socket: zmq.Socket, endpoint: str) -> None:
-    """Connect ``socket``, which happens in the background."""
+    """Connect ``socket``, in the background."""
     _prepare(socket, endpoint)
     socket.connect(endpoint)
 

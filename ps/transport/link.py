@@ -1,7 +1,7 @@
-"""The link from a worker to one server: a connection, and after its loss the next one (dialer.py).
+"""The link from a worker to one server. Runs in the reactor's thread.
 
-A server hears Hello first on each and the rest in order, and whoever uses a link sends in ``on_up``
-all that is not answered. All of it runs in the reactor's thread.
+A link is one connection after the other (dialer.py). On each of them the server hears Hello first
+and then the other messages in order. The client repeats in ``on_up`` all that is not answered.
 """
 
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
@@ -16,8 +16,8 @@ from .security import KeyPair, secure_client, token_of
 
 __all__ = ["CONTROL", "Link", "ServerAddress"]
 
-# Messages handed to ZeroMQ and not yet sent. More would only queue there, where an urgent bucket
-# cannot overtake them.
+# How many messages ZeroMQ may hold. An urgent bucket cannot overtake a message that is in ZeroMQ's
+# queue, so the others wait in the outbox.
 _SEND_AHEAD = 4
 CONTROL = 1 << 40  # a priority above any user's
 
@@ -29,7 +29,7 @@ _SHARED: Dict[type, int] = {**_ROWS, wire.Init: 16, wire.Push: 16, wire.Pull: 16
 
 
 class ServerAddress(NamedTuple):
-    """``is_shared``: on this host, and reached through its memory."""
+    """``is_shared``: the server is on this host and reads our gradients in the host's memory."""
 
     endpoint: str
     public_key: str
@@ -37,9 +37,9 @@ class ServerAddress(NamedTuple):
 
 
 class Link:
-    """A link that connects at once and again whenever it has to, until `close`.
+    """Connects at once, and again after each loss until `close`.
 
-    ``on_up()`` is called whenever a connection has come up, after Hello was queued on it.
+    ``on_up()`` is called whenever a connection has come up and Hello is queued on it.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Link:
     def send(
         self, message: wire.Message, payload: Optional[np.ndarray] = None, priority: int = CONTROL
     ) -> None:
-        """Queue a message for `flush`; while the link is down, leave it to ``on_up``."""
+        """Queue a message for `flush`. While the link is down, drops it: ``on_up`` repeats it."""
         weight = self._weights.get(type(message))
         if weight is None:
             self._put(message, () if payload is None else (payload,), priority)
@@ -95,7 +95,7 @@ class Link:
             self.flush()
 
     def flush(self) -> None:
-        """Send what is queued, as far as the connection takes it now."""
+        """Send the queued messages as fast as the connection takes them."""
         if self._batch:
             batch, self._batch = self._batch, []
             payloads, self._batch_payloads = self._batch_payloads, []
@@ -108,7 +108,7 @@ class Link:
             self._dialer.put([wire.DATA.encode(message), *payloads], priority)
 
     def close(self) -> None:
-        """Give the link up; what was sent still has a second to get out."""
+        """Hang up. Messages that ZeroMQ has already taken get one second to leave."""
         self._dialer.close()
 
     def _prepare(self, socket: zmq.Socket) -> None:

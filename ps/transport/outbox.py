@@ -1,4 +1,7 @@
-"""What waits to be sent on a socket to one peer: most urgent first, in order among equals."""
+"""The messages that wait for one peer's socket: the most urgent first, equals in order.
+
+Runs in the reactor's thread and never blocks it.
+"""
 
 import heapq
 import itertools
@@ -12,7 +15,7 @@ __all__ = ["Outbox"]
 
 
 class Outbox:
-    """Hands messages to a socket as fast as it takes them (its high-water mark), never blocking."""
+    """Hands messages to a socket as fast as its high-water mark allows."""
 
     def __init__(self, reactor: Reactor, socket: zmq.Socket) -> None:
         self._reactor = reactor
@@ -28,7 +31,7 @@ class Outbox:
         heapq.heappush(self._queue, (-priority, next(self._order), frames))
 
     def flush(self) -> None:
-        """Send what the socket takes now, and the rest when it takes more."""
+        """Send as many messages as the socket takes now, and the others when it takes more."""
         while self._queue:
             try:
                 self._socket.send_multipart(self._queue[0][2], zmq.NOBLOCK)

@@ -1,12 +1,12 @@
 """The loop that owns every socket of a process.
 
-Guarantees: all callbacks run in the one thread that calls `run`, so what they touch needs no lock;
-`post` and `stop` may be called from any thread. A callback that raises ends the loop, and `run`
-raises what it raised: callers that can go on catch their own errors.
+Guarantees: all callbacks run in the one thread that calls `run`, so the data that they use needs no
+lock. `post` and `stop` may be called from any thread. An exception in a callback ends the loop, and
+`run` raises it: a callback that can go on catches its own errors.
 
-Rejected: asyncio, whose tasks and futures cost several times a callback and whose ZeroMQ
-integration polls one file descriptor per socket edge-triggered; a thread per socket, which moves
-the locking problem into the stores.
+Rejected: asyncio, whose tasks and futures cost several times a callback and whose ZeroMQ support
+polls one edge-triggered file descriptor per socket; a thread per socket, which moves the locking
+problem into the stores.
 """
 
 import heapq
@@ -24,7 +24,7 @@ _BURST = 64  # messages taken from one socket before the others get their turn
 
 
 class Timer:
-    """A callback to come; `cancel` is free."""
+    """A callback to come. `cancel` costs nothing."""
 
     __slots__ = ("callback", "cancelled")
 
@@ -58,8 +58,8 @@ class Reactor:
     def post(self, callback: Callable[..., None], *args: Any) -> None:
         """Call ``callback(*args)`` soon in the loop's thread, in the order of posting."""
         self._posted.append((callback, args))
-        # The loop sets ``_sleeping`` before it looks at ``_posted`` a last time, and we look at
-        # ``_sleeping`` after we have appended: one of the two sees the other.
+        # The loop sets ``_sleeping`` and then looks at ``_posted`` once more. We append and then
+        # look at ``_sleeping``. So at least one of the two sees the other.
         if self._sleeping:
             self._wake()
 
@@ -96,8 +96,8 @@ class Reactor:
         self._register(source)
 
     def unwatch_writable(self, source: Any) -> None:
-        self._writers.pop(source, None)
-        self._register(source)
+        if self._writers.pop(source, None) is not None:  # an outbox calls this at every flush
+            self._register(source)
 
     def unwatch(self, source: Any) -> None:
         self._readers.pop(source, None)
@@ -117,7 +117,7 @@ class Reactor:
         self.call_later(interval_s, again)
 
     def run(self) -> None:
-        """Serve until `stop`; returns after the callbacks that were due."""
+        """Serve until `stop`, and then finish this turn of the loop."""
         while not self._stopped:
             self._sleeping = True
             wait_ms = 0 if self._posted else self._until_next_timer_ms()
@@ -134,10 +134,10 @@ class Reactor:
             self._run_timers()
 
     def close(self) -> None:
-        """Free the loop's own descriptors; sockets are their owners' to close."""
+        """Free the loop's own descriptors. Each socket's owner closes the socket."""
         self.unwatch(self._wake_read)
         read, write = self._wake_read, self._wake_write
-        self._wake_read = self._wake_write = -1  # `post` and `stop` may still be called
+        self._wake_read = self._wake_write = -1  # other threads may still call `post` and `stop`
         os.close(read)
         os.close(write)
 

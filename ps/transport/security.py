@@ -1,12 +1,12 @@
 """Who may talk to whom: one CURVE key pair per task, and an allow-list on every TCP socket.
 
-CURVE (ZeroMQ RFC 26) encrypts and authenticates each connection; the allow-list is enforced by
-pyzmq's ZAP handler (RFC 27) before a connection exists, so a stranger never reaches our code. The
-authenticated public key comes with every frame as its "User-Id": who sent a message is known by
-its key, never by what the message claims.
+CURVE (ZeroMQ RFC 26) encrypts and authenticates each connection. pyzmq's ZAP handler (RFC 27)
+enforces the allow-list before a connection exists, so a stranger never reaches our code. Every
+frame carries the sender's authenticated public key as its "User-Id". That key identifies the
+sender, never the content of the message.
 
-Strangers can still connect. They cost a descriptor each until ZeroMQ hangs up, so a listening
-socket is quick to do so and takes many connections at a time.
+Strangers can still open TCP connections, and each costs a descriptor until ZeroMQ hangs up. So a
+listening socket hangs up soon, and accepts many connections at a time.
 """
 
 import hashlib
@@ -15,14 +15,15 @@ from typing import Dict, Generic, NamedTuple, Optional, TypeVar
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-__all__ = ["Authenticator", "KeyPair", "new_key_pair", "secure_client", "secure_server"]
-
+__all__ = [
+    "Authenticator", "KeyPair", "new_key_pair", "secure_client", "secure_server", "token_of",
+]  # fmt: skip
 
 _DOMAIN = "baryon"
-# Who has not proven its key by then is hung up on. ZeroMQ's own limit is 30 s; one of our own that
-# meets a busy machine tries again.
+# A peer that has not proven its key by then is disconnected. ZeroMQ's own limit is 30 s. A task of
+# ours that is late because the machine is busy tries again.
 _HANDSHAKE_LIMIT_MS = 5000
-_BACKLOG = 1024  # connections that the kernel accepts before ZeroMQ has; ZeroMQ's own is 100
+_BACKLOG = 1024  # connections that the kernel holds for ZeroMQ, whose own limit is 100
 
 
 class KeyPair(NamedTuple):
@@ -38,10 +39,10 @@ def new_key_pair() -> KeyPair:
 
 
 def secure_server(socket: zmq.Socket, keys: KeyPair) -> None:
-    """Make a socket that will bind accept only CURVE connections, in any number.
+    """Make a socket accept CURVE connections only, in any number. Call before ``bind``.
 
-    Call before ``bind``. Each connection takes a descriptor, a stranger's for some seconds: raise
-    the process's limit.
+    Each connection takes a descriptor, and a stranger's does so for some seconds: raise the
+    process's limit.
     """
     socket.handshake_ivl = _HANDSHAKE_LIMIT_MS
     socket.backlog = _BACKLOG
@@ -52,17 +53,17 @@ def secure_server(socket: zmq.Socket, keys: KeyPair) -> None:
 
 
 def secure_client(socket: zmq.Socket, keys: KeyPair, server_public: str) -> None:
-    """Make a socket prove ``keys`` to its peer and demand ``server_public`` of it. Call before
-    ``connect``."""
+    """Make a socket prove that it has ``keys``, and accept only the server with
+    ``server_public``. Call before ``connect``."""
     socket.curve_serverkey = server_public.encode()
     socket.curve_publickey = keys.public.encode()
     socket.curve_secretkey = keys.secret.encode()
 
 
 def token_of(secret_key: str) -> str:
-    """What proves its holder where nothing is encrypted; says nothing of the key itself.
+    """A token that identifies its holder where nothing is encrypted. It does not reveal the key.
 
-    Whoever can listen to the network can repeat it, so it keeps out mistakes and not attackers.
+    Anyone who listens to the network can repeat it: it guards against mistakes, not attackers.
     """
     return hashlib.blake2b(secret_key.encode(), digest_size=24, person=b"baryon-token").hexdigest()
 
@@ -71,7 +72,7 @@ Peer = TypeVar("Peer")
 
 
 class _AllowList:
-    """pyzmq's credentials provider: is asked with each connection's public key, in Z85."""
+    """A credentials provider: pyzmq asks it about each connection's public key, in Z85."""
 
     def __init__(self, peers: Dict[str, Peer]) -> None:
         self._allowed = {public.encode() for public in peers}
@@ -81,12 +82,10 @@ class _AllowList:
 
 
 class Authenticator(Generic[Peer]):
-    """Admits to all server sockets of a context the holders of the public keys in ``peers``.
+    """Admits the holders of the public keys in ``peers`` to all server sockets of a context.
 
-    ``peers`` maps a public key to whatever the caller knows its holder by.
-
-    Runs pyzmq's ZAP handler in a thread of its own, since a context has one for all its sockets.
-    Start it before the first ``bind``.
+    ``peers`` maps a public key to the caller's name for its holder. pyzmq's ZAP handler runs in a
+    thread of its own and serves all sockets of the context. Start it before the first ``bind``.
     """
 
     def __init__(self, context: zmq.Context, peers: Dict[str, Peer]) -> None:
@@ -96,7 +95,7 @@ class Authenticator(Generic[Peer]):
         self._thread.configure_curve_callback(_DOMAIN, credentials_provider=_AllowList(peers))
 
     def peer(self, frame: zmq.Frame) -> Optional[Peer]:
-        """Who sent ``frame`` (received with copy=False); None if it is not known."""
+        """The sender of ``frame`` (received with copy=False), or None if it is unknown."""
         try:
             return self._peers.get(str(frame.get("User-Id")))
         except zmq.ZMQError:

@@ -8,18 +8,17 @@ is stuck.
 """
 
 import os
-import queue
 import select
 import sys
 import threading
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple, Union
 
 from ..control import Job
+from .backlog import Backlog
 from .complaint import complain
 from .events import Event, JobPaused, Notice, TaskOutput
 from .screen import Chunk, Screen, Size
 from .stream import Observer
-from .threads import join_unless_stuck
 
 __all__ = ["Console", "terminal_sizes"]
 
@@ -29,14 +28,14 @@ _MAX_AT_ONCE = 256  # events, before bars are drawn again
 _PAUSE_S = 1.0
 
 
-class _Pause:
-    """Asks the thread to wipe the bars away."""
+class _Wipe:
+    """Asks the thread to wipe the bars away, until the next event."""
 
     def __init__(self) -> None:
         self.is_done = threading.Event()
 
 
-_Queue = queue.SimpleQueue  # of events and pauses; None at the end
+_Item = Union[Notice, TaskOutput, _Wipe]
 
 
 class Console(Observer):
@@ -49,14 +48,10 @@ class Console(Observer):
         self._job = job
         for stream in (sys.stdout, sys.stderr):
             _flush(stream)
-        self._put_nbytes = 0
-        self._written_nbytes = 0  # counted by the writer's thread alone
         self._left_out = 0
-        self._waiting: _Queue[Union[Event, _Pause, None]] = _Queue()
         names = {task.slug: task.name for task in job.tasks}
-        writer = _Writer(names, self._waiting, self._written, on_broken_pipe)
-        self._thread = threading.Thread(target=writer.run, name="baryon-console", daemon=True)
-        self._thread.start()
+        writer = _Writer(names, on_broken_pipe)
+        self._backlog: Backlog[_Item] = Backlog("baryon-console", writer.write, _MAX_AT_ONCE)
 
     def take(self, event: Event) -> None:
         if isinstance(event, TaskOutput):
@@ -64,21 +59,21 @@ class Console(Observer):
         elif isinstance(event, Notice):
             self._put(event)
         elif isinstance(event, JobPaused):
-            self._clear()
+            self._wipe()
 
     def close(self) -> List[str]:
         """Return when everything is written, or when the reader has taken nothing for too long."""
-        self._waiting.put(None)
+        self._backlog.put(_Wipe(), 0)
         limit_s = self._job.timeout_s
-        if not join_unless_stuck(self._thread, lambda: self._written_nbytes, limit_s):
+        if not self._backlog.close(limit_s):
             complain(
                 f"the reader of this output has taken nothing for {limit_s:.0f} s (--timeout), so "
-                f"{self._waiting_nbytes} bytes are not shown; they are in {self._job.log_dir}"
+                f"{self._backlog.nbytes} bytes are not shown; they are in {self._job.log_dir}"
             )
         return []
 
     def _take_output(self, output: TaskOutput) -> None:
-        if self._waiting_nbytes > _MAX_WAITING_NBYTES:
+        if self._backlog.nbytes > _MAX_WAITING_NBYTES:
             self._left_out += output.data.count(b"\n")
             return
         if self._left_out:
@@ -87,36 +82,21 @@ class Console(Observer):
             self._put(Notice(output.at, text))
         self._put(output)
 
-    def _clear(self) -> None:
-        """Leave the terminal to others for a while: wipe the bars away until the next write."""
-        pause = _Pause()
-        self._waiting.put(pause)
-        pause.is_done.wait(_PAUSE_S)  # the thread may be stuck in a write
+    def _wipe(self) -> None:
+        """Leave the terminal to others for a while."""
+        wipe = _Wipe()
+        self._backlog.put(wipe, 0)
+        wipe.is_done.wait(_PAUSE_S)  # the thread may be stuck in a write
 
     def _put(self, event: Union[Notice, TaskOutput]) -> None:
-        self._put_nbytes += _nbytes(event)
-        self._waiting.put(event)
-
-    def _written(self, nbytes: int) -> None:
-        self._written_nbytes += nbytes
-
-    @property
-    def _waiting_nbytes(self) -> int:
-        return self._put_nbytes - self._written_nbytes
+        text = event.text if isinstance(event, Notice) else event.data
+        self._backlog.put(event, 1 + len(text))
 
 
 class _Writer:
-    """The console's thread: the only one that writes to the two streams."""
+    """The work of the console's thread, the only one that writes to the two streams."""
 
-    def __init__(
-        self,
-        names: Dict[str, str],
-        waiting: "_Queue[Union[Event, _Pause, None]]",
-        on_written: Callable[[int], None],
-        on_broken_pipe: Callable[[], None],
-    ) -> None:
-        self._waiting = waiting
-        self._on_written = on_written
+    def __init__(self, names: Dict[str, str], on_broken_pipe: Callable[[], None]) -> None:
         self._on_broken_pipe = on_broken_pipe
         self._streams = [_stream(sys.stdout), _stream(sys.stderr)]
         is_plain = bool(os.environ.get("NO_COLOR"))
@@ -124,22 +104,15 @@ class _Writer:
         self._screen = Screen(names, (out, err))
         self._is_broken = False
 
-    def run(self) -> None:
-        is_over = False
-        while not is_over:
-            taken = [self._waiting.get()]
-            while len(taken) < _MAX_AT_ONCE and not self._waiting.empty():
-                taken.append(self._waiting.get())
-            is_over = taken[-1] is None
-            events = [one for one in taken if isinstance(one, (Notice, TaskOutput))]
-            pauses = [one for one in taken if isinstance(one, _Pause)]
-            out, err = self._streams
-            self._write(self._screen.write(events, (_size_in_front(out), _size_in_front(err))))
-            if is_over or pauses:
-                self._write(self._screen.clear())
-            self._on_written(sum(map(_nbytes, events)))
-            for pause in pauses:
-                pause.is_done.set()
+    def write(self, items: List[_Item]) -> None:
+        events = [item for item in items if not isinstance(item, _Wipe)]
+        wipes = [item for item in items if isinstance(item, _Wipe)]
+        out, err = self._streams
+        self._write(self._screen.write(events, (_size_in_front(out), _size_in_front(err))))
+        if wipes:
+            self._write(self._screen.clear())
+        for wipe in wipes:
+            wipe.is_done.set()
 
     def _write(self, chunks: List[Chunk]) -> None:
         for chunk in chunks:
@@ -223,7 +196,3 @@ def _size_in_front(stream: Optional[BinaryIO]) -> Optional[Size]:
     except OSError:
         pass  # not this process's controlling terminal
     return size
-
-
-def _nbytes(event: Union[Notice, TaskOutput]) -> int:
-    return 1 + len(event.text if isinstance(event, Notice) else event.data)

@@ -7,15 +7,12 @@ says where and how many.
 """
 
 import os
-import queue
-import threading
-import time
 from collections import deque
-from typing import BinaryIO, Deque, Dict, List, Optional, Tuple
+from typing import BinaryIO, Deque, Dict, List, Tuple
 
+from .backlog import Backlog
 from .events import Event, TaskOutput
 from .stream import Observer
-from .threads import join_unless_stuck
 
 __all__ = ["LogFiles"]
 
@@ -29,25 +26,22 @@ class LogFiles(Observer):
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
-        self._put_nbytes = 0
         self._left_out: Dict[str, int] = {}  # lines, by task, since the last one that was put
         self._num_left_out = 0  # in all
         self._was_told_of_stall = False
-        self._pieces: queue.SimpleQueue[Optional[Tuple[str, bytes]]] = queue.SimpleQueue()
         # Written by the thread alone.
         self._files: Dict[str, BinaryIO] = {}
-        self._done_nbytes = 0
-        self._busy_since: Optional[float] = None
         self._errors: Deque[str] = deque()
         self._has_failed = False
-        self._thread = threading.Thread(target=self._run, name="baryon-logs", daemon=True)
-        self._thread.start()
+        self._backlog: Backlog[Tuple[str, bytes]] = Backlog(
+            "baryon-logs", self._write, at_end=self._close_files
+        )
 
     def take(self, event: Event) -> None:
         if not isinstance(event, TaskOutput) or event.is_transient:
             return
         task, data = event.task, event.data
-        if self._put_nbytes - self._done_nbytes > _MAX_WAITING_NBYTES:
+        if self._backlog.nbytes > _MAX_WAITING_NBYTES:
             num_lines = data.count(b"\n")
             self._left_out[task] = self._left_out.get(task, 0) + num_lines
             self._num_left_out += num_lines
@@ -59,8 +53,7 @@ class LogFiles(Observer):
 
     def look(self) -> List[str]:
         says = [self._errors.popleft() for _ in range(len(self._errors))]
-        since = self._busy_since
-        is_stalled = since is not None and time.monotonic() - since > _STALL_S
+        is_stalled = self._backlog.busy_s > _STALL_S
         if is_stalled and not self._was_told_of_stall:
             says.append(
                 f"the log directory {self._directory} has taken nothing for {_STALL_S:.0f} s; the "
@@ -75,14 +68,12 @@ class LogFiles(Observer):
         """Write what waits, as long as the disk takes any of it."""
         for task, missing in self._left_out.items():
             self._put(task, b"[%d lines are missing here: the disk was too slow]\n" % missing)
-        self._pieces.put(None)
-        has_ended = join_unless_stuck(self._thread, lambda: self._done_nbytes, _CLOSE_S)
+        is_done = self._backlog.close(_CLOSE_S)
         says = [self._errors.popleft() for _ in range(len(self._errors))]
-        if not has_ended:
-            waiting = self._put_nbytes - self._done_nbytes
+        if not is_done:
             says.append(
                 f"the log directory {self._directory} has taken nothing for {_CLOSE_S:.0f} s: the "
-                f"last {waiting} bytes are not written{self._lacks()}"
+                f"last {self._backlog.nbytes} bytes are not written{self._lacks()}"
             )
         return says
 
@@ -90,24 +81,11 @@ class LogFiles(Observer):
         return f"; {self._num_left_out} lines are missing" if self._num_left_out else ""
 
     def _put(self, task: str, data: bytes) -> None:
-        self._put_nbytes += len(data)
-        self._pieces.put((task, data))
+        self._backlog.put((task, data), len(data))
 
-    # -- in its thread -----------------------------------------------------------------------
-
-    def _run(self) -> None:
-        while True:
-            piece = self._pieces.get()
-            if piece is None:
-                break
-            self._busy_since = time.monotonic()
-            self._write(*piece)
-            self._busy_since = None
-            self._done_nbytes += len(piece[1])
-        for file in self._files.values():
-            file.close()
-
-    def _write(self, task: str, data: bytes) -> None:
+    def _write(self, pieces: List[Tuple[str, bytes]]) -> None:
+        """In the thread."""
+        ((task, data),) = pieces
         try:
             if task not in self._files:
                 path = os.path.join(self._directory, f"{task}.log")
@@ -118,3 +96,8 @@ class LogFiles(Observer):
             if not self._has_failed:  # one notice is enough; the job goes on without logs
                 self._has_failed = True
                 self._errors.append(f"cannot write the logs in {self._directory}: {error}")
+
+    def _close_files(self) -> None:
+        """In the thread."""
+        for file in self._files.values():
+            file.close()

@@ -1,9 +1,9 @@
 """One stream of events to a list of observers.
 
 An observer can neither slow nor stop a job. Every method here runs in the scheduler's thread, so an
-observer only notes what it gets, and does its slow work in a thread of its own, with a bound on
-what may wait there. An observer that raises is a bug of ours: its traceback is written once to
-standard error, the observer gets no more events, and the job goes on.
+observer only notes what it gets. Its slow work, such as a write, waits in a `Backlog` (backlog.py),
+whose thread does it. An observer that raises, in either thread, is a bug of ours: its traceback is
+written once to standard error, the observer gets no more events, and the job goes on.
 """
 
 import abc

@@ -389,7 +389,7 @@ def test_the_command_line_is_safe_to_repeat_and_leaves_nothing(tmp_path: Path) -
         assert bed is not None
         home = "s,^root:.*,root:x:0:0:root:/root:/bin/sh,"
         assert bed.run(bed.hosts[0], ["sed", "-i", home, "/etc/passwd"]).wait(60) == 0
-        assert "root's home is /root: what runs there writes outside" in testbed("status", code=1)
+        assert "root's home is /root: its programs write outside" in testbed("status", code=1)
         assert "replaced" in testbed("up", "3", "--rate", "1gbit")
         bed = Testbed.attach(directory)
         assert bed is not None

@@ -80,10 +80,12 @@ def test_baryon_and_its_libraries_are_brought_to_a_host_that_lacks_them(
     import cloudpickle  # type: ignore[import-untyped]
     import msgspec
     import psutil
+    import safetensors
     import zmq
 
     node2 = cluster.bed.hosts[1]
-    modules = [Path(module.__file__).parent for module in (zmq, msgspec, psutil, cloudpickle)]
+    needed = (zmq, msgspec, psutil, cloudpickle, safetensors)
+    modules = [Path(module.__file__).parent for module in needed]
     hide(node2, Path(HOME) / "baryon", *modules)  # type: ignore[operator]
     script = cluster.script(
         STORE + "import socket\n"
@@ -95,7 +97,7 @@ def test_baryon_and_its_libraries_are_brought_to_a_host_that_lacks_them(
     )
     run = cluster.run("-n", 2, script)
     assert run.out.count("sum [2. 2. 2.]") == 2
-    assert "baryon has been put on node2" in run.err
+    assert "copied baryon to node2" in run.err
     (line,) = [line for line in run.out.splitlines() if line.startswith("worker 1 | ")]
     assert f"{node2.home}/.cache/baryon/" in line
 

@@ -139,7 +139,7 @@ def test_the_sender_says_what_it_cannot_read(dst):
 
 
 def test_a_directory_that_is_not_there(fetch):
-    with pytest.raises(PeerError, match="none' is not there any more"):
+    with pytest.raises(PeerError, match="none' no longer exists"):
         fetch("*", where="none")
 
 

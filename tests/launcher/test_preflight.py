@@ -12,7 +12,7 @@ from baryon.launcher.hosts.preflight import judge, skew_s
 GIB = 1 << 30
 PLATFORM = ["cpython-311", "x86_64", "glibc", "2.36"]
 OLD_LIBC = [*PLATFORM[:3], "2.9"]
-NO_ZMQ = {"zmq": "", "msgspec": "0.19", "psutil": "6.0", "cloudpickle": "3.0"}
+NO_ZMQ = {"zmq": "", "msgspec": "0.19", "psutil": "6.0", "cloudpickle": "3.0", "safetensors": "0.5"}
 WELL = {
     "hostname": "h",
     "python": "/venv/bin/python",
@@ -20,7 +20,7 @@ WELL = {
     "platform": PLATFORM,
     "home": "/repo",
     "cache": "/root/.cache/baryon",
-    "modules": {"zmq": "27.0", "msgspec": "0.19", "psutil": "6.0", "cloudpickle": "3.0"},
+    "modules": {**NO_ZMQ, "zmq": "27.0"},
     "mxnet": "1.9.1",
     "numpy": "1.23.5",
     "cwd": "writable",
@@ -73,7 +73,7 @@ def test_hosts_that_are_well():
         ({"modules": {**NO_ZMQ, "zmq": "22.3.0"}}, True, "b: pyzmq 22.3.0 is too old; "),
         ({"home": "", "cache": ""}, True, "b: neither the home directory nor /tmp has a place"),
         ({"cwd": "missing"}, True, "b: there is no directory /job; use a file system that all"),
-        ({"cwd": "read-only"}, False, "b: /job cannot be written to"),
+        ({"cwd": "read-only"}, False, "b: /job is not writable"),
         ({"program": "missing"}, True, "b: train.py is not in /job; use a file system"),
         ({"program": "not executable"}, True, "b: train.py is not executable; chmod +x train.py"),
         ({"program": "no zsh"}, True, "b: train.py is to be run by zsh, which is not there; "),

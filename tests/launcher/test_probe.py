@@ -230,7 +230,7 @@ def test_its_text_needs_nothing_of_ours(tmp_path):
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout.splitlines()[1][len(probe.MARK) :])
-    assert missing(found) == ["zmq", "msgspec", "psutil", "cloudpickle"]
+    assert missing(found) == ["zmq", "msgspec", "psutil", "cloudpickle", "safetensors"]
     assert (found["mxnet"], found["home"]) == ("", "")
 
 

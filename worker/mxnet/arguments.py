@@ -1,4 +1,4 @@
-"""What a script gives a store: keys and their arrays, checked. Pure."""
+"""Keys and arrays as a script passes them to a store, checked. Pure."""
 
 from typing import Any, Dict, Iterator, List, Tuple, Union
 
@@ -7,17 +7,20 @@ import numpy as np
 
 from baryon.ps import Key, UsageError
 
-from .sparse import is_sparse
-
-__all__ = ["KeyName", "first_values", "fitting", "pairs"]
+__all__ = ["KeyName", "first_values", "fitting", "is_sparse", "pairs"]
 
 KeyName = Union[int, str]
+
+
+def is_sparse(array: Any) -> bool:
+    """Whether an array is row-sparse."""
+    return isinstance(array, mx.nd.sparse.RowSparseNDArray)
 
 
 def pairs(key: Any, value: Any) -> List[Tuple[KeyName, List[Any]]]:
     """(key, arrays) for a key and its array or arrays, or for lists of both.
 
-    The arrays of a key that is named twice are taken together, as MXNet does.
+    If a key is named twice, its arrays are merged into one entry, as in MXNet.
     """
     if isinstance(key, (tuple, list)):
         if not isinstance(value, (tuple, list)) or len(key) != len(value):
@@ -37,7 +40,7 @@ def pairs(key: Any, value: Any) -> List[Tuple[KeyName, List[Any]]]:
 
 
 def first_values(key: Any, value: Any) -> Iterator[Tuple[KeyName, Any]]:
-    """(key, array) for each key to be initialised; raises UsageError for one that comes twice."""
+    """(key, array) for each key to initialise; raises UsageError for a key that is named twice."""
     names = list(key) if isinstance(key, (tuple, list)) else [key]
     twice = sorted({repr(name) for name in names if names.count(name) > 1})
     if twice:
@@ -47,8 +50,8 @@ def first_values(key: Any, value: Any) -> Iterator[Tuple[KeyName, Any]]:
 
 
 def fitting(key: Key, arrays: List[Any], is_cast: bool = False) -> List[Any]:
-    """``arrays``, which are to be dense, as plain NDArrays; raises UsageError unless they are of
-    the key's shape and, if its value is not cast to them, dtype."""
+    """``arrays`` as plain NDArrays. Raises UsageError unless all are dense and have the key's shape
+    and dtype; with ``is_cast``, the key's value is cast to them, and they may have any dtype."""
     arrays = _dense(key.name, arrays)
     for array in arrays:
         is_alike = is_cast or np.dtype(array.dtype) == key.dtype
@@ -61,7 +64,7 @@ def fitting(key: Key, arrays: List[Any], is_cast: bool = False) -> List[Any]:
 
 
 def _dense(name: KeyName, arrays: List[Any]) -> List[Any]:
-    """``arrays`` as plain dense NDArrays; raises UsageError if one is none."""
+    """``arrays`` as plain NDArrays; raises UsageError unless each is a dense NDArray."""
     for array in arrays:
         if not isinstance(array, mx.nd.NDArray):
             raise UsageError(f"key {name!r} comes with a {type(array).__name__}, not an NDArray")

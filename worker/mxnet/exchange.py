@@ -22,6 +22,7 @@ import numpy as np
 
 from baryon.ps import Key, Operation, StoreClient, UsageError
 
+from .arguments import fitting
 from .compat import array_over
 from .engine import address_of, as_handles, can_address, complete, copy, overlap, push_async
 
@@ -52,10 +53,10 @@ class Place:
 
 
 class Exchange:
-    """Sends ``arrays``, receives into ``outs``, or both, either None if not; one array a device.
+    """Sends ``arrays`` or receives into ``outs`` (None if not), or both; one array per device.
 
-    ``kind`` is an Operation's. The arrays must be dense, and of the key's shape; ``arrays`` also of
-    its dtype, where ``outs`` get the value cast to their own.
+    ``kind`` is an Operation's. Raises UsageError unless all are dense arrays of the key's shape,
+    and ``arrays`` of its dtype; the value is cast to the dtype of ``outs``.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class Exchange:
         self.kind = kind
         self.place = place
         self.wants_value = outs is not None
-        self._arrays = arrays or []
-        self._outs = outs or []
+        self._arrays = [] if arrays is None else fitting(place.key, arrays)
+        self._outs = [] if outs is None else fitting(place.key, outs, is_cast=True)
         self._seen = [array.handle for array in (*self._arrays, *self._outs)]
         takes = len(self._arrays) == 1 and can_address(self._arrays)
         gives = outs is not None and can_address(self._outs)
@@ -93,6 +94,8 @@ class Exchange:
     def enqueue(self, priority: int, version: Optional[int] = None) -> None:
         """Queue it; the steps of a key must be queued one after the other. ``version`` is that of
         the optimizer's attributes."""
+        if self.wants_value:
+            self.place.outs = self._outs
         step = _Step(self, priority)
         step.version = version
         if self._arrays and self.source is None:

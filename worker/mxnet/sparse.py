@@ -24,15 +24,11 @@ from baryon.ps import (
     union,
 )  # fmt: skip
 
+from .arguments import is_sparse
 from .engine import as_handles, complete, push_async
 from .exchange import Place
 
-__all__ = ["RowPull", "is_sparse", "push_rows", "rows_of_all", "with_row_ids"]
-
-
-def is_sparse(array: Any) -> bool:
-    """Whether it is row-sparse."""
-    return isinstance(array, mx.nd.sparse.RowSparseNDArray)
+__all__ = ["RowPull", "push_rows", "rows_of_all", "with_row_ids"]
 
 
 def rows_of_all(key: Key, arrays: Sequence[Any]) -> Rows:

@@ -10,7 +10,6 @@ those of all workers: these are in its attribute `COUNTS`: {key: count}.
 """
 
 import copy
-import os
 import pickle
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -35,7 +34,7 @@ from baryon.ps import (
 from .arguments import KeyName
 from .layouts import flatten, layout_of, unflatten
 
-__all__ = ["States", "check_states", "parse_states", "read_states", "write_atomically"]
+__all__ = ["States", "check_states", "parse_states", "read_states"]
 SCALARS = "baryon_scalars"
 COUNTS = "baryon_counts"
 
@@ -204,18 +203,3 @@ def check_states(
                 )
     if wrong:
         raise UsageError("\n".join(wrong))
-
-
-def write_atomically(fname: str, data: bytes) -> None:
-    """Write a file so that at any time it is the old one or the new one."""
-    path = f"{fname}.{os.getpid()}.part"
-    try:
-        with open(path, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(path, fname)
-    except BaseException:
-        if os.path.exists(path):
-            os.unlink(path)
-        raise

@@ -60,7 +60,7 @@ def replace(kv):
     kv.init("w", mx.nd.zeros(3))
     kv.push("w", mx.nd.ones(3))
     call = partial(kv.set_optimizer, mx.optimizer.SGD(learning_rate=100.0))
-    slow = StoreClient, "set_optimizer"
+    slow = StoreClient, "set_updater"
     same(apart(kv, call, slow, "the new optimizer is there", partial(pushed, kv, 1)), -102)
 
 

@@ -245,7 +245,7 @@ def case_a_resumed_asynchronous_store_goes_on_with_its_schedule():
     with tempfile.TemporaryDirectory() as folder:
         kv.save_optimizer_states(f"{folder}/states", dump_optimizer=True)
         kv.load_optimizer_states(f"{folder}/states")
-    resumed = kv._optimizer
+    resumed = kv.optimizer
     assert (resumed.num_update, resumed.learning_rate) == (4, 1.0)
     kv.pull("a", out=before)
     before.wait_to_read()

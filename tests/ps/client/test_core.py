@@ -8,7 +8,8 @@ from baryon.ps.client import window
 from baryon.ps.client.core import ClientCore
 from baryon.ps.client.departures import Operation
 from baryon.ps.client.requests import Request
-from baryon.ps.client.staging import WorkerStore
+from baryon.ps.client.staging import Staging
+from baryon.ps.client.worker_store import WorkerStore
 from baryon.ps.memory import Memory
 from baryon.ps.plan import Plan
 from baryon.ps.transport import CONTROL, ServerAddress
@@ -46,7 +47,7 @@ class Scene:
             on_failure=self.failures.append,
         )  # fmt: skip
         memory = Memory()
-        self.store = WorkerStore(5, Plan(owners, bucket_nbytes=64), memory, memory)
+        self.store = WorkerStore(5, Plan(owners, bucket_nbytes=64), Staging(5, memory, memory))
         self.core.open(self.store, OPEN)
         self.declare("a", "float32")
         self.declare("b", "float64")
@@ -108,7 +109,7 @@ def test_all_servers_are_told_of_a_store_and_its_keys_in_order():
 
 
 def test_an_operation_goes_to_the_owner_with_its_bytes_and_its_priority(scene):
-    scene.store.outgoing.key(scene.store.plan["a"])[:] = 1.0
+    scene.store.staging.outgoing.key(scene.store.plan["a"])[:] = 1.0
     scene.begin("push", "a", priority=-3)
     ((server, message, payload, priority),) = scene.core.sends
     assert (server, message, payload.tobytes(), priority) == (0, push(0), ONES, -3)
@@ -168,7 +169,7 @@ def test_an_operation_ends_with_its_answer_and_a_repeat_changes_nothing(scene):
     for _ in range(2):
         scene.receive(0, answer(0), ONES)
     assert operation.ends == [None]
-    assert scene.store.incoming.key(scene.store.plan["a"]).tolist() == [1.0] * 4
+    assert scene.store.staging.incoming.key(scene.store.plan["a"]).tolist() == [1.0] * 4
     assert (scene.core.num_unfinished, scene.core.num_finished) == (0, 1)
 
 

@@ -1,4 +1,4 @@
-"""When slices leave: after what was announced before them in their bucket, and never after more."""
+"""A slice leaves after those announced before it in its bucket, and waits for no others."""
 
 from collections import defaultdict
 from typing import Dict, List, Tuple
@@ -231,7 +231,7 @@ def identity(pair):
 
 
 def check_run(run):
-    """A run can be one message: neighbours of one bucket, alike in all that the header says."""
+    """Check that a run can be one message: neighbours in one bucket with the same header fields."""
     first = run.slices[0]
     assert [s.position for s in run.slices] == list(
         range(first.position, first.position + len(run.slices))

@@ -1,11 +1,12 @@
-"""A worker's side of a store: where keys lie in its memory, what is sent, and what answers do."""
+"""A store in a worker: where its keys lie, which bytes leave, and what an answer changes."""
 
 import numpy as np
 import pytest
 
 from baryon.ps import wire
 from baryon.ps.client.departures import Operation, Run
-from baryon.ps.client.staging import WorkerStore
+from baryon.ps.client.staging import Staging
+from baryon.ps.client.worker_store import WorkerStore
 from baryon.ps.compression import compression_of
 from baryon.ps.errors import ProtocolError
 from baryon.ps.memory import Memory
@@ -15,13 +16,13 @@ STRIDE = 64  # bytes from one small key to the next
 
 
 def store_of(plan, number=0):
-    """A store whose values arrive where its gradients leave from."""
+    """A store with one memory for gradients and values."""
     memory = Memory()
-    return WorkerStore(number, plan, memory, memory)
+    return WorkerStore(number, plan, Staging(number, memory, memory))
 
 
 def add_key(store, *key):
-    return store.outgoing.key(store.plan.add(*key))
+    return store.staging.outgoing.key(store.plan.add(*key))
 
 
 @pytest.fixture
@@ -34,13 +35,13 @@ def store():
 
 
 def places(store):
-    """The keys' memory as the worker sees it, in the plan's order."""
+    """The contents of the keys' memory, in the plan's order."""
     found = []
     for key in store.plan.keys:
         parts = []
         for slice_ in key.slices:
             run = Run((Operation("init", key, False),), (slice_,))
-            parts.append(store.payload(run).view("float32"))
+            parts.append(store.staging.payload(run).view("float32"))
         found.append(np.concatenate(parts))
     return found
 
@@ -93,8 +94,8 @@ def test_what_is_written_to_a_place_is_what_is_sent_and_places_do_not_overlap():
 )
 def test_a_run_is_one_message(store, kind, header, has_payload):
     run = run_of(store, kind, "a", "b")
-    payload = store.payload(run)
-    assert store.header(run) == header
+    payload = store.staging.payload(run)
+    assert store.staging.header(run) == header
     assert (payload is not None) == has_payload
     assert payload is None or payload.nbytes == STRIDE + 12
 
@@ -150,12 +151,12 @@ def test_a_repeat_of_an_answer_ends_nothing_twice(store):
 def test_an_answer_with_a_value_that_is_not_wanted_or_without_is_refused(
     store, kind, want_value, has_value
 ):
-    """The value would be that of an earlier round, or lie where it must not."""
+    """Its value would belong to an earlier round, or overwrite memory that is not the store's."""
     operations = [under_way(store, kind, name, want_value) for name in ("a", "b")]
     slices = [operation.key.slices[0] for operation in operations]
     payload = np.ones(slices[1].end, np.uint8) if has_value else None
     message = wire.Answer(store.number, 0, 0, 2, has_value)
-    with pytest.raises(ProtocolError, match=f"for who has asked for a {kind}"):
+    with pytest.raises(ProtocolError, match=f"does not answer a {kind}"):
         store.answered(message, payload)
     assert not any(place.any() for place in places(store))
     assert list(store.outstanding) == slices
@@ -171,7 +172,7 @@ def test_a_value_of_another_size_is_refused_and_nothing_is_written(store, nbytes
 
 
 def test_an_answer_leaves_slices_alone_that_nothing_waits_for(store):
-    """Their places may be the engine's again."""
+    """The engine may be using their places again."""
     operation = under_way(store, "pull", "b")
     message = answer(store, store.plan["a"].slices[0], True, count=2)
     payload = np.full(STRIDE // 4 + 3, 7.0, "float32").view("u1")
@@ -226,15 +227,15 @@ def compressing():
     made = store_of(Plan(1))
     for name, size in [("a", 5), ("w", 100), ("b", 5), ("c", 5), ("v", 100)]:
         add_key(made, name, (size,), "float32")
-    made.compress(compression_of({"type": "2bit", "min_size": 100, "answers": True}))
+    made.staging.compress(compression_of({"type": "2bit", "min_size": 100, "answers": True}))
     return made
 
 
 def test_each_compressed_slice_travels_by_itself_and_its_neighbours_stay_together(compressing):
     run = run_of(compressing, "push", *"awbcv")
-    parts = [[slice_.key.name for slice_ in part.slices] for part in compressing.apart(run)]
+    parts = [[slice_.key.name for slice_ in part.slices] for part in compressing.staging.apart(run)]
     assert parts == [["a"], ["w"], ["b", "c"], ["v"]]
-    messages = [compressing.message(part) for part in compressing.apart(run)]
+    messages = [compressing.staging.message(part) for part in compressing.staging.apart(run)]
     assert [header.is_compressed for header, _ in messages] == [False, True, False, True]
     assert [payload.nbytes for _, payload in messages] == [20, 28, STRIDE + 20, 28]
 
@@ -242,21 +243,21 @@ def test_each_compressed_slice_travels_by_itself_and_its_neighbours_stay_togethe
 @pytest.mark.parametrize("kind", ["init", "pull"])
 def test_other_operations_are_not_compressed(compressing, kind):
     run = run_of(compressing, kind, *"awbcv")
-    assert list(compressing.apart(run)) == [run]
-    assert compressing.message(run)[0].count == 5
+    assert list(compressing.staging.apart(run)) == [run]
+    assert compressing.staging.message(run)[0].count == 5
 
 
 def test_a_contribution_is_encoded_once_however_often_it_is_sent(compressing):
-    place = compressing.outgoing.key(compressing.plan["w"])
+    place = compressing.staging.outgoing.key(compressing.plan["w"])
     slice_ = compressing.plan["w"].slices[0]
     sent = []
     for _ in range(3):
         place[:] = 0.2
         run = run_of(compressing, "push", "w")
         compressing.sent(run)
-        first = compressing.message(run)[1].tobytes()
+        first = compressing.staging.message(run)[1].tobytes()
         (again,) = compressing.unanswered()
-        assert compressing.message(again)[1].tobytes() == first
+        assert compressing.staging.message(again)[1].tobytes() == first
         compressing.answered(answer(compressing, slice_, True), None)
         sent.append(any(first))
     assert sent == [False, False, True]  # 0.6 reaches the threshold of 0.5
@@ -276,7 +277,7 @@ def test_compressed_answers_are_added_to_what_came_before(compressing):
         under_way(compressing, "push", "w")
         message = wire.Answer(0, 0, slice_.position, 1, True, *flags)
         compressing.answered(message, payload)
-        seen.append(set(compressing.incoming.key(key).tolist()))
+        seen.append(set(compressing.staging.incoming.key(key).tolist()))
     assert seen == [{3.0}, {3.5}, {4.0}, {0.5}]
 
 

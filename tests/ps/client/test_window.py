@@ -1,4 +1,4 @@
-"""How much is under way at a time: urgent first, together, and never stuck."""
+"""The window sends the urgent first, keeps links together, and never stays closed."""
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_something_bigger_than_the_window_is_sent_alone(window):
 
 
 def test_without_any_answer_it_opens_after_a_while(window):
-    """Two workers whose windows are full of what the other has not sent would wait for ever."""
+    """Otherwise two workers could wait for each other for ever, each with a full window."""
     window.put((0, 100, "a"), (0, 100, "b"), (0, 100, "c"))
     window.wait()
     assert window.sent == ["a", "b"]

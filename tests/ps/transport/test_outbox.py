@@ -1,4 +1,4 @@
-"""What waits for a socket: urgent first, in order among equals, never blocking, nothing lost."""
+"""An outbox sends the urgent first and equals in order, never blocks, and loses nothing."""
 
 import numpy as np
 import pytest

@@ -67,7 +67,7 @@ class Prompt(Console):
 
 
 def wait_until_written(console):
-    wait_until(lambda: console._waiting_nbytes <= 0)
+    wait_until(lambda: console._backlog.nbytes <= 0)
 
 
 def fake_sys(out, err):
@@ -304,7 +304,9 @@ def test_it_is_mentioned_also_if_the_job_ends_meanwhile(start):
     console.take(out(b"a\n"))
     closing = threading.Thread(target=console.close)
     closing.start()
-    wait_until(lambda: not console._waiting.empty(), "close() to put its own end into the queue")
+    wait_until(
+        lambda: not console._backlog._items.empty(), "close() to put its own end into the queue"
+    )
     stream.goes_on.set()
     closing.join(LIMIT_S)
     assert b"No space left" in errors.take()
@@ -318,7 +320,7 @@ def test_streams_that_were_closed_before_the_start_are_left_alone(make_job, monk
     console.take(out(b"a\n"))
     console.take(Notice(0.0, "oh"))
     assert console.close() == []
-    assert not console._thread.is_alive()
+    assert not console._backlog._thread.is_alive()
 
 
 def test_the_end_of_a_job_does_not_wait_for_ever_for_a_reader(start, monkeypatch, tmp_path, capfd):
@@ -333,7 +335,7 @@ def test_the_end_of_a_job_does_not_wait_for_ever_for_a_reader(start, monkeypatch
     )
     assert said.endswith(f"bytes are not shown; they are in {tmp_path}\n")
     stream.goes_on.set()
-    console._thread.join(LIMIT_S)
+    console._backlog._thread.join(LIMIT_S)
 
 
 def test_a_write_that_is_stuck_does_not_keep_python_from_ending(make_job, tmp_path):

@@ -37,7 +37,7 @@ def stalled(tmp_path):
     yield logs, go_on
     if not reader.ident:
         reader.start()
-        logs._thread.join(LIMIT_S)
+        logs._backlog._thread.join(LIMIT_S)
 
 
 def test_who_writes_logs_does_not_wait_for_the_disk(stalled, tmp_path):
@@ -54,7 +54,7 @@ def test_a_stall_is_told_of_once_and_so_is_its_end(stalled, monkeypatch, tmp_pat
     logs, go_on = stalled
     assert logs.look() == []
     write(logs, "worker-0", b"a\n")
-    wait_until(lambda: logs._busy_since is not None)
+    wait_until(lambda: logs._backlog.busy_s > 0.0)
     assert logs.look() == []
     monkeypatch.setattr(log_files, "_STALL_S", 0.0)
     (said,) = logs.look()
@@ -93,7 +93,7 @@ def logs(tmp_path):
 
 
 def wait_until_written(logs, wait_until):
-    wait_until(lambda: logs._done_nbytes == logs._put_nbytes)
+    wait_until(lambda: not logs._backlog.nbytes)
 
 
 def test_each_task_has_a_log_without_labels(logs, tmp_path, wait_until):

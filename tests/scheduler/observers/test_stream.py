@@ -6,6 +6,7 @@ import time
 import pytest
 
 from baryon.scheduler.observers import EventStream, LogFiles, Notice, Observer, TaskOutput
+from baryon.scheduler.observers.backlog import Backlog
 
 
 class Recorder(Observer):
@@ -96,6 +97,35 @@ def test_an_observer_that_fails_is_reported_once_and_dropped(where, capfd):
     assert said.count("ZeroDivisionError: a bug") == 1
     calls = {"take": 1, "look": 2, "close": 7}
     assert faulty.num_calls == calls[where], "and is called no more"
+
+
+class Threaded(Observer):
+    """Its work, in a thread of its own, raises."""
+
+    def __init__(self):
+        self.backlog = Backlog("a thread", lambda items: 1 // 0)
+
+    def take(self, event):
+        self.backlog.put(event, 1)
+
+    def close(self):
+        self.backlog.close(1.0)
+        return []
+
+
+@pytest.mark.parametrize("is_noticed_at_the_end", [True, False])
+def test_what_an_observers_thread_raises_drops_it_as_well(capfd, wait_until, is_noticed_at_the_end):
+    other, faulty = Recorder(), Threaded()
+    stream = EventStream([other, faulty])
+    stream.send(Notice(0.0, "first"))
+    if not is_noticed_at_the_end:
+        wait_until(lambda: not faulty.backlog._thread.is_alive())
+        stream.send(Notice(1.0, "second"))
+    assert ("ZeroDivisionError" in capfd.readouterr().err) != is_noticed_at_the_end
+    stream.close(2.0)
+    assert ("ZeroDivisionError" in capfd.readouterr().err) == is_noticed_at_the_end
+    assert [event.text for event in other.events][:1] == ["first"]
+    assert other.has_closed
 
 
 def test_an_observer_on_a_disk_that_stalls_does_not_slow_the_stream(tmp_path):
