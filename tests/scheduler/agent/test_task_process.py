@@ -135,7 +135,7 @@ def test_who_looks_for_a_tasks_processes_looks_at_no_others(task, marked, wait_u
         wait_until(lambda: sleeper.status() == psutil.STATUS_STOPPED)
         running.signal_all(signal.SIGCONT)
         wait_until(lambda: not running.is_stopped())
-    patch.setattr(processes, "_OWN_CHILDREN", "/no/such")  # an old kernel
+    monkeypatch.setattr(processes, "_OWN_CHILDREN", "/no/such")  # an old kernel
     sleeper.suspend()
     wait_until(running.is_stopped)
     running.kill()
