@@ -1,4 +1,4 @@
-"""Runs real jobs for tests, and sees to it that they leave nothing behind."""
+"""Runs real jobs for tests, and checks that they leave nothing behind."""
 
 import os
 import re
@@ -20,7 +20,7 @@ SCRIPTS = Path(__file__).resolve().parent / "jobs" / "scripts"
 
 
 class JobRun:
-    """A ``launch.py`` that is running, with what it has written so far."""
+    """A running ``launch.py``, and its output so far."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class JobRun:
         ignore: Optional[int] = None,
         host_command: Callable[[List[str]], List[str]] = lambda argv: argv,
     ) -> None:
-        """``host_command`` makes of a command another that runs it on a host of a test bed."""
+        """``host_command`` turns a command into one that runs it on a host of a test bed."""
         self.tag = f"test-{os.getpid()}-{time.monotonic_ns()}"
         argv = [sys.executable, "-m", "baryon.launcher", "--quiet", *args]
         self._is_child = host_command(argv) != argv
@@ -114,14 +114,14 @@ class JobRun:
         return code
 
     def found(self) -> List[str]:
-        """What is left of it: processes, wherever they went."""
+        """The job's processes that still live, in whatever session or group."""
         return [leaks.described(process.pid) for process in self.processes()]
 
     def wait_until_gone(self) -> None:
         leaks.check(self, limit_s=20.0)
 
     def kill(self) -> None:
-        """For the end of a test that has failed."""
+        """Kill what a failed test has left."""
         for process in self.processes():
             try:
                 process.send_signal(signal.SIGKILL)
@@ -140,7 +140,7 @@ class Cluster:
     def start(
         self, *args: object, env: Optional[Dict[str, str]] = None, ignore: Optional[int] = None
     ) -> JobRun:
-        """Start a job; it ignores the signal ``ignore``, as under nohup."""
+        """Start a job. It ignores the signal ``ignore``, as under nohup."""
         run = JobRun([str(arg) for arg in args], self.cwd, env or {}, ignore)
         self._runs.append(run)
         return run
@@ -153,7 +153,7 @@ class Cluster:
         return run
 
     def run_cases(self, script: Path, workers: int, *flags: object) -> None:
-        """Run a script of cases (jobs/scripts/cases.py), all of which every worker must pass."""
+        """Run a script of cases (jobs/scripts/cases.py). Every worker must pass every case."""
         run = self.run("-n", workers, *flags, script)
         number = len(re.findall(r"^def case_", script.read_text(encoding="utf-8"), re.MULTILINE))
         assert run.out.count("PASSED") == workers * number > 0, run.out
@@ -165,7 +165,7 @@ class Cluster:
         return path
 
     def close(self) -> None:
-        """Check that nothing is left: no process, and no file where temporary ones are."""
+        """Check that no process is left, and no file in shared temporary folders."""
         try:
             for run in self._runs:
                 run.end()
@@ -176,20 +176,20 @@ class Cluster:
 
 
 class Shell:
-    """Where jobs are detached, and looked at later, as from another terminal."""
+    """Detaches jobs and looks at them later, as from another terminal."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.env = {"XDG_STATE_HOME": str(cluster.cwd / "state")}
 
     def detach(self, *args: object) -> Tuple[str, JobRun]:
-        """The job's name, and the run of which its processes are."""
+        """Detach a job; returns its name, and the run that its processes belong to."""
         run = self._cluster.run("--detach", *args, env=self.env)
         (name,) = run.out.split()
         return name, run
 
     def baryon(self, *words: str, code: int = 0) -> str:
-        """What the command prints."""
+        """Run ``baryon``; returns what it prints."""
         program = "import sys; from baryon.launcher import baryon; sys.exit(baryon())"
         done = subprocess.run(
             [sys.executable, "-c", program, *words],

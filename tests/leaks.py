@@ -1,10 +1,10 @@
-"""What a test has left behind, each thing by its name, whatever else runs on this machine.
+"""Names what a test has left behind, whatever else runs on this machine.
 
-Threads, descriptors (files and sockets) and child processes are looked for in this process, where
-they are the test's own. Files are looked for in places that everybody shares; there a new one is
-the test's unless it is another user's, or a living process has it open or is in it: what the
-processes of a test hold is found with them, as long as they live. What others let go of is gone a
-moment later, so ``check`` looks again.
+Threads, descriptors (files and sockets) and child processes of this process are the test's own. In
+places that all programs share, a new file counts as the test's unless another user owns it or a
+living process uses it. A job elsewhere removes its files when it ends, and the processes of this
+test are found themselves. A file may be found just before its owner removes it, so ``check`` looks
+again.
 """
 
 import glob
@@ -20,11 +20,11 @@ SHARED = ("/dev/shm/*", "/tmp/baryon-*")
 
 class Kind(Protocol):
     def found(self) -> List[str]:
-        """The names of what is left."""
+        """Name what is left."""
 
 
 class Files:
-    """Those that are new in shared places since this was made."""
+    """The files in shared places that are newer than this object."""
 
     def __init__(self, patterns: Sequence[str] = SHARED) -> None:
         self._patterns = patterns
@@ -40,7 +40,7 @@ class Files:
 
 
 class Leaks:
-    """What is new in this process since this was made."""
+    """What this process has gained since this object was made."""
 
     def __init__(self) -> None:
         self._threads = set(threading.enumerate())
@@ -67,7 +67,7 @@ def described(pid: int) -> str:
 
 
 def check(*kinds: Kind, limit_s: float = 0.0) -> None:
-    """Raises AssertionError with the names of what is still left after ``limit_s``."""
+    """Raise AssertionError that names what is still left after ``limit_s``."""
     deadline = time.monotonic() + limit_s
     while True:
         left = [name for kind in kinds for name in kind.found()]
@@ -89,7 +89,7 @@ def _is_among(path: str, held: Set[str]) -> bool:
 
 
 def _held() -> Iterator[str]:
-    """The paths of all that living processes have open or mapped, or are in."""
+    """The paths that living processes have open or mapped, and their working directories."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             yield os.readlink(f"/proc/{pid}/cwd")
@@ -102,7 +102,7 @@ def _held() -> Iterator[str]:
 
 
 def _children() -> Set[int]:
-    """Those that live: what was orphaned and has ended is here, too, if this process is an init."""
+    """The living ones: if this process is PID 1, dead orphans are its children as well."""
     found = ""
     for thread in os.listdir("/proc/self/task"):
         try:

@@ -1,4 +1,4 @@
-"""A TCP relay between a worker and a server that can cut connections, or hold them up."""
+"""A TCP relay between a worker and a server. It can cut connections or hold them up."""
 
 import os
 import select
@@ -23,10 +23,10 @@ class _Pipe:
 
 
 class Proxy:
-    """Relays to ``endpoint`` in a thread of its own until `close`.
+    """Relays to ``endpoint``, in a thread of its own, until `close`.
 
-    ``cuts`` are numbers of bytes, both directions together: after so many, whichever connection
-    carried the last of them is reset at both ends, and the next number counts from there.
+    ``cuts`` are numbers of bytes, counted over both directions. When a number is reached, the
+    connection that carried the last byte is reset at both ends. The next number counts from there.
     """
 
     def __init__(self, endpoint: str, cuts: Sequence[int] = ()) -> None:
@@ -43,12 +43,12 @@ class Proxy:
         self._thread.start()
 
     def black_hole(self) -> None:
-        """Take nothing from any connection, and no new one; nobody is told."""
+        """Stop reading and accepting, without telling either end."""
         self._is_black_hole = True
         os.write(self._wake_write, b".")
 
     def resume(self) -> None:
-        """Go on where `black_hole` has stopped: late, but nothing is lost here."""
+        """Go on after `black_hole`. Bytes come late, but none is lost."""
         self._is_black_hole = False
         os.write(self._wake_write, b".")
 

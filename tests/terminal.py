@@ -1,4 +1,4 @@
-"""A terminal with a shell in it, in which tests run jobs as a user does."""
+"""A terminal with a shell. Tests run jobs in it as a user does."""
 
 import fcntl
 import os
@@ -21,7 +21,7 @@ LAUNCH = f"{sys.executable} -m baryon.launcher"
 
 
 class Terminal:
-    """``lines``: all that was ever shown and still is there to see, without blanks at the end."""
+    """``lines`` are what the terminal shows and what has scrolled away, without trailing blanks."""
 
     def __init__(self, cwd: Path, columns: int = 80, rows: int = 24) -> None:
         self._screen = pyte.HistoryScreen(columns, rows, history=100_000)
@@ -51,7 +51,7 @@ class Terminal:
                 self._stream.feed(data)
 
     def type(self, text: str) -> None:
-        """Type it; a line is ended by a newline, Ctrl-Z is \\x1a."""
+        """Type ``text``. A newline ends a line; Ctrl-Z is \\x1a."""
         os.write(self._master, text.encode())
 
     def resize(self, columns: int, rows: int = 24) -> None:
@@ -69,14 +69,14 @@ class Terminal:
         return lines
 
     def wait_for(self, text: str, count: int = 1) -> None:
-        """Until as many lines begin with it."""
+        """Wait until ``count`` lines begin with ``text``."""
         try:
             wait_until(lambda: sum(line.startswith(text) for line in self.lines) >= count, text)
         except AssertionError as error:
             raise AssertionError("\n".join([f"{error}, not in", *self.lines])) from error
 
     def wait_for_more(self, text: str) -> None:
-        """Until there are three more lines that begin with it."""
+        """Wait for three more lines that begin with ``text``."""
         self.wait_for(text, sum(line.startswith(text) for line in self.lines) + 3)
 
     def close(self) -> None:

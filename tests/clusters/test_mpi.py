@@ -67,7 +67,7 @@ def test_an_mpirun_that_is_ended_from_outside(cluster: HostsCluster) -> None:
     run = cluster.start("-n", 2, "-H", "node2,node3", "script.py")
     run.wait_for_output("here", 2)
     cluster.processes(cluster.login, "mpirun --host")[-1].terminate()
-    assert run.end() == 143
+    assert run.end() == 143, run.err
     assert "mpirun was ended from outside, as by kill" in run.err
 
 

@@ -1,7 +1,7 @@
-"""Runs cases on MXNet's own store and on ours, and says what became of each.
+"""Runs cases on MXNet's own store and on ours, and reports the outcome of each.
 
-A case may hang, or end a process. So cases.py tells when a case starts and ends, and ends itself
-when a case takes too long; whatever came after that case is then run in a new job.
+A case may hang, or end its process. So cases.py records when each case starts and ends, and exits
+when a case takes too long. The cases after that one then run in a new job.
 """
 
 import json
@@ -35,14 +35,14 @@ Record = Dict[str, Any]
 
 
 class Outcome(NamedTuple):
-    """What became of a case: one record of each worker, or what happened to the job instead."""
+    """The outcome of a case: a record from each worker, or the reason why there is none."""
 
     records: Tuple[Record, ...]  # by rank: "got" and "right", or "raised" and "text"
     failure: str = ""
 
     @property
     def is_refused(self) -> bool:
-        """Whether the script was told: by an exception, or by a job that ends and says why."""
+        """Whether the store refused: by an exception, or by ending the job with a reason."""
         is_raised = any("raised" in record for record in self.records)
         return is_raised or self.failure.startswith(JOB_ENDS)
 
@@ -77,7 +77,7 @@ def run_native(
 
 
 def run_ours(cases: Iterable[Case]) -> Dict[str, Outcome]:
-    """Baryon, with as many cases in a job as there can be."""
+    """Baryon's store, with as many cases in one job as possible."""
     groups: Dict[Any, List[Case]] = {}
     for number, case in enumerate(cases):
         groups.setdefault((number if case.ends_job else -1, case.workers), []).append(case)
@@ -85,7 +85,7 @@ def run_ours(cases: Iterable[Case]) -> Dict[str, Outcome]:
 
 
 def _run(cases: Sequence[Case], job: Job) -> Dict[str, Outcome]:
-    """Run ``cases``, which have the same number of workers, in as few jobs as it takes."""
+    """Run ``cases``, which need equally many workers, in as few jobs as possible."""
     found: Dict[str, Outcome] = {}
     rest = list(cases)
     false_starts = 0
@@ -192,7 +192,7 @@ def _arguments(cases: Sequence[Case], folder: str, limit_s: float) -> List[str]:
 
 
 def _read(folder: str) -> List[Record]:
-    """All complete lines that the workers have written."""
+    """Every complete line that the workers wrote."""
     records = []
     for path in sorted(Path(folder).glob("worker-*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():

@@ -1,7 +1,7 @@
-"""The same script on MXNet's own store and on ours: the same results, or a reason why not.
+"""The same script gives the same results on MXNet's own store and on ours, or a table says why not.
 
-What MXNet's own store does wrong, mostly by hanging until it is ended, is looked at again only by
-``python -m tests.differential``: MXNet is retired, and will do the same for ever.
+MXNet's own store fails some cases, mostly by hanging. Only ``python -m tests.differential`` runs
+those on it again: MXNet is retired and will not change.
 """
 
 from typing import Dict
@@ -30,7 +30,7 @@ def native() -> Dict[str, Outcome]:
     found = run_native(CASES[name] for name in BOTH_RIGHT)
     for name in BOTH_RIGHT:
         if not is_right(CASES[name], found[name]):
-            # On a busy machine it has not always hung when its time is over.
+            # A slow case on a busy machine looks as if it hung.
             found.update(run_native([CASES[name]], limit_s=OUR_LIMIT_S))
     return found
 
@@ -42,7 +42,7 @@ def test_every_expectation_is_of_a_case_and_there_is_one_of_each() -> None:
 
 @pytest.mark.jobs
 def test_every_case_is_run_on_ours(ours: Dict[str, Outcome]) -> None:
-    """Takes a minute or two, and so does the next one; the others only compare."""
+    """This test and the next take a minute or two each. The others only compare."""
     assert set(ours) == set(CASES)
 
 
@@ -54,7 +54,7 @@ def test_the_others_are_run_on_mxnets(native: Dict[str, Outcome]) -> None:
 @pytest.mark.jobs
 @pytest.mark.parametrize("name", sorted(KNOWN))
 def test_ours(ours: Dict[str, Outcome], name: str) -> None:
-    """MXNet's own store is taken at the tables' word."""
+    """Ours against the tables, which say what MXNet's own store does."""
     is_ours_right = is_right(CASES[name], ours[name])
     found = problem(name, Verdict(native=False, ours=is_ours_right, same=False))
     assert not found, f"{CASES[name].what}\nours: {ours[name]}"

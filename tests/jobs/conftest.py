@@ -10,7 +10,7 @@ from tests.cluster import Cluster
 
 @pytest.fixture
 def cluster(tmp_path: Path, no_leaks: None) -> Iterator[Cluster]:
-    """A place to run jobs in; at its end nothing of them may be left."""
+    """A folder to run jobs in. At the end of the test, nothing of them may be left."""
     cluster = Cluster(tmp_path)
     yield cluster
     cluster.close()

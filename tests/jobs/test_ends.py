@@ -1,4 +1,4 @@
-"""Whatever a worker has under way when it ends, it ends, with its script's own code."""
+"""A worker ends with its script's own exit code, whatever operations are under way."""
 
 import re
 
@@ -21,7 +21,7 @@ from tests.jobs.ends import run_job
 def test_script_that_ends_in_the_middle_ends_with_its_own_code(
     cluster: Cluster, what: str, how: list
 ) -> None:
-    """Many more of them: ``python -m tests.jobs.ends``."""
+    """``python -m tests.jobs.ends`` runs many more of them."""
     ends = run_job(cluster, what, how)
     assert [end for end in ends if not end.is_right()] == []
 

@@ -1,6 +1,6 @@
-"""Every way to fail ends soon, with one clear line, the right exit code and nothing left behind.
+"""A job that fails ends soon, with one clear line and the right exit code, and leaves nothing.
 
-That nothing is left is checked by the fixture at the end of each test.
+The fixture checks at the end of each test that nothing is left.
 """
 
 import os
@@ -69,7 +69,7 @@ def test_task_killed(cluster: Cluster, slug: str) -> None:
 
 
 def test_agent_killed(cluster: Cluster) -> None:
-    """Neither half of an agent leaves tasks behind when it dies."""
+    """An agent has two processes. If either dies, no task is left behind."""
     for half in range(2):  # the guard is the older one
         run = loop(cluster)
         agents = sorted(run.processes("baryon.scheduler.agent"), key=lambda p: p.create_time())
@@ -173,7 +173,7 @@ def test_task_that_is_frozen(cluster: Cluster) -> None:
 
 
 def test_gradient_that_could_not_be_computed_is_not_sent(cluster: Cluster) -> None:
-    """Nobody gets a made-up sum, and the job ends soon, also if the script swallows the error."""
+    """No worker gets a wrong sum, and the job ends soon even if the script swallows the error."""
     script = cluster.script(
         "import mxnet as mx, sys\n"
         "kv = mx.kv.create('dist_sync')\n"
