@@ -5,8 +5,8 @@ from `KINDS`; the module's ``load_updater(blob, may_run_code)`` turns the blob i
 add a framework, write such a module and add its line to the table; tests/ps/test_updater.py has the
 contract that it must pass.
 
-A server imports a framework only when one of its optimizers arrives, so a server that only sums
-needs no framework at all. A name from the wire never reaches the import system: it must be a key of
+A server needs a framework only when one of its optimizers arrives, so a server that only sums needs
+none at all. A name from the wire never reaches the import system: it must be a key of
 the table. Rejected: entry points, because baryon may be on a host without its package metadata.
 
 A server calls an updater from its reactor's thread only.
