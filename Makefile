@@ -3,7 +3,7 @@
 
 VENV ?= .venv
 # Of setup.cfg; kerberos is built at its installation, so it is for machines that can.
-EXTRAS ?= cpu,data,s3,kubernetes,benchmarks,test
+EXTRAS ?= cpu,data,s3,kubernetes,benchmarks,docs,test
 PYTHON ?= $(shell ./find-python)
 BIN = $(VENV)/bin
 RUNS = $(VENV)/.runs
@@ -12,7 +12,7 @@ STAMP = $(VENV)/.installed
 LANES ?= $(shell n=$$(nproc); echo $$((n < 7 ? n + 1 : 8)))
 PYTEST = $(BIN)/python -m pytest --numprocesses $(LANES) --dist loadgroup
 
-.PHONY: venv demo test check lint bench clean
+.PHONY: venv demo test check rest coverage lint docs bench clean
 
 venv: $(STAMP)
 
@@ -34,16 +34,30 @@ $(STAMP): $(RUNS)
 demo: $(RUNS)
 	$(BIN)/launch.py -n 2 -s 2 --launcher local --devices 2 examples/train_digits.py
 
+# Lint, types, all tests without a real cluster or job, and one real job.
 test: lint
 	$(PYTEST) -m quick
 
-check: lint
-	$(PYTEST)
+# Everything: what `make test` runs, and then the rest.
+check: test
+	$(MAKE) rest
+
+rest: $(STAMP)
+	$(PYTEST) -m "not quick" --durations 40
+
+# Lines and branches that the quick tests run: of the pure cores, which must be nearly all.
+coverage: $(STAMP)
+	$(PYTEST) -m quick --cov --cov-report= tests/launcher tests/ps tests/scheduler tests/worker
+	$(BIN)/python -m coverage report --include "$$($(BIN)/python -m tests.pure)"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	if $(BIN)/python -c 'import mypy' 2>/dev/null; then $(BIN)/mypy; fi
+
+# The documentation as a site. A warning is an error.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -q docs site
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.pushpull
@@ -57,4 +71,4 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.scale
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -8,7 +8,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .child import Child
-from .errors import BaryonError, PeerError, ProtocolError, UsageError, WaitTimeout
+from .errors import (
+    BaryonError,
+    PeerError,
+    ProtocolError,
+    UsageError,
+    WaitTimeout,
+    raise_also_as,
+)
 from .transport import (
     Authenticator,
     Dialer,
@@ -87,6 +94,7 @@ __all__ = [
     "new_key_pair",
     "piece_of",
     "pieces",
+    "raise_also_as",
     "rows_in",
     "secure_client",
     "secure_server",

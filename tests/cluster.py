@@ -13,19 +13,10 @@ from typing import Callable, Dict, List, Optional, Tuple
 import psutil
 
 from tests import leaks
+from tests.waiting import LIMIT_S, wait_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = Path(__file__).resolve().parent / "jobs" / "scripts"
-LIMIT_S = 120.0  # for anything in a test; a job takes three seconds
-
-
-def wait_until(condition: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
-    """Wait for ``condition()`` to be true; raises TimeoutError naming ``what``."""
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {limit_s:.0f} s for {what}")
-        time.sleep(0.02)
 
 
 class JobRun:

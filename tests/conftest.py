@@ -1,16 +1,22 @@
-"""For all tests: those that need what is not there are skipped, but not in CI."""
+"""For all tests. A test whose programs are missing is skipped, except in CI, where it fails."""
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Iterator, List
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from deploy import testbed
 from tests.clusters import kdc, kube_bed, on_hosts, sge_bed, slurm_bed
 from tests.leaks import Files, Leaks, check
+
+# Containers often set this variable. Every process of every job would then compile all its modules
+# anew, and every test process all tests: a fifth of the suite's processor time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # The shell ignores SIGINT and SIGQUIT for a script's `cmd &`, nohup ignores SIGHUP, and all that is
 # started from here would, too: no test's Ctrl-C would ever arrive. A program gets the default for a
@@ -51,8 +57,8 @@ SHARED = {
 """Fixtures that take seconds to make and serve many tests, to what must be made together. With
 several processes (pytest-xdist) all tests of one go to the same."""
 
-# What is slow here is the machine.
-settings.register_profile("tests", deadline=None)
+# Beside other tests the machine is slow, and so are the examples and the making of them.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
 

@@ -7,7 +7,7 @@ import struct
 import threading
 from typing import Dict, List, Optional, Sequence
 
-LIMIT_S = 30.0
+from tests.waiting import LIMIT_S
 
 _CHUNK_NBYTES = 1 << 16
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER without time

@@ -14,7 +14,8 @@ from typing import List
 
 import pyte
 
-from tests.cluster import REPOSITORY, wait_until
+from tests.cluster import REPOSITORY
+from tests.waiting import wait_until
 
 LAUNCH = f"{sys.executable} -m baryon.launcher"
 
@@ -71,7 +72,7 @@ class Terminal:
         """Until as many lines begin with it."""
         try:
             wait_until(lambda: sum(line.startswith(text) for line in self.lines) >= count, text)
-        except TimeoutError as error:
+        except AssertionError as error:
             raise AssertionError("\n".join([f"{error}, not in", *self.lines])) from error
 
     def wait_for_more(self, text: str) -> None:

@@ -28,12 +28,6 @@ ARROWS: Dict[str, Set[str]] = {
 }
 # A list of names that an __init__.py hands on is no import of its folder's own.
 PASSES_ON = {"ps": "ps.", "worker": "worker.mxnet", "worker.data": "worker.mxnet.data"}
-# What is still to be straightened.
-TO_BE_STRAIGHTENED = {
-    ("worker.session", "worker.mxnet.engine"),
-    ("worker.startup", "worker.mxnet.create"),
-    ("worker.startup", "worker.mxnet.compat.install"),
-}
 
 
 def sources() -> List[Path]:
@@ -92,8 +86,6 @@ def test_arrows_point_one_way(module: str) -> None:
         target = module_in(name)
         if not target or (module in PASSES_ON and target.startswith(PASSES_ON[module])):
             continue
-        if (module, name) in TO_BE_STRAIGHTENED:
-            continue
         if folder_of(target) not in ARROWS[folder] | {folder}:
             wrong.append(f"line {line} imports {name}")
     assert not wrong
@@ -106,7 +98,7 @@ def test_another_package_is_known_by_its_top_level(module: str) -> None:
     inside = []
     for name, line in imports(MODULES[module]):
         target = module_in(name)
-        if (module, name) in TO_BE_STRAIGHTENED or target.split(".")[0] in ("", package):
+        if target.split(".")[0] in ("", package):
             continue
         if MODULES[target].name != "__init__.py" and target != "scheduler.control.messages":
             inside.append(f"line {line} imports {name}")
@@ -116,12 +108,7 @@ def test_another_package_is_known_by_its_top_level(module: str) -> None:
 def test_no_files_import_each_other() -> None:
     """Nor for types: what is imported under TYPE_CHECKING counts."""
     arrows = {
-        module: {
-            module_in(name)
-            for name, _ in imports(path)
-            if (module, module_in(name)) not in TO_BE_STRAIGHTENED
-        }
-        - {module, ""}
+        module: {module_in(name) for name, _ in imports(path)} - {module, ""}
         for module, path in MODULES.items()
         if path.name != "__init__.py"
     }
@@ -142,7 +129,6 @@ def test_only_one_folder_imports_mxnet() -> None:
                 names = [node.module or ""]
             if any(name.split(".")[0] == "mxnet" for name in names):
                 importers.add(module)
-    importers.discard("worker.startup")  # TO_BE_STRAIGHTENED
     assert not [module for module in importers if not module.startswith("worker.mxnet")]
 
 

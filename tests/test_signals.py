@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 
-from tests.cluster import LIMIT_S, REPOSITORY
+from tests.cluster import REPOSITORY
+from tests.waiting import LIMIT_S
 
 SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 

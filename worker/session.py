@@ -1,7 +1,11 @@
-"""This process's part in its job: one communication thread, one place where the job is left.
+"""This process's part in its job: one communication thread, and one way out.
 
-Made by the first store that the script creates. The thread "baryon-comm" owns every socket of the
-process; the script and MXNet's engine only post to it.
+The first store that the script creates begins the session. The thread "baryon-comm" owns every
+socket of the process. The script's threads and those of a framework's engine only post to it.
+
+At Python's end the session leaves the job: everything pushed has arrived by then, or the exit code
+is not 0. A framework's engine attaches itself (`Session.attach`), because Python must neither fork
+nor end while the engine still runs operations of ours.
 """
 
 import atexit
@@ -13,7 +17,7 @@ import threading
 import traceback
 from collections import deque
 from multiprocessing.util import Finalize
-from typing import Callable, Deque, List, Optional, Set, Tuple
+from typing import Callable, Deque, List, Optional, Protocol, Set, Tuple
 
 import zmq
 
@@ -36,23 +40,22 @@ from baryon.scheduler.control import (
 )
 
 from . import startup, tracebacks
-from .mxnet import engine
 from .script_end import ScriptEnd
 from .track import Track
 
-__all__ = ["Session", "session"]
+__all__ = ["Engine", "Session", "session"]
 
-_MAX_SOCKETS = 16_384  # three for each server; ZeroMQ's own limit would be at 340 of them
-_MAX_TRACKS = 16  # of the last stores
-_SETTLE_S = 1.0  # for MXNet's engine, or our thread, when nothing is left that they must do
+_MAX_SOCKETS = 16_384  # three for each server; by default ZeroMQ ends at 340 servers
+_MAX_TRACKS = 16  # the last stores
+_SETTLE_S = 1.0  # for an engine, or our thread, when it has nothing left to do
 _lock = threading.Lock()
 _session: Optional["Session"] = None
 
 
 def session() -> "Session":
-    """The session of this process, begun on first use.
+    """The session of this process; the first call begins it.
 
-    Raises UsageError outside a job and in a process forked from one that has a session.
+    Raises UsageError outside a job, and in a process forked from one that has a session.
     """
     global _session
     with _lock:
@@ -67,15 +70,17 @@ def session() -> "Session":
         return _session
 
 
-def check_can_open(number: int) -> None:
-    """Raise UsageError for a store that servers would refuse."""
-    if number >= MAX_STORES:
-        raise UsageError(
-            f"a job has {MAX_STORES} kvstores at most, and this one has made them all. A Trainer "
-            "makes another one after each set_data or load_parameters: instead of setting "
-            "parameters in every step, as to clip them, let the optimizer do it, or give Trainer "
-            "update_on_kvstore=False and change p.data() in place on all workers"
-        )
+class Engine(Protocol):
+    """A framework's engine: it runs operations in threads of its own, also some of ours."""
+
+    def wait_for_own(self, limit_s: float) -> bool:
+        """Wait until it has none of our operations left; whether that is so."""
+
+    def shut(self) -> None:
+        """Refuse new operations of ours from now on."""
+
+    def settle(self, limit_s: float) -> bool:
+        """Wait until its threads have left Python for good; whether they have."""
 
 
 class Session:
@@ -85,6 +90,7 @@ class Session:
         self.credentials = credentials
         self.pid = os.getpid()
         self._has_left = False
+        self._engines: List[Engine] = []
         self._context = zmq.Context()
         self._context.max_sockets = _MAX_SOCKETS
         self._reactor = Reactor()
@@ -111,19 +117,33 @@ class Session:
         self.client = self._new_client()
         self._prepare_forks()
 
+    def attach(self, engine: Engine) -> None:
+        """Have forks and Python's end wait for ``engine``; attaching it again does nothing."""
+        if engine not in self._engines:
+            self._engines.append(engine)
+            if self._has_left:
+                engine.shut()
+
     def open(
-        self, kind: str, has_whole_keys: bool, staleness: Optional[int]
+        self, kind: str, has_whole_keys: bool, staleness: Optional[int], hint: str = ""
     ) -> Tuple[Client, StoreClient]:
-        """A new store; all workers open the same ones in the same order. See wire.Open."""
+        """A new store. All workers open the same stores in the same order; see wire.Open.
+
+        Raises UsageError for a store too many, with ``hint`` as the remedy.
+        """
         with _lock:
             number = self._num_stores
-            check_can_open(number)
+            if number >= MAX_STORES:
+                raise UsageError(
+                    f"a job has {MAX_STORES} kvstores at most, and this one has made them all. "
+                    + (hint or "Create a store once, and use it in every step")
+                )
             self._num_stores += 1
         client = self.client if kind == "sync" else self.direct_client()
         return client, client.open(Open(number, kind, has_whole_keys, staleness))
 
     def track(self, store: int, is_async: bool) -> Track:
-        """A new one, which the scheduler is told of from now on."""
+        """A new track; the scheduler is told of its positions from now on."""
         track = Track(store, is_async)
         self._tracks.append(track)
         return track
@@ -132,7 +152,7 @@ class Session:
         return tuple(track.position() for track in self._tracks.copy())
 
     def say_once(self, *texts: str) -> None:
-        """For the user, in the worker's output; rank 0's alone, and each text once."""
+        """Write ``texts`` to the standard error of rank 0 only, each text once."""
         for text in texts:
             if self.credentials.rank == 0 and text not in self._said:
                 self._said.add(text)
@@ -140,7 +160,7 @@ class Session:
                     sys.stderr.write(f"baryon: {text}\n")
 
     def direct_client(self) -> Client:
-        """The client that speaks to the owners, whatever servers are between."""
+        """The client that speaks to the owners, whatever servers lie between."""
         credentials = self.credentials
         if credentials.parents == credentials.owners:
             return self.client
@@ -150,7 +170,7 @@ class Session:
             return self._direct
 
     def drain(self) -> None:
-        """Wait until all that was pushed is answered; raises why it never will be."""
+        """Wait until every push is answered; raise the reason if one never will be."""
         for client in self._clients():
             client.drain()
 
@@ -173,8 +193,8 @@ class Session:
         try:
             self._reactor.run()
         except BaseException:
-            # A bug of ours. Nothing would be sent or received from here on, and the script may
-            # wait inside MXNet, where no exception reaches it.
+            # A bug of ours. From here on nothing would be sent or received, and the script may
+            # wait inside its framework, where no exception reaches it.
             try:
                 traceback.print_exc()
             finally:
@@ -189,11 +209,11 @@ class Session:
             client.fail(error)
 
     def _prepare_forks(self) -> None:
-        """Wait for the store before a fork.
+        """Wait for the store before each fork.
 
-        MXNet stops its engine before a fork and waits for operations that need Python to go on,
-        while the thread that forks holds Python's lock: with an operation under way, both would
-        wait for ever. `subprocess` forks without Python's own hooks before 3.10.
+        A framework stops its engine before a fork (MXNet does): it waits for operations that need
+        Python's lock, and the forking thread holds that lock. With an operation under way both
+        would wait for ever. Before Python 3.10 `subprocess` forks without calling Python's hooks.
         """
         os.register_at_fork(before=self._drain_quietly)
         if sys.version_info < (3, 10):
@@ -207,18 +227,20 @@ class Session:
                 self.drain()
             except BaryonError:
                 pass  # the script's next call of the store raises it
-            # An engine thread that has told us of its last operation may still need Python's lock,
-            # to return to MXNet, which waits for it.
-            engine.wait_for_own(_SETTLE_S)
+            # An engine's thread that has finished our last operation may still need Python's lock
+            # to return to its engine, which waits for that.
+            for engine in self._engines:
+                engine.wait_for_own(_SETTLE_S)
 
     def _on_failure(self, code: int, error: BaseException) -> None:
-        """The script has failed, and has a few seconds left: its end must not wait for the store.
+        """The script has failed and has a few seconds left: its end must not wait for the store.
 
-        What it has registered with atexit may still use that, if no thread has to end before.
+        The script's own atexit callbacks may still use the store, unless Python first waits for
+        another thread.
         """
         if os.getpid() != self.pid:
             return
-        if isinstance(error, SystemExit):  # it may have caught ours, which says more
+        if isinstance(error, SystemExit):  # the script may have caught our error, which says more
             any(self._say_error(client.raise_if_failed) for client in self._clients())
         others = set(threading.enumerate()) - {threading.current_thread()}
         if not all(thread.daemon for thread in others):
@@ -226,7 +248,7 @@ class Session:
         self.control.gone(code)
 
     def _leave(self) -> None:
-        """At the end of Python: everything pushed has arrived, or the exit code is not 0."""
+        """At Python's end: everything pushed has arrived, or the exit code is not 0."""
         if os.getpid() != self.pid or self._has_left:
             return
         self._has_left = True
@@ -239,17 +261,19 @@ class Session:
             code = code or 128 + signal.SIGINT
             is_clean = self._part(code)
         if code != own or not is_clean:
-            # What was registered before us, as by logging, has its turn first.
+            # Callbacks registered before ours, such as logging's, run first.
             startup.force_exit(code)
             if multiprocessing.parent_process() is not None:
                 startup.exit_if_forced()
 
     def _part(self, code: int) -> bool:
         """Leave the job; whether Python can end by itself. It may be called again."""
-        # From here on the engine has nothing to do with us, also if threads of the script go on.
-        engine.shut()
+        # Threads of the script may go on; they can queue no operation of ours from here on.
+        for engine in self._engines:
+            engine.shut()
         self._fail_client(UsageError("this worker has left its job"))
-        is_settled = engine.settle(_SETTLE_S if code else self.credentials.timeout_s)
+        settle_s = _SETTLE_S if code else self.credentials.timeout_s
+        is_settled = all(engine.settle(settle_s) for engine in self._engines)
         self.control.gone(code)
         self.control.settle(_SETTLE_S if code else self.credentials.silence_s)
         for client in self._clients():
@@ -263,12 +287,12 @@ class Session:
         return is_settled
 
     def _finish(self) -> int:
-        """Wait for what a script that ends well has left to do; returns its exit code."""
-        # On an error, the script has not called the store since, and would seem to do well.
+        """Wait for the last pushes of a script that ends well; returns the exit code."""
+        # After an error here the script has not called the store, so it would seem to have worked.
         return 1 if self._say_error(self.drain) else 0
 
     def _say_error(self, call: Callable[[], object]) -> bool:
-        """Say what error of ours ``call()`` raises; whether there is one."""
+        """Print the error of ours that ``call()`` raises; whether there is one."""
         try:
             call()
         except BaryonError as error:

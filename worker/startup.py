@@ -1,49 +1,53 @@
-"""Gets our store into the user's script without a change to it.
+"""Puts a framework's stores into the user's script without a change to the script.
 
-`install` costs microseconds and waits for the script to import mxnet. Then NumPy's removed names
-are put back *before* MXNet's own code runs, and our stores are entered *after* it into the
-registry that `mx.kv.create` looks into before it makes a native store.
+`install` runs at the start of every Python below a worker, so it only puts a finder in front of
+Python's own. When the script imports one of `_FRAMEWORKS`, the finder imports our module for that
+framework, lets the framework's own code run, and then calls `after_import` in our module.
 """
 
 import atexit
-import importlib.abc
-import importlib.machinery
+import importlib
 import importlib.util
 import os
 import sys
-from typing import Any, Callable, Dict, NoReturn, Optional
+from typing import Any, NoReturn, Optional, Set
 
 __all__ = ["exit_if_forced", "force_exit", "install"]
 
+# The module that a script imports, and ours that serves it. Ours is imported no earlier.
+_FRAMEWORKS = {"mxnet": "baryon.worker.mxnet.startup"}
 _forced_code: Optional[int] = None
-_LOCAL_TYPES = ("local", "device", "nccl", "local_allreduce_cpu", "local_allreduce_device")
+_found: Set[str] = set()
 
 
 def install() -> None:
     """Prepare this interpreter for `import mxnet`; calling it again does nothing."""
-    if "mxnet" in sys.modules or any(isinstance(f, _MXNetFinder) for f in sys.meta_path):
+    if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
     if sys.version_info < (3, 12):
         sys.exit = _exit  # see script_end.py
-    sys.meta_path.insert(0, _MXNetFinder())
-    atexit.register(exit_if_forced)  # the first, so that it is called last
+    sys.meta_path.insert(0, _Finder())
+    atexit.register(exit_if_forced)  # registered first, so it is called last
 
 
 def force_exit(code: int) -> None:
-    """Have the process end with ``code`` as soon as all that is registered with atexit is done."""
+    """End the process with ``code`` as soon as all atexit callbacks have run."""
     global _forced_code
     _forced_code = code
 
 
 def exit_if_forced() -> None:
-    """Do it now; a process of `multiprocessing` may never call what is registered."""
+    """End the process now if `force_exit` was called.
+
+    A process of `multiprocessing` has to call this itself: it may skip atexit callbacks.
+    """
     if _forced_code is None:
         return
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (AttributeError, OSError, ValueError):
-            pass  # there is none, or nobody reads it any more
+            pass  # the stream is missing, or its reader has gone
     os._exit(_forced_code)
 
 
@@ -55,31 +59,32 @@ def _exit(status: Any = None, /) -> NoReturn:
 _exit.__name__ = _exit.__qualname__ = "exit"
 
 
-class _MXNetFinder(importlib.abc.MetaPathFinder):
-    """Finds mxnet where it would be found anyway, and wraps its loader."""
+# These two keep to the protocols of importlib.abc without its classes: importing that module would
+# be most of what this file costs.
+class _Finder:
+    """Finds a framework where Python would find it anyway, and wraps its loader."""
 
-    def find_spec(
-        self, name: str, path: Any = None, target: Any = None
-    ) -> Optional[importlib.machinery.ModuleSpec]:
-        if name != "mxnet":
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name not in _FRAMEWORKS or name in _found:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("mxnet")
+        _found.add(name)  # the next line asks this finder again
+        spec: Any = importlib.util.find_spec(name)
         if spec is None:
             sys.stderr.write(
-                f"baryon: {sys.executable} has no mxnet; leave the interpreter out of the command "
+                f"baryon: {sys.executable} has no {name}; leave the interpreter out of the command "
                 "(launch.py -n 2 train.py), or name one that has it\n"
             )
         elif spec.loader is not None:
-            spec.loader = _Around(spec.loader)
+            spec.loader = _Loader(spec.loader, _FRAMEWORKS[name])
         return spec
 
 
-class _Around(importlib.abc.Loader):
-    """A loader that does something of ours before and after the real one."""
+class _Loader:
+    """A framework's own loader, with our module before it and a call of ours after it."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Any, ours: str) -> None:
         self._loader = loader
+        self._ours = ours
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -88,67 +93,6 @@ class _Around(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: Any) -> None:
-        from .mxnet.compat import install as fit_numpy
-
-        fit_numpy()
+        ours = importlib.import_module(self._ours)
         self._loader.exec_module(module)
-        _register_stores()
-
-
-def _register_stores() -> None:
-    from mxnet.kvstore.base import KVStoreBase
-
-    from baryon.scheduler.control import read_credentials
-
-    credentials = read_credentials()
-    assert credentials is not None
-    KVStoreBase.kv_registry = _Registry(KVStoreBase.kv_registry)
-    if credentials.kvstore is not None:
-        _override(credentials.kvstore)
-
-
-class _Registry(Dict[str, Any]):
-    """MXNet's registry of stores; every name that means "distributed" to MXNet is ours.
-
-    Also those that we do not serve: our error is clearer than MXNet's native store, which would
-    look for servers that do not exist.
-    """
-
-    def __contains__(self, name: Any) -> bool:
-        return super().__contains__(name) or "dist" in name
-
-    def __missing__(self, name: str) -> Callable[[], Any]:
-        return _creator(name)
-
-
-def _creator(name: str) -> Callable[[], Any]:
-    def create() -> Any:
-        from .mxnet import create
-
-        return create(name)
-
-    # MXNet reads these two when somebody registers another store under the same name.
-    create.__module__, create.__name__ = __name__, name
-    return create
-
-
-def _override(kind: str) -> None:
-    """Give a script that asks for another store one of type ``kind``."""
-    import mxnet as mx
-    from mxnet.kvstore.base import KVStoreBase
-
-    from baryon.scheduler.control import KVSTORE_TYPES
-
-    for name in (*_LOCAL_TYPES, *KVSTORE_TYPES):
-        KVStoreBase.kv_registry[name] = _creator(kind)
-    # MXNet uses no store at all where one device meets a local type, so the name has to be
-    # changed before it is looked at.
-    original = mx.model._create_kvstore
-
-    def create_kvstore(kvstore: Any, num_device: int, arg_params: Any) -> Any:
-        name = kind if isinstance(kvstore, str) else kvstore
-        return original(name, num_device, arg_params)
-
-    for user in (mx.model, mx.gluon.trainer, mx.module.module):
-        if getattr(user, "_create_kvstore", None) is original:
-            user._create_kvstore = create_kvstore
+        ours.after_import()

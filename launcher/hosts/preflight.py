@@ -34,7 +34,7 @@ _FEW_FILES = 1024
 _SKEW_S = 2.0
 _NAMED_AT_MOST = 5
 _COPY = "use a file system that all hosts share, or copy it there: --sync-dst-dir DIR"
-_PYTHONS = ((3, 8), (3, 12))  # as in docs/guide.md
+_PYTHONS = ((3, 8), (3, 12))  # as in docs/index.md
 _LOWEST = {"zmq": "25", "msgspec": "0.18", "psutil": "5.9", "cloudpickle": "2"}  # as in setup.cfg
 
 DISTRIBUTIONS = {

@@ -16,7 +16,10 @@ _T = TypeVar("_T")
 
 
 class Backlog(Generic[_T]):
-    """The thread ``name`` calls ``work(items)`` with up to ``at_once`` items, at last ``at_end()``."""
+    """The thread ``name`` calls ``work(items)``, with up to ``at_once`` items each time.
+
+    It calls ``at_end()`` once all is done.
+    """
 
     def __init__(
         self,

@@ -69,8 +69,9 @@ def main() -> int:
     if not credentials.parents:
         server.serve()
     control.join(server.endpoint)
-    # A framework takes a second to import. The workers do the same at this time, so nobody waits.
-    threading.Thread(target=_import_framework, name="import-framework", daemon=True).start()
+    if not credentials.parents:  # others have no optimizer
+        # A framework takes a second to import. The workers do the same at this time: nobody waits.
+        threading.Thread(target=_import_framework, name="import-framework", daemon=True).start()
     reactor.run()
     server.close()
     control.close()

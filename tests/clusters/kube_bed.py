@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import kubernetes_validate
 
-from tests.cluster import wait_until
+from tests.waiting import wait_until
 
 from .kubelet import Object, PodProcess
 

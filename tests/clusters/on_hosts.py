@@ -6,7 +6,8 @@ from typing import Any, Dict, List, Optional
 
 from deploy import testbed
 from deploy.testbed import Host, Testbed
-from tests.cluster import Cluster, JobRun, wait_until
+from tests.cluster import Cluster, JobRun
+from tests.waiting import wait_until
 
 _DAEMONS = ("sge_qmaster", "sge_execd")
 

@@ -10,7 +10,7 @@ from typing import Dict, List, Sequence, Union
 
 from deploy import testbed
 from deploy.testbed import Host, Testbed
-from tests.cluster import wait_until
+from tests.waiting import wait_until
 
 SLOTS = 2  # of each host
 QUEUE = "main.q"

@@ -10,7 +10,7 @@ from typing import Dict, List
 
 import psutil
 
-from tests.cluster import wait_until
+from tests.waiting import wait_until
 
 GPUS = 2  # of each node, made up
 CPUS = 8

@@ -12,7 +12,8 @@ from baryon.launcher.clusters.kubernetes.status import status_of
 from baryon.launcher.clusters.watch import OVER, QUEUED, RUNNING, Status
 from baryon.launcher.options import parse
 from baryon.ps import PeerError
-from tests.cluster import JobRun, wait_until
+from tests.cluster import JobRun
+from tests.waiting import wait_until
 
 from .conftest import KubeCluster
 from .kube_bed import IMAGE

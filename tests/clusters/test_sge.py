@@ -11,7 +11,8 @@ from typing import Iterator, List
 import psutil
 import pytest
 
-from tests.cluster import REPOSITORY, JobRun, wait_until
+from tests.cluster import REPOSITORY, JobRun
+from tests.waiting import wait_until
 
 from .on_hosts import HostsCluster
 from .scripts import DIGITS, SAVES, WAITS, said

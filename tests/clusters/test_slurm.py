@@ -9,7 +9,8 @@ from typing import Tuple
 
 import pytest
 
-from tests.cluster import REPOSITORY, JobRun, Shell, wait_until
+from tests.cluster import REPOSITORY, JobRun, Shell
+from tests.waiting import wait_until
 
 from .conftest import SlurmCluster
 from .scripts import SAVES, WAITS, said

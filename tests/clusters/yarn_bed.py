@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.cluster import wait_until
+from tests.waiting import wait_until
 
 _KILL_AFTER_S = 0.25  # yarn.nodemanager.sleep-delay-before-sigkill.ms
 _MASTER = "org.apache.hadoop.yarn.applications.distributedshell.ApplicationMaster"

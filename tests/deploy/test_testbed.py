@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from deploy.testbed import DRIVER, Host, Testbed, TestbedError
-from tests.cluster import REPOSITORY, wait_until
+from tests.cluster import REPOSITORY
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.hosts
 

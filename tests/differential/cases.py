@@ -11,7 +11,7 @@ import faulthandler
 import json
 import os
 import sys
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 import mxnet as mx
 
@@ -45,14 +45,15 @@ def run(
         write({"case": name, "rank": job.rank, **found})
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Optional[List[str]] = None) -> argparse.Namespace:
+    """From the command line, if no ``words`` are given."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--results", required=True, metavar="FOLDER")
     parser.add_argument("--cases", nargs="+", required=True, metavar="NAME")
     parser.add_argument("--limit", type=float, default=10.0, metavar="SECONDS", help="for a case")
     parser.add_argument("--servers", type=int, default=0, help="of a job on MXNet's own store")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def work(options: argparse.Namespace) -> None:

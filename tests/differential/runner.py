@@ -5,16 +5,19 @@ when a case takes too long; whatever came after that case is then run in a new j
 """
 
 import json
+import queue
+import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from benchmarks import native
-from benchmarks.processes import Processes
 from tests.cluster import Cluster
+from tests.waiting import wait_until
 
 from .case import Case
 
@@ -48,15 +51,29 @@ class Outcome(NamedTuple):
 Job = Callable[[Sequence[Case]], Tuple[List[Record], str]]
 
 
-def run_native(cases: Iterable[Case], at_once: int = 3) -> Dict[str, Outcome]:
-    """MXNet's own store. Cases that need a job of their own run ``at_once`` side by side."""
+def run_native(
+    cases: Iterable[Case], at_once: int = 3, limit_s: float = NATIVE_LIMIT_S
+) -> Dict[str, Outcome]:
+    """MXNet's own store, each case within ``limit_s``. Cases that need a job of their own run
+    ``at_once`` side by side."""
     groups: Dict[Any, List[Case]] = {}
     for number, case in enumerate(cases):
         mark = number if case.group is None else case.group
         groups.setdefault((mark, case.workers), []).append(case)
-    with ThreadPoolExecutor(at_once) as pool:
-        found = pool.map(lambda group: _run(group, _native_job), groups.values())
-        return dict(chain.from_iterable(one.items() for one in found))
+    idle: queue.SimpleQueue[_NativeJobs] = queue.SimpleQueue()
+
+    def run(group: Sequence[Case]) -> Dict[str, Outcome]:
+        jobs = idle.get()
+        try:
+            return _run(group, jobs.run)
+        finally:
+            idle.put(jobs)
+
+    with ExitStack() as stack, ThreadPoolExecutor(at_once) as pool:
+        for _ in range(at_once):
+            idle.put(stack.enter_context(_NativeJobs(limit_s)))
+        found = list(pool.map(run, groups.values()))
+    return dict(chain.from_iterable(one.items() for one in found))
 
 
 def run_ours(cases: Iterable[Case]) -> Dict[str, Outcome]:
@@ -97,19 +114,57 @@ def _run(cases: Sequence[Case], job: Job) -> Dict[str, Outcome]:
     return found
 
 
-def _native_job(cases: Sequence[Case]) -> Tuple[List[Record], str]:
-    with tempfile.TemporaryDirectory(prefix="differential-") as folder, Processes() as processes:
-        module = [sys.executable, "-m", "tests.differential.native_job"]
-        flags = ["--servers", str(SERVERS), *_arguments(cases, folder, NATIVE_LIMIT_S)]
-        environment = native.clean_environment({"OMP_NUM_THREADS": "1"})
-        child = processes.start([*module, *flags], environment)
-        limit_s = START_LIMIT_S + NATIVE_LIMIT_S * len(cases)
-        processes.wait([child], limit_s, grace_s=0.0, is_done=lambda child: False)
-        codes = Path(folder, "codes")
-        ended = json.loads(codes.read_text()) if codes.exists() else []
-        killed = [code for code in ended if code and code < 0]
-        why = f"a worker ends by signal {-killed[0]}" if killed else "hangs"
-        return _read(folder), why
+class _NativeJobs:
+    """A process that has imported MXNet, and runs one native job after another."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s  # for a case
+        self._process: Optional[subprocess.Popen[str]] = None
+
+    def __enter__(self) -> "_NativeJobs":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._end()
+
+    def run(self, cases: Sequence[Case]) -> Tuple[List[Record], str]:
+        with tempfile.TemporaryDirectory(prefix="differential-") as folder:
+            flags = ["--servers", str(SERVERS), *_arguments(cases, folder, self._limit_s)]
+            codes = Path(folder, "codes")
+            process = self._process = self._process or self._start()
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(flags) + "\n")
+            process.stdin.flush()
+            try:
+                wait_until(
+                    lambda: codes.exists() or process.poll() is not None,
+                    "a native job",
+                    START_LIMIT_S + self._limit_s * len(cases),
+                )
+            except AssertionError:
+                pass  # it hangs, and ends with its parent
+            if not codes.exists():
+                self._end()
+            ended = json.loads(codes.read_text()) if codes.exists() else []
+            killed = [code for code in ended if code and code < 0]
+            why = f"a worker ends by signal {-killed[0]}" if killed else "hangs"
+            return _read(folder), why
+
+    def _start(self) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.differential.native_job"],
+            env=native.clean_environment({"OMP_NUM_THREADS": "1"}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
 
 
 def _our_job(cases: Sequence[Case]) -> Tuple[List[Record], str]:

@@ -11,7 +11,7 @@ import pytest
 from .case import CASES
 from .expectations import NATIVE_RACES, NATIVE_WRONG, NOT_SERVED, OURS_DIFFERS, problem
 from .judge import Verdict, is_right, judge
-from .runner import Outcome, run_native, run_ours
+from .runner import OUR_LIMIT_S, Outcome, run_native, run_ours
 from .themes import load
 
 load()
@@ -31,7 +31,7 @@ def native() -> Dict[str, Outcome]:
     for name in BOTH_RIGHT:
         if not is_right(CASES[name], found[name]):
             # On a busy machine it has not always hung when its time is over.
-            found.update(run_native([CASES[name]]))
+            found.update(run_native([CASES[name]], limit_s=OUR_LIMIT_S))
     return found
 
 

@@ -11,7 +11,8 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import pytest
 
 from deploy.testbed import Host, Testbed
-from tests.cluster import Cluster, JobRun, wait_until
+from tests.cluster import Cluster, JobRun
+from tests.waiting import wait_until
 
 SILENCE_S = 3  # --heartbeat-timeout in tests; 20 by default
 TOOK = "failure on hosts"  # a property of tests: its name, seconds to the first word and to the end

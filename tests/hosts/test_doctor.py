@@ -8,7 +8,8 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 
-from tests.cluster import LIMIT_S, REPOSITORY
+from tests.cluster import REPOSITORY
+from tests.waiting import LIMIT_S
 
 from .conftest import SshCluster
 

@@ -11,7 +11,8 @@ from typing import Callable
 
 import pytest
 
-from tests.cluster import REPOSITORY, JobRun, wait_until
+from tests.cluster import REPOSITORY, JobRun
+from tests.waiting import wait_until
 
 from .conftest import SILENCE_S, Clock, SshCluster, mend
 

@@ -12,7 +12,8 @@ import pytest
 import zmq
 
 from baryon.ps import new_key_pair, secure_client
-from tests.cluster import JobRun, wait_until
+from tests.cluster import JobRun
+from tests.waiting import wait_until
 
 from .conftest import SshCluster
 

@@ -8,7 +8,8 @@ import socket
 
 import pytest
 
-from tests.cluster import Cluster, Shell, wait_until
+from tests.cluster import Cluster, Shell
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.jobs
 

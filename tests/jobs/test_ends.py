@@ -1,5 +1,7 @@
 """Whatever a worker has under way when it ends, it ends, with its script's own code."""
 
+import re
+
 import pytest
 
 from tests.cluster import Cluster
@@ -43,19 +45,25 @@ if kv.rank == 0:
 @pytest.mark.parametrize(
     ("before", "end", "code", "said"),
     [
-        ("", "sys.exit(3)", 3, "worker 1 (localhost) exited with code 3"),
-        ("", "os._exit(0)", 1, "worker 1 (localhost) exited with code 0 without leaving"),
+        ("", "sys.exit(3)", 3, r"worker 1 \(localhost\) exited with code 3"),
+        ("", "os._exit(0)", 1, r"worker 1 \(localhost\) exited with code 0 without leaving"),
         # Python waits for its threads first.
         ("", "Thread(target=kv.barrier).start(); 1 / 0", 1, "exited with code 1"),
-        # It hangs after its goodbye, as in a library's tear-down.
-        ("atexit.register(time.sleep, 1000)", "sys.exit(3)", 3, "code 3, but its process"),
+        # It hangs after its goodbye, as in a library's tear-down. Its agent ends it and says so, or
+        # on a busy machine the scheduler says first that it still runs.
+        (
+            "atexit.register(time.sleep, 1000)",
+            "sys.exit(3)",
+            3,
+            "code 3(, but its process|; its com)",
+        ),
     ],
 )
 def test_end_of_a_worker_is_seen_however_long_others_compute(
     cluster: Cluster, before: str, end: str, code: int, said: str
 ) -> None:
     run = cluster.run("-n", 2, cluster.script(END.format(before=before, end=end)), code=code)
-    assert said in run.err
+    assert re.search(said, run.err)
 
 
 SLOW = """
@@ -86,7 +94,7 @@ def test_what_was_registered_with_atexit_runs_whatever_the_engine_has_to_do(
 def test_ctrl_c_at_a_good_end_is_the_end_of_a_worker_that_leaves_its_job(cluster: Cluster) -> None:
     """Also a second one."""
     interrupt = """
-from baryon.worker import engine
+from baryon.worker.mxnet import engine
 settle = engine.settle
 def settle_and_interrupt(limit_s):
     timer = threading.Timer(0.1, os.kill, (os.getpid(), 2))

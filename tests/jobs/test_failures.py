@@ -15,7 +15,11 @@ import pytest
 import zmq
 
 from baryon.ps import new_key_pair, secure_client
-from tests.cluster import LIMIT_S, REPOSITORY, Cluster, JobRun
+from tests.cluster import REPOSITORY, Cluster, JobRun
+from tests.waiting import LIMIT_S
+
+START_LIMIT_S = 20
+"""A --timeout: servers must come up within it, too, and take ten seconds on a busy machine."""
 
 # A worker that trains until it is told otherwise; says READY once rounds are completed.
 LOOP = """
@@ -131,8 +135,10 @@ def test_worker_that_never_starts(cluster: Cluster) -> None:
         "import mxnet as mx\n"
         "mx.kv.create('dist_sync')\n"
     )
-    run = cluster.run("-n", 2, "--timeout", 4, script, code=1)
-    assert "worker 0 waited 4 s for worker 1 (localhost) to create a dist kvstore" in run.err
+    run = cluster.run("-n", 2, "--timeout", START_LIMIT_S, script, code=1)
+    assert re.search(
+        r"worker 0 waited \d+ s for worker 1 \(localhost\) to create a dist kvstore", run.err
+    )
 
 
 def test_worker_that_ends_without_a_store(cluster: Cluster) -> None:
@@ -156,10 +162,8 @@ def test_round_that_waits_for_ever_names_whom_it_waits_for(cluster: Cluster) -> 
         "kv.pushpull('w', out, out=out)\n"
         "out.wait_to_read()\n"
     )
-    run = cluster.run("-n", 2, "--timeout", 4, script, code=1)
-    assert "worker 0 has waited 4 s for worker 1 in round 1 of key w" in run.err.replace(
-        "waited 5 s", "waited 4 s"
-    )
+    run = cluster.run("-n", 2, "--timeout", START_LIMIT_S, script, code=1)
+    assert re.search(r"worker 0 has waited \d+ s for worker 1 in round 1 of key w", run.err)
 
 
 def test_task_that_is_frozen(cluster: Cluster) -> None:

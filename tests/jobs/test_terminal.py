@@ -8,8 +8,9 @@ import psutil
 import pytest
 
 from baryon.scheduler.agent.processes import status_of
-from tests.cluster import Cluster, wait_until
+from tests.cluster import Cluster
 from tests.terminal import LAUNCH, Terminal
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.jobs
 

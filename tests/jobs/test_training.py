@@ -1,13 +1,16 @@
 """Training through the servers gives one machine's numbers, and the same ones everywhere."""
 
+import sys
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 import pytest
 
 from benchmarks import native
+from benchmarks.processes import Processes
 from tests.cluster import SCRIPTS, Cluster
+from tests.waiting import LIMIT_S
 
 TRAIN = SCRIPTS / "train_net.py"
 
@@ -30,23 +33,33 @@ def train(
     script: Path = TRAIN,
 ) -> List[Path]:
     """Where each of ``runs`` (arguments of the script), all in one job, has left its results."""
-    folders: List[Path] = []
-    words: List[object] = []
-    for number, args in enumerate(runs):
-        folders.append(cluster.cwd / f"{name}-{number}")
-        folders[-1].mkdir()
-        words += ["+"] * bool(number) + [folders[-1], *args]
+    folders, words = _folders_and_words(cluster, name, runs)
     cluster.run("-n", workers, "-s", 2, *flags, script, *words)
     return folders
 
 
-def train_natively(cluster: Cluster, *args: str, script: Path = TRAIN) -> Path:
-    """The same on MXNet's own store, of which a process can have one."""
-    folder = cluster.cwd / "-".join(("theirs", *args))
-    folder.mkdir()
-    words = [str(script), str(folder), *args]
-    native.run(words, workers=2, servers=2, env={"OMP_NUM_THREADS": "1"}, grace_s=5.0)
-    return folder
+def train_natively(cluster: Cluster, *runs: Sequence[object], script: Path = TRAIN) -> List[Path]:
+    """The same with two workers on MXNet's own store, each run as a job of its own."""
+    folders, words = _folders_and_words(cluster, "theirs", runs)
+    module = [sys.executable, "-m", "tests.native_roles", "--workers", "2", "--servers", "2"]
+    environment = native.clean_environment({"OMP_NUM_THREADS": "1"})
+    with Processes() as processes:
+        child = processes.start([*module, str(script), *words], environment)
+        processes.wait([child], LIMIT_S, grace_s=0.0, is_done=lambda child: False)
+        assert child.exit_code() == 0, child.stderr
+    return folders
+
+
+def _folders_and_words(
+    cluster: Cluster, name: str, runs: Sequence[Sequence[object]]
+) -> Tuple[List[Path], List[str]]:
+    """Where each run leaves its results, and the arguments of a script for all of them."""
+    folders = [cluster.cwd / f"{name}-{number}" for number in range(len(runs))]
+    words: List[object] = []
+    for folder, args in zip(folders, runs):
+        folder.mkdir()
+        words += ["+"] * bool(words) + [folder, *args]
+    return folders, [str(word) for word in words]
 
 
 def assert_same_bits(folder: Path, other: Path, workers: int = 1, devices: int = 1) -> None:
@@ -120,8 +133,9 @@ def test_racks_and_sites_are_levels_by_configuration_alone(cluster: Cluster) -> 
 @pytest.mark.native
 def test_same_weights_as_mxnets_own_store(cluster: Cluster) -> None:
     optimizers = [["--optimizer", name] for name in ("sgd", "adam")]
-    for args, ours in zip(optimizers, train(cluster, "ours", 2, *optimizers)):
-        assert_about_the_same(ours, train_natively(cluster, *args))
+    theirs = train_natively(cluster, *optimizers)
+    for one, other in zip(train(cluster, "ours", 2, *optimizers), theirs):
+        assert_about_the_same(one, other)
 
 
 def assert_about_the_same(ours: Path, theirs: Path) -> None:

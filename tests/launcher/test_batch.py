@@ -10,7 +10,7 @@ from baryon.launcher.clusters.batch import BatchCluster
 from baryon.launcher.clusters.watch import OVER, QUEUED, RUNNING, Status, Watch
 from baryon.ps import PeerError
 from baryon.scheduler.control import AgentConfig, Host, Job, Task
-from tests.cluster import wait_until
+from tests.waiting import wait_until
 
 
 class FakeManager:
@@ -132,7 +132,7 @@ def test_what_agents_write_is_said_and_tells_of_their_end(begun, said, tmp_path)
     output = tmp_path / "out"
     output.write_text("of an earlier job\n")
     cluster = begun(FakeManager(BOTH, output=str(output)))
-    wait_until(lambda: not cluster.is_queued(), "the hosts")
+    wait_until(lambda: cluster.trouble() or said, "the hosts")
     with output.open("a") as file:
         file.write("hello\nend of 1\nhalf a li")
     wait_until(lambda: cluster.trouble() or "end of 1" in said, "the lines")
@@ -143,8 +143,9 @@ def test_what_agents_write_is_said_and_tells_of_their_end(begun, said, tmp_path)
     assert found == [(1, "ended")]
 
 
-def test_what_the_manager_says_of_an_end_comes_first(begun, said, tmp_path):
+def test_what_the_manager_says_of_an_end_comes_first(begun, said, tmp_path, monkeypatch):
     """It has cancelled the job, which agents notice sooner than it says so."""
+    monkeypatch.setattr(batch, "_MANAGER_S", 1000.0)
     output = tmp_path / "out"
     manager = FakeManager(BOTH, output=str(output))
     cluster = begun(manager)

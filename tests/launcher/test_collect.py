@@ -18,8 +18,8 @@ from baryon.launcher.hosts import sender
 from baryon.launcher.hosts.collect import collect
 from baryon.launcher.ssh import remote
 from baryon.ps import PeerError, ProtocolError
+from tests.waiting import LIMIT_S
 
-LIMIT_S = 30
 ODD = 'it\'s "odd" $HOME ü\n*'
 
 

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,8 +18,7 @@ from baryon.launcher.hosts import receiver
 from baryon.launcher.hosts.delivery import Progress, deliver, receiver_source
 from baryon.launcher.hosts.manifest import Entry, Manifest, scan
 from baryon.ps import PeerError, ProtocolError, UsageError
-
-LIMIT_S = 30
+from tests.waiting import LIMIT_S, wait_until
 
 
 class Pipes:
@@ -424,9 +422,8 @@ def half(home, root):
     digest = receiver.hashlib.sha256(b"a" * 10).digest()
     pipes.write(b"\0\0\0\x0a" + b"a" * 10 + b"\0\0\0\0" + digest + b"\0\0\0\x0a" + b"bb")
     pipes.flush()
-    deadline = time.monotonic() + LIMIT_S
-    while len(list((home / "dst").glob(receiver.STAGING + "*/*"))) < 2:
-        assert time.monotonic() < deadline, "the receiver does not open the second file"
+    staged = receiver.STAGING + "*/*"
+    wait_until(lambda: len(list((home / "dst").glob(staged))) == 2, "the second file")
     return pipes
 
 

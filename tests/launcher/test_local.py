@@ -3,15 +3,14 @@
 import os
 import signal
 import sys
-import time
 
 import pytest
 
 from baryon.launcher import clusters
 from baryon.launcher.clusters.local import LocalCluster
 from baryon.scheduler.control import AgentConfig, Host, Job, Task
+from tests.waiting import wait_until
 
-LIMIT_S = 20.0
 SECRETS = AgentConfig(
     job="job-1", host=0, endpoint="e", scheduler_key="k", public_key="p", secret_key="secret",
     silence_s=1.0,
@@ -42,16 +41,8 @@ def cluster(monkeypatch):
     cluster.ended()
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + LIMIT_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
-    return value
-
-
 def wait_for_ended(cluster):
-    return wait_for(cluster.ended)
+    return wait_until(cluster.ended)
 
 
 def test_the_scheduler_listens_to_this_machine_alone(cluster, job):
@@ -110,7 +101,7 @@ def test_kill_does_not_return_before_all_have_ended(cluster, job, monkeypatch, t
     )
     for host in (0, 1):
         cluster.start(job, host, SECRETS)
-    wait_for(lambda: len(os.listdir(tmp_path)) == 2)
+    wait_until(lambda: len(os.listdir(tmp_path)) == 2)
     cluster.kill()
     assert sorted(cluster.ended()) == [(host, "was killed by signal 9") for host in (0, 1)]
 

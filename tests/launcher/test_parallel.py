@@ -8,8 +8,7 @@ import threading
 import pytest
 
 from baryon.launcher.parallel import side_by_side
-
-LIMIT_S = 20
+from tests.waiting import LIMIT_S
 
 
 def test_all_are_done_at_the_same_time():

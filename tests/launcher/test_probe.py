@@ -15,8 +15,8 @@ from baryon.launcher.hosts import probe
 from baryon.launcher.hosts.preflight import DISTRIBUTIONS, missing
 from baryon.launcher.hosts.survey import HOME
 from baryon.ps import new_key_pair
+from tests.waiting import LIMIT_S
 
-LIMIT_S = 30
 ASK = {
     "program": "", "is_script": False, "cwd": "/", "env": {}, "toward": "127.0.0.1",
     "interfaces": [], "homes": [], "fingerprint": "", "import_mxnet": False,

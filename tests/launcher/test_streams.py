@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.cluster import LIMIT_S, REPOSITORY
+from tests.cluster import REPOSITORY
+from tests.waiting import LIMIT_S
 
 LAUNCH = f"{sys.executable} -m baryon.launcher"
 STATUS = f'{sys.executable} -c "from baryon.entry import baryon; exit(baryon())" status'

@@ -6,7 +6,6 @@ loopback with CURVE. Nothing here sleeps: every wait is for an event, with `LIMI
 
 import queue
 import threading
-import time
 import warnings
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, Union
 
@@ -34,8 +33,7 @@ from baryon.ps import (
 )
 from baryon.ps.server.store import Wait
 from baryon.ps.updater import KINDS
-
-LIMIT_S = 30.0  # a machine under load is slow; a test that waits this long has failed
+from tests.waiting import LIMIT_S, wait_until
 
 
 class LoopThread:
@@ -251,9 +249,7 @@ class Job:
 
     def until(self, condition: Callable[[], Any], what: str) -> None:
         """Wait until ``condition()`` is true in the thread of server 0."""
-        deadline = time.monotonic() + LIMIT_S
-        while not self.in_server(condition):
-            assert time.monotonic() < deadline, f"waited {LIMIT_S} s for {what}"
+        wait_until(lambda: self.in_server(condition), what)
 
     def waits(self) -> List[Wait]:
         """What waits at server 0; for its thread."""

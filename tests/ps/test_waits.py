@@ -3,8 +3,7 @@
 import threading
 
 from baryon.ps.waits import AwakeClock, wait_awake
-
-LIMIT_S = 20.0
+from tests.waiting import LIMIT_S
 
 
 def test_time_in_which_nobody_looked_does_not_count():

@@ -20,6 +20,7 @@ from baryon.scheduler.actions import Action, Finish, Send
 from baryon.scheduler.control import Host, Job, messages, place
 from baryon.scheduler.observers import Notice
 from baryon.scheduler.state import RUNNING, JobState
+from tests import waiting
 
 
 def _make_job(
@@ -207,17 +208,6 @@ def _finished(actions: List[Action]) -> List[int]:
     return [action.exit_code for action in actions if isinstance(action, Finish)]
 
 
-def _wait_until(condition: Callable[[], Any], limit_s: float = 20.0) -> Any:
-    """Look again and again until ``condition()`` is true, and return what it was."""
-    deadline = time.monotonic() + limit_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not true within {limit_s:g} s: {condition}"
-        time.sleep(0.01)
-
-
 @pytest.fixture(scope="session")
 def make_job() -> Callable[..., Job]:
     return _make_job
@@ -250,7 +240,7 @@ def finished() -> Callable[..., List[int]]:
 
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[..., Any]:
-    return _wait_until
+    return waiting.wait_until
 
 
 _LAST_PID = "/proc/sys/kernel/ns_last_pid"  # proc(5)

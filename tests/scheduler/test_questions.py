@@ -5,8 +5,8 @@ import socket
 import threading
 
 from baryon.scheduler import questions
+from tests.waiting import LIMIT_S
 
-LIMIT_S = 20.0
 JOB = f"job-{os.getpid()}"
 LONG = "x" * 4_000_000
 

@@ -10,12 +10,12 @@ import zmq
 from baryon.ps import Reactor
 from baryon.scheduler.control import ControlClient
 from baryon.scheduler.control.credentials import Credentials
+from tests.waiting import LIMIT_S
 
 from ..proxy import Proxy
 from .test_loop import play  # noqa: F401  (play is a fixture)
 
 NUM_MEETINGS = 30
-LIMIT_S = 60.0
 
 
 def meet(credentials, cuts, faults):

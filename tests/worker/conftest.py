@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
 import pytest
 
-from tests.cluster import wait_until
+from tests.waiting import wait_until
 
 
 class S3Server(NamedTuple):

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.cluster import LIMIT_S, REPOSITORY
+from tests.cluster import REPOSITORY
+from tests.waiting import LIMIT_S
 
 CTRL_C = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(100)\n"
 

@@ -1,7 +1,7 @@
 """MXNet's side of a worker, and MXNet's optimizers on a server. Only this folder imports MXNet.
 
 Importing the package makes NumPy fit for MXNet, so that the modules in it can import MXNet. It does
-not import MXNet itself: the start-up hook needs `compat` before that.
+not import MXNet itself: the start-up hook needs the package before that.
 """
 
 import importlib

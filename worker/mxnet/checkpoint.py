@@ -26,8 +26,8 @@ import numpy as np
 from baryon.ps import UsageError
 
 from ..session import session
+from ..values import decode, encode
 from .states import check_states, parse_states, write_atomically
-from .values import decode, encode
 
 __all__ = ["Checkpoint", "restore", "save"]
 

@@ -15,9 +15,11 @@ from baryon.ps import Compression, UsageError, compression_of, rows_in
 from baryon.scheduler.control import KVSTORE_TYPES
 
 from ..advice import advice, reader
+from ..collectives import Collectives
+from ..reduction import check_op
 from ..session import session
+from . import engine, metrics
 from .arguments import KeyName, first_values, fitting, pairs
-from .collectives import Collectives
 from .drift import Drift, is_comparable
 from .exchange import Exchange, Place
 from .hyper import LiveHyper
@@ -30,6 +32,12 @@ from .trainer import adapt
 from .updater import is_elementwise
 
 __all__ = ["KVStore", "create"]
+
+_TOO_MANY = (
+    "A Trainer creates another one after each set_data or load_parameters: do not set parameters "
+    "in every step, as to clip them. Let the optimizer do it, or give Trainer "
+    "update_on_kvstore=False and change p.data() in place on all workers"
+)
 
 
 def create(name: str) -> "KVStore":
@@ -57,6 +65,7 @@ class KVStore(mx.kvstore.KVStore):
     def __init__(self, name: str) -> None:
         self._type = name
         self._session = session()
+        self._session.attach(engine)
         self._compression: Optional[Compression] = None
         self._open(has_whole_keys=False)
         self._track = self._session.track(self._store.number, self._is_async)
@@ -84,7 +93,7 @@ class KVStore(mx.kvstore.KVStore):
     def _open(self, has_whole_keys: bool) -> None:
         kind = "sync" if not self._is_async else "async"
         staleness = self._session.credentials.staleness if "ssp" in self._type else None
-        self._client, self._store = self._session.open(kind, has_whole_keys, staleness)
+        self._client, self._store = self._session.open(kind, has_whole_keys, staleness, _TOO_MANY)
         if self._compression is not None:
             self._store.set_compression(self._compression)
 
@@ -423,7 +432,13 @@ class KVStore(mx.kvstore.KVStore):
         An `mx.metric.EvalMetric` is changed, and returned, to be that over all workers' samples;
         reset it before it counts on.
         """
-        return self._others().allreduce(value, op)
+        others = self._others()
+        if not isinstance(value, mx.metric.EvalMetric):
+            return others.allreduce(value, op)
+        check_op(op)
+        states = others.exchange("allreduce of a metric", metrics.state_of(value))
+        metrics.merge(value, states, self.rank)
+        return value
 
     def sync_aux(self, net: Any) -> None:
         """Make ``net``'s running statistics (batch normalisation's) the mean over all workers.

@@ -15,10 +15,10 @@ from cases import run_cases, same
 from mxnet import autograd, gluon
 
 from baryon.ps import StoreClient
+from baryon.worker.collectives import Collectives
 from baryon.worker.mxnet import checkpoint
-from baryon.worker.mxnet.collectives import Collectives
 from baryon.worker.mxnet.states import States
-from tests.cluster import wait_until
+from tests.waiting import wait_until
 
 KINDS = ("dist_async", "dist_ssp")
 LOADING = (States, "load"), "the optimizer's states are there"  # where to be slow, and to wait

@@ -10,6 +10,8 @@ import numpy as np
 from cases import raises, run_cases, same, total
 from mxnet import autograd, gluon
 
+from baryon.ps import UsageError
+
 TYPES = ("dist", "dist_sync", "dist_device_sync", "dist_sync_device")
 DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int32", "int64")
 
@@ -520,6 +522,21 @@ def case_errors_are_named_on_the_worker_that_made_them():
     raises("'dist_maybe' is not served", mx.kv.create, "dist_maybe")
     kv.pushpull("known", mx.nd.ones((2, 3)), out=out)  # and the store goes on
     same(out, kv.num_workers)
+
+
+def case_a_script_catches_an_error_as_mxnets_or_as_ours():
+    kv = mx.kv.create("dist_sync")
+    for caught in (mx.MXNetError, UsageError):
+        for call in (
+            lambda: kv.pull("unknown", out=mx.nd.ones(1)),
+            lambda: kv.broadcast_object(1, root=-1),
+        ):
+            try:
+                call()
+            except caught as error:
+                assert type(error).__name__ == "UsageError", error
+            else:
+                raise AssertionError("nothing was raised")
 
 
 def case_stores_come_and_go():

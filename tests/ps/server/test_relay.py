@@ -6,7 +6,6 @@ workers 0 and 1, on one host with the owner, and worker 2 elsewhere.
 
 import os
 import queue
-import time
 
 import numpy as np
 import pytest
@@ -23,7 +22,8 @@ from baryon.ps import (
 )
 from baryon.ps.memory import HostMemory
 from baryon.worker.mxnet.pickled import dump_optimizer
-from tests.ps.conftest import LIMIT_S, LoopThread, Worker, answered
+from tests.ps.conftest import LoopThread, Worker, answered
+from tests.waiting import LIMIT_S, wait_until
 
 SHAPES = {"small": (3,), "empty": (0,), "big": (700, 600)}  # big: two buckets
 
@@ -168,9 +168,7 @@ def test_a_closed_store_is_gone_on_all_levels_with_its_memory(tree):
         worker.client.drain()
 
     def until(level, condition):
-        deadline = time.monotonic() + LIMIT_S
-        while not tree.loops[level].call(condition):
-            assert time.monotonic() < deadline
+        wait_until(lambda: tree.loops[level].call(condition))
 
     for worker in near:
         value, worker.arrived = worker.arrived["big"], {}  # as MXNet may still copy it

@@ -8,8 +8,9 @@ import pytest
 
 from baryon.ps import Operation, WaitTimeout, wire
 from baryon.worker.mxnet.pickled import dump_optimizer
+from tests.waiting import LIMIT_S
 
-from ..conftest import LIMIT_S, answered
+from ..conftest import answered
 from ..updaters import mxnet_blob
 
 NAMES = ("weight", "bias")

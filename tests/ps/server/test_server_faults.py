@@ -11,8 +11,9 @@ import zmq
 from baryon.ps import PeerError, ProtocolError, UsageError, wire
 from baryon.ps.client.requests import Request, Requests
 from baryon.worker.mxnet.pickled import dump_optimizer
+from tests.waiting import LIMIT_S
 
-from ..conftest import LIMIT_S, Outcome, answered, ask
+from ..conftest import Outcome, answered, ask
 from ..updaters import mxnet_blob
 from .test_server import two_workers
 

@@ -11,9 +11,10 @@ from baryon.ps import PeerError, UsageError, wire
 from baryon.ps.compression import CODECS, compression_of
 from baryon.ps.transport import dialer
 from baryon.worker.mxnet.pickled import dump_optimizer
+from tests.waiting import LIMIT_S, wait_until
 
 from ...proxy import Proxy
-from ..conftest import LIMIT_S, Job, answered, ask
+from ..conftest import Job, answered, ask
 
 ROUNDS = 6
 KEYS = {"w": ((30, 20), "float32"), "b": ((7,), "float32"), "d": ((400,), "float64")}
@@ -42,9 +43,7 @@ def job(proxies, job):
 
 def until(worker, condition, what):
     """Wait until ``condition()`` is true in the worker's loop."""
-    deadline = time.monotonic() + LIMIT_S
-    while not worker.loop.call(condition):
-        assert time.monotonic() < deadline, f"waited {LIMIT_S} s for {what}"
+    wait_until(lambda: worker.loop.call(condition), what)
 
 
 # -- whatever is cut, the result is the same ----------------------------------------------------

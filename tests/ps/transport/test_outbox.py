@@ -5,8 +5,7 @@ import pytest
 import zmq
 
 from baryon.ps import Outbox, Reactor
-
-from ..conftest import LIMIT_S
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

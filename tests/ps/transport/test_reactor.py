@@ -9,8 +9,7 @@ import zmq
 
 from baryon.ps import Reactor
 from baryon.ps.transport import reactor as reactor_module
-
-from ..conftest import LIMIT_S
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

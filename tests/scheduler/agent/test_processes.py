@@ -9,8 +9,7 @@ import pytest
 
 from baryon.scheduler.agent import processes
 from baryon.scheduler.agent.processes import descendants, kill_all, spawn
-
-LIMIT_S = 20.0
+from tests.waiting import LIMIT_S
 
 # A shell with a child of its own in the background, which has left the session, ignores SIGTERM
 # and has a child as well; and, once its own shell has ended, an orphan. Three sleeps in all.

@@ -17,11 +17,11 @@ from baryon.scheduler.control.delivery import (
     decode_envelope,
 )
 from baryon.scheduler.control.uplink import Uplink
+from tests.waiting import LIMIT_S
 
 from ...proxy import Proxy
 
 SEEDS = range(200)
-LIMIT_S = 30.0
 
 
 class Line:

@@ -5,7 +5,6 @@ import io
 import subprocess
 import sys
 import threading
-import time
 import types
 
 import msgspec
@@ -14,8 +13,7 @@ import pytest
 from baryon.scheduler.control import Host, Task
 from baryon.scheduler.observers.console import Console
 from baryon.scheduler.observers.events import JobPaused, Notice, TaskOutput
-
-LIMIT_S = 20.0
+from tests.waiting import LIMIT_S, wait_until
 
 
 class Stream(io.BytesIO):
@@ -66,13 +64,6 @@ class Prompt(Console):
     def _put(self, event):
         super()._put(event)
         wait_until_written(self)
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "not true in time"
-        time.sleep(0.001)
 
 
 def wait_until_written(console):
@@ -313,9 +304,9 @@ def test_it_is_mentioned_also_if_the_job_ends_meanwhile(start):
     console.take(out(b"a\n"))
     closing = threading.Thread(target=console.close)
     closing.start()
-    deadline = time.monotonic() + LIMIT_S
-    while console._backlog._items.empty() and time.monotonic() < deadline:
-        time.sleep(0.001)  # until close() has put its own end into the queue
+    wait_until(
+        lambda: not console._backlog._items.empty(), "close() to put its own end into the queue"
+    )
     stream.goes_on.set()
     closing.join(LIMIT_S)
     assert b"No space left" in errors.take()

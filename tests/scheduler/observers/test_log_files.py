@@ -7,8 +7,7 @@ import pytest
 
 from baryon.scheduler.observers import Notice, TaskOutput, log_files
 from baryon.scheduler.observers.log_files import LogFiles
-
-LIMIT_S = 20.0
+from tests.waiting import LIMIT_S
 
 
 def write(logs, task, data, is_transient=False):

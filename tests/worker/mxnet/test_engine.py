@@ -16,8 +16,7 @@ from baryon.ps import UsageError
 from baryon.worker.mxnet import engine
 from baryon.worker.mxnet.compat import array_over
 from baryon.worker.mxnet.engine import address_of, as_handles, complete, copy, push_async, settle
-
-LIMIT_S = 30.0
+from tests.waiting import LIMIT_S
 
 
 class Step:

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from baryon.ps import UsageError
+from baryon.worker.mxnet import arrays
 from baryon.worker.mxnet.metrics import merge, state_of
-from baryon.worker.mxnet.values import decode, encode
+from baryon.worker.values import decode, encode
+
+arrays.register()
 
 METRICS = {
     "Accuracy": mx.metric.Accuracy,

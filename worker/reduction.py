@@ -1,31 +1,36 @@
-"""Numbers and arrays of all workers as one, also within lists, tuples and dicts.
+"""One result from the numbers and arrays of all workers, also within lists, tuples and dicts. Pure.
 
-Taken in rank order, in float64 where they are floating, so the result is the same to the bit on
-all workers and from run to run.
+Values are combined in rank order, floating ones in float64. So all workers get the same bits, and
+so does every run.
 """
 
 import functools
 from typing import Any, Dict, List
 
-import mxnet as mx
 import numpy as np
 
 from baryon.ps import UsageError
 
-from .values import like, numpy_of
+from .values import is_array, like, numpy_of
 
-__all__ = ["OPS", "reduce"]
+__all__ = ["OPS", "check_op", "reduce"]
 
 OPS = ("sum", "mean", "max", "min")
 
 
+def check_op(op: str) -> None:
+    """Raise UsageError unless ``op`` is one of `OPS`."""
+    if op not in OPS:
+        raise UsageError(f"allreduce takes one of {', '.join(OPS)}, not {op!r}")
+
+
 def reduce(values: Dict[int, Any], op: str, rank: int) -> Any:
-    """One of `OPS` over ``values``, by rank in their order, for worker ``rank``.
+    """One of `OPS` over ``values``, which are in rank order, for worker ``rank``.
 
-    The result is of the kind of its own value. Floating arrays keep their dtype; sums of integers
-    do, too, and may wrap round; a sum of bools is an int64; a mean of integers is a float64.
+    The result is of the kind of that worker's own value. Floating arrays keep their dtype. Sums of
+    integers do, too, and may overflow; a sum of bools is an int64; a mean of integers is a float64.
 
-    Raises UsageError if the values differ in structure, shape or dtype, naming the workers.
+    Raises UsageError, naming the workers, if the values differ in structure, shape or dtype.
     """
     return _reduce(values, op, rank, "")
 
@@ -49,20 +54,20 @@ def _reduce(values: Dict[int, Any], op: str, rank: int, where: str) -> Any:
         return {key: inner(key) for key in own}
     if type(own) in (list, tuple):
         return type(own)(map(inner, range(len(own))))
-    if len({type(value) for value in values.values()}) > 1 or not _is_array(own):
+    if len({type(value) for value in values.values()}) > 1 or not is_array(own):
         return _combine_numbers([_python_number(value) for value in values.values()], op)
     return like(_combine([numpy_of(value) for value in values.values()], op), own)
 
 
 def _outline(value: Any, where: str) -> str:
-    """What must be the same on all workers; Python's and NumPy's numbers may meet."""
+    """What all workers must agree on; Python's numbers and NumPy's may be mixed."""
     if type(value) is dict:
         return f"a dict of {', '.join(sorted(map(repr, value))) or 'nothing'}"
     if type(value) in (list, tuple):
         return f"a {type(value).__name__} of {len(value)}"
     if type(value) in (bool, int, float) or isinstance(value, np.generic):
         return "a number"
-    if _is_array(value):
+    if is_array(value):
         kind = f"{type(value).__module__}.{type(value).__name__}"
         return f"a {kind} {np.dtype(value.dtype).name}{value.shape}"
     raise UsageError(
@@ -71,16 +76,12 @@ def _outline(value: Any, where: str) -> str:
     )
 
 
-def _is_array(value: Any) -> bool:
-    return isinstance(value, (np.ndarray, np.generic, mx.nd.NDArray))
-
-
 def _python_number(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _combine(arrays: List[Any], op: str) -> Any:
-    """Of NumPy arrays of one shape and dtype."""
+    """Combine NumPy arrays of one shape and dtype."""
     dtype = arrays[0].dtype
     if op in ("max", "min"):
         choose = np.maximum if op == "max" else np.minimum
@@ -96,7 +97,7 @@ def _combine(arrays: List[Any], op: str) -> Any:
 
 
 def _combine_numbers(numbers: List[Any], op: str) -> Any:
-    """Of Python's; integers of any size are exact."""
+    """Combine Python's numbers; integers of any size are exact."""
     if any(isinstance(number, float) for number in numbers):
         return _combine([np.array(number, np.float64) for number in numbers], op).item()
     if op in ("max", "min"):

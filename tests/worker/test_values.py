@@ -4,7 +4,6 @@ import math
 import pickle
 from collections import OrderedDict
 
-import mxnet as mx
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
 from baryon.ps import ProtocolError, UsageError
-from baryon.worker.mxnet.values import decode, encode
+from baryon.worker.values import decode, encode
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(max_size=20)
@@ -37,8 +36,6 @@ VALUES = st.recursive(
 
 def same(a, b):
     """Equal also in every type, in the order of keys, and where there are NaNs."""
-    if isinstance(a, mx.nd.NDArray):
-        return type(a) is type(b) and same(a.asnumpy(), b.asnumpy())
     if isinstance(a, (np.ndarray, np.generic)):
         return (
             type(a) is type(b)
@@ -67,23 +64,6 @@ def test_types_that_are_alike_are_not_mixed_up():
     assert not same((1, 2), [1, 2])
     value = [True, 1, 1.0, "1", b"1", (1,), [1], {1}, {1: 1}, np.int64(1), np.array(1)]
     assert same(decode(encode(value)), value)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int32", "int64"])
-def test_mxnet_arrays_come_back_as_such(dtype):
-    array = mx.nd.array([[1, 2, 3], [4, 5, 6]], dtype=dtype)
-    back = decode(encode({"w": array.T}))["w"]
-    assert type(back) is mx.nd.NDArray
-    assert same(back, array.T)
-
-
-@pytest.mark.parametrize("shape", [(2, 3), (0, 2), ()])
-def test_so_do_those_of_its_numpy_interface(shape):
-    with mx.util.np_shape(True):
-        array = mx.np.full(shape, 7.5, dtype="float64")
-        back = decode(encode(array))
-        assert type(back) is mx.np.ndarray
-        assert same(back, array)
 
 
 def test_arrays_that_come_back_can_be_written_to():
@@ -117,7 +97,6 @@ class Mine:
         (np.array(["text"]), "dtype is <U4"),
         (np.zeros(2, "f4,i4"), "dtype is"),
         (np.ma.zeros(2), "MaskedArray"),
-        (mx.nd.zeros((2, 2)).tostype("row_sparse"), r"tostype\('default'\)"),
         ("\ud800", "not Unicode"),
     ],
     ids=lambda value: type(value).__name__,
@@ -145,7 +124,7 @@ def test_no_bytes_do_worse_than_a_protocol_error(data):
         pass
 
 
-EXAMPLE = encode([1 << 80, {"a": np.arange(3)}, (mx.nd.ones(2), {1, 2}), np.float32(1)])
+EXAMPLE = encode([1 << 80, {"a": np.arange(3)}, (np.ones(2), {1, 2}), np.float32(1)])
 
 
 @given(place=st.integers(0, len(EXAMPLE) - 1), byte=st.integers(0, 255))

@@ -1,32 +1,29 @@
-"""What workers say to each other beside gradients: small values, by way of the scheduler.
+"""Small values that workers exchange beside gradients, by way of the scheduler.
 
-Every call of a store is a meeting of all workers that have not ended (scheduler/meetings.py),
-named by the store and the number of the call. So all workers make the same calls in the same
-order, from one thread; whoever makes another one ends the job, with both calls named.
+Every call of a store is a meeting of all workers that have not ended (scheduler/meetings.py). Its
+name is the store's number and the call's. So all workers make the same calls in the same order,
+from one thread; a worker that makes a different call ends the job with a message that names both.
 """
 
 from typing import Any, Callable, Dict, List, Optional
 
-import mxnet as mx
-
 from baryon.ps import PeerError, UsageError
 from baryon.scheduler.control import MAX_VALUE_NBYTES, ControlClient
 
-from . import metrics
-from .reduction import OPS, reduce
+from .reduction import check_op, reduce
 from .values import decode, encode
 
 __all__ = ["Collectives"]
 
 _COMPARISON = "a comparison of all workers' weights"
-_MAX_ALL_NBYTES = 64 << 20  # of a call's values together: the scheduler sends them to each worker
+_MAX_ALL_NBYTES = 64 << 20  # a call's values together: the scheduler sends all to each worker
 
 
 class Collectives:
     """The calls of store number ``store`` by worker ``rank``.
 
-    ``on_call()`` is called before each takes place, which none does that raises UsageError. Values
-    are what values.py says.
+    ``on_call()`` is called before each call that takes place; one that raises UsageError does not.
+    values.py defines what a value is.
     """
 
     def __init__(
@@ -43,7 +40,7 @@ class Collectives:
         self._store = store
         self._on_call = on_call
         self._calls = 0
-        self._first = 0  # of those that have not ended
+        self._first = 0  # the lowest rank that has not ended
 
     def barrier(self, name: Optional[str]) -> None:
         self._gather("barrier" if name is None else f"barrier {name!r}", b"")
@@ -63,16 +60,11 @@ class Collectives:
         return decode(given[root])
 
     def allreduce(self, value: Any, op: str) -> Any:
-        if op not in OPS:
-            raise UsageError(f"allreduce takes one of {', '.join(OPS)}, not {op!r}")
-        if isinstance(value, mx.metric.EvalMetric):
-            states = self._exchange("allreduce of a metric", metrics.state_of(value))
-            metrics.merge(value, states, self._rank)
-            return value
-        return reduce(self._exchange(f"allreduce({op!r})", value), op, self._rank)
+        check_op(op)
+        return reduce(self.exchange(f"allreduce({op!r})", value), op, self._rank)
 
     def digests(self, own: Any) -> Dict[int, Any]:
-        """Of the weights of the first worker that has not ended, and of this one's, by rank."""
+        """By rank, the digests of the first worker that has not ended, and this worker's."""
         while True:
             value = encode(own) if self._rank == self._first else b""
             given = self._gather(_COMPARISON, value, num_values=1)
@@ -81,22 +73,22 @@ class Collectives:
             self._first = min(given)
 
     def findings(self, own: str) -> List[str]:
-        """What all workers say after such a comparison."""
-        return list(self._exchange(_COMPARISON, own).values())
+        """What all workers have found in such a comparison."""
+        return list(self.exchange(_COMPARISON, own).values())
 
-    def _exchange(self, call: str, value: Any) -> Dict[int, Any]:
-        """The values of all workers by rank; its own is the very same object."""
+    def exchange(self, call: str, value: Any) -> Dict[int, Any]:
+        """All workers' values by rank, in a call of that name; its own is the very same object."""
         given = self._gather(call, encode(value))
         return {r: value if r == self._rank else decode(data) for r, data in given.items()}
 
     def _gather(
         self, call: str, value: bytes, num_values: Optional[int] = None
     ) -> Dict[int, bytes]:
-        """Of ``num_values`` workers that give one, by default all; {rank: value}, in rank order."""
+        """{rank: value} in rank order; ``num_values`` workers (by default all) give a value."""
         limit = min(MAX_VALUE_NBYTES, _MAX_ALL_NBYTES // (num_values or self._num_workers))
         if len(value) > limit:
             raise UsageError(
-                f"{call} with {len(value) / 2**20:.1f} MiB: of {self._num_workers} workers, each "
+                f"{call} with {len(value) / 2**20:.1f} MiB: with {self._num_workers} workers, each "
                 f"may give {limit / 2**20:.3g} MiB; larger arrays go through the store: "
                 "kv.init a key and kv.pushpull it"
             )

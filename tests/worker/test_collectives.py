@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from baryon.ps import UsageError
-from baryon.worker.mxnet.collectives import Collectives
-from baryon.worker.mxnet.values import encode
+from baryon.worker.collectives import Collectives
+from baryon.worker.values import encode
 
 
 class Nobody:

@@ -1,23 +1,22 @@
-"""Plain data as bytes and back, for values that workers give each other.
+"""Plain data as bytes and back, for values that workers give each other. Pure.
 
-``encode`` takes None, bool, int, float, str, bytes, list, tuple, dict, set, NumPy arrays and
-scalars of numbers, MXNet's dense arrays, and all of these in one another; ``decode`` gives the same
-types back. The bytes are MessagePack, and decoding them makes objects of these types only: nothing
-is ever unpickled.
+``encode`` takes None, bool, int, float, str, bytes, list, tuple, dict, set, NumPy's numeric arrays
+and scalars, dense arrays of a framework that has registered them (`register_arrays`), and any
+nesting of these. ``decode`` gives the same types back. The bytes are MessagePack. Decoding makes
+objects of these types only: nothing is ever unpickled.
 
-In the bytes None, bool, float, str and integers of up to 64 bits are themselves; everything else is
-one of the messages below, so that a tuple does not come back as a list.
+In the bytes None, bool, float, str and integers of up to 64 bits are themselves. Everything else is
+one of the messages below, so that a tuple does not come back as a list. msgspec's own hooks cannot
+do that: they see only types that msgspec does not know, and it writes a tuple or a set as a list.
 """
 
-import contextlib
-from typing import Any, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
-import mxnet as mx
 import numpy as np
 
 from baryon.ps import Codec, Message, ProtocolError, UsageError
 
-__all__ = ["decode", "encode", "numpy_of", "like"]
+__all__ = ["Arrays", "decode", "encode", "is_array", "like", "numpy_of", "register_arrays"]
 
 _INT64, _UINT64 = -(1 << 63), (1 << 64) - 1
 _DTYPES = {
@@ -44,9 +43,9 @@ class Items(Message, frozen=True, tag="items"):
 
 
 class Array(Message, frozen=True, tag="array"):
-    """``kind``: "numpy", "scalar" (NumPy's), "nd" or "np" (MXNet's two kinds).
+    """``kind``: "numpy", "scalar" (NumPy's), or the name of registered `Arrays`.
 
-    ``dtype`` is one of numbers, as in NumPy's array protocol (``<f4``); ``data`` is in C order.
+    ``dtype`` is a numeric one, as in NumPy's array protocol (``<f4``); ``data`` is in C order.
     """
 
     kind: str
@@ -62,12 +61,32 @@ class _Root(Message, frozen=True, tag="value"):
     value: Value
 
 
+class Arrays(NamedTuple):
+    """A framework's arrays; ``name`` stands for them in the bytes.
+
+    ``to_numpy(array)`` raises ValueError, with the remedy, for an array that is not dense.
+    ``from_numpy(array, model)`` makes an array where ``model`` is, or on the framework's current
+    device if that is None; it raises ValueError for what the framework does not have.
+    """
+
+    name: str
+    kind: type
+    to_numpy: Callable[[Any], np.ndarray]
+    from_numpy: Callable[[np.ndarray, Optional[Any]], Any]
+
+
 _CODEC = Codec((_Root,))
+_registered: Dict[str, Arrays] = {}
 _CONTAINERS = {"list": list, "tuple": tuple, "set": set}
 
 
+def register_arrays(arrays: Arrays) -> None:
+    """Have a framework's arrays encoded; a subclass's come before those of its base."""
+    _registered[arrays.name] = arrays
+
+
 def encode(value: Any) -> bytes:
-    """Raises UsageError, with where in ``value`` it is, for what is not plain data."""
+    """Raises UsageError for what is not plain data, with its place in ``value``."""
     try:
         return _CODEC.encode(_Root(_pack(value, "")))
     except RecursionError:
@@ -77,24 +96,34 @@ def encode(value: Any) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """Raises ProtocolError for what `encode` does not make. MXNet's arrays are made on the current
-    context."""
+    """Raises ProtocolError for what `encode` does not make."""
     try:
         return _unpack(_CODEC.decode(data).value)
-    except (TypeError, ValueError, KeyError, RecursionError, mx.MXNetError) as error:
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
         raise ProtocolError(f"malformed value of {len(data)} bytes: {error}") from error
 
 
-def numpy_of(array: Any) -> Any:
-    """A NumPy or MXNet array, or a NumPy scalar, as a NumPy array."""
-    return array.asnumpy() if isinstance(array, mx.nd.NDArray) else np.asarray(array)
+def is_array(value: Any) -> bool:
+    """Whether ``value`` is an array of NumPy or of a framework, or a NumPy scalar."""
+    return isinstance(value, (np.ndarray, np.generic)) or _arrays_of(value) is not None
 
 
-def like(array: Any, model: Any) -> Any:
-    """A NumPy array as whatever ``model`` is: in kind and context, not in dtype or shape."""
-    if isinstance(model, mx.nd.NDArray):
-        return _mxnet_array(array, isinstance(model, mx.np.ndarray), model.context)
+def numpy_of(array: Any) -> np.ndarray:
+    """What `is_array` as a NumPy array."""
+    arrays = _arrays_of(array)
+    return np.asarray(array) if arrays is None else arrays.to_numpy(array)
+
+
+def like(array: np.ndarray, model: Any) -> Any:
+    """A NumPy array as the kind of array that ``model`` is, and on its device."""
+    arrays = _arrays_of(model)
+    if arrays is not None:
+        return arrays.from_numpy(array, model)
     return array[()] if isinstance(model, np.generic) else array
+
+
+def _arrays_of(value: Any) -> Optional[Arrays]:
+    return next((a for a in _registered.values() if isinstance(value, a.kind)), None)
 
 
 # -- to messages ------------------------------------------------------------------------------
@@ -122,10 +151,9 @@ def _bytes_of(value: int) -> bytes:
 
 
 def _pack_array(value: Any, where: str) -> Array:
-    if isinstance(value, mx.nd.NDArray):
-        if value.stype != "default":
-            raise _refused(value, where, f"it is {value.stype}; use .tostype('default')")
-        kind = "np" if isinstance(value, mx.np.ndarray) else "nd"
+    arrays = _arrays_of(value)
+    if arrays is not None:
+        kind = arrays.name
     elif isinstance(value, np.generic):
         kind = "scalar"
     elif type(value) is np.ndarray:
@@ -134,10 +162,13 @@ def _pack_array(value: Any, where: str) -> Array:
         raise _refused(
             value, where, "make it of None, numbers, str, bytes, list, tuple, dict, set and arrays"
         )
-    array = numpy_of(value)
+    try:
+        array = numpy_of(value)
+    except ValueError as error:
+        raise _refused(value, where, str(error)) from None
     dtype = array.dtype.newbyteorder("=")
     if dtype.str not in _DTYPES:
-        raise _refused(value, where, f"its dtype is {dtype}; use one of numbers, or a list")
+        raise _refused(value, where, f"its dtype is {dtype}; use a numeric dtype, or a list")
     return Array(kind, dtype.str, array.shape, array.astype(dtype, copy=False).tobytes())
 
 
@@ -179,13 +210,4 @@ def _unpack_array(value: Array) -> Any:
         return array[()]
     if value.kind == "numpy":
         return array
-    if value.kind in ("nd", "np"):
-        return _mxnet_array(array, value.kind == "np", None)
-    raise ValueError(f"an array of kind {value.kind!r}")
-
-
-def _mxnet_array(array: Any, is_np: bool, context: Optional[Any]) -> Any:
-    """Its NumPy interface alone has arrays without dimensions or elements."""
-    with mx.util.np_shape(True) if is_np else contextlib.nullcontext():
-        create = mx.np.array if is_np else mx.nd.array
-        return create(array, dtype=array.dtype, ctx=context)
+    return _registered[value.kind].from_numpy(array, None)
