@@ -34,13 +34,13 @@ _CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Run a job; returns its exit code, 2 if the command line is wrong."""
+    """Run a job. Returns its exit code, or 2 if the command line is wrong."""
     words = sys.argv[1:] if argv is None else argv
     return _guarded("launch.py", lambda say: _launch(words, say))
 
 
 def baryon(argv: Optional[List[str]] = None) -> int:
-    """Returns 0; 1 if ``doctor`` finds a problem or ``stop`` fails, 2 if the line is wrong."""
+    """Returns 0, 1 if ``doctor`` finds a problem or ``stop`` fails, 2 if the command is wrong."""
     words = sys.argv[1:] if argv is None else argv
     return _guarded("baryon", lambda say: _command(words))
 
@@ -50,7 +50,7 @@ def _launch(argv: List[str], say: Say) -> int:
     for note in options.notes:
         say(f"note: {note}")
     if options.dry_run:
-        from .dry_run import show  # its libraries take longer than all else
+        from .dry_run import show  # imported late: its libraries take longer than everything else
 
         show(job, preview(job, options), options.json)
         return 0
@@ -75,7 +75,8 @@ def _run(
     asked_at: Optional[socket.socket] = None,
     has_directory: bool = False,
 ) -> int:
-    """Run the job, as often as it is to be submitted; ``has_directory`` of the first time."""
+    """Run the job, and submit it again if need be. ``has_directory``: the first log directory
+    exists."""
     again, attempt = job, 0
     while True:
         prepared, cluster = prepare(again, options, say)
@@ -96,10 +97,10 @@ def _run(
 
 
 def _finish(job: Job, options: Options, cluster: Cluster, say: Say) -> int:
-    """Do what is left when the job is over; returns the exit code of that."""
+    """Finish up after the job. Returns 0, or another exit code if that fails."""
     try:
         return 0 if finish(job, options, cluster, say) else 1
-    except (BaryonError, OSError) as error:  # what the job itself has ended with counts more
+    except (BaryonError, OSError) as error:  # the job's own exit code takes precedence
         for line in str(error).splitlines():
             say(f"error: {line}")
         return 1
@@ -132,14 +133,14 @@ def _command(argv: List[str]) -> int:
 
 
 def _guarded(program: str, command: Callable[[Say], int]) -> int:
-    """What ``command`` returns, or the exit code of the error that it raises, which is said."""
+    """Call ``command``. Returns its exit code, or prints its error and returns that one's code."""
 
     def say(text: str) -> None:
         try:
             sys.stderr.write(f"{program}: {text}\n")
             sys.stderr.flush()
         except OSError:
-            pass  # nobody reads, or the disk is full: no reason to end the training
+            pass  # the reader has gone or the disk is full, but the training must go on
 
     open_streams()
     try:
@@ -156,7 +157,7 @@ def _guarded(program: str, command: Callable[[Say], int]) -> int:
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise
-        # What is still to be written must go somewhere, or Python fails at its end.
+        # Python flushes standard output when it ends, and would fail there again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno == errno.EPIPE:  # as with `| head`
             return 128 + signal.SIGPIPE

@@ -10,7 +10,7 @@ from typing import Any, Dict
 
 import shtab
 
-from .flag_groups import command_parser, flag_parser
+from .parsers import command_parser, flag_parser
 
 __all__ = ["script"]
 

@@ -1,8 +1,8 @@
-"""``launch.py --detach``: the job goes on in a process of its own when the command has returned.
+"""``launch.py --detach``: the job continues in a background process after the command returns.
 
-That is forked before anything else is started. The one in front waits until the job is in the hands
-of its cluster, so what is wrong until then is told at once, with its exit code, and Ctrl-C ends it.
-If the one in front ends in another way, as with its terminal, the job goes on all the same.
+The background process is forked before anything else starts. The foreground process waits until the
+cluster has taken the job. Until then it reports errors with their exit code, and Ctrl-C ends the
+job. If the foreground process ends in another way, as with its terminal, the job continues.
 """
 
 import os
@@ -29,12 +29,12 @@ Run = Callable[[Job, OnTaken, Optional[socket.socket]], int]
 
 
 def detach(job: Job, run: Run) -> int:
-    """Have ``run(job, on_taken, asked_at)`` run the job behind; it returns the exit code, and never
-    raises. ``asked_at`` is where the job is to be asked how it is.
+    """Call ``run(job, on_taken, asked_at)`` in the background. It returns the exit code, and never
+    raises. ``asked_at`` is the socket on which the job answers questions about its state.
 
-    In front, returns 0 once ``on_taken`` was called, with the job's name on standard output, or the
-    job's exit code if it ends before that. Behind, returns the exit code. The log directory exists.
-    Raises UsageError if the output cannot be kept there.
+    In the foreground, prints the job's name and returns 0 once ``on_taken`` was called, or returns
+    the job's exit code if the job ends earlier. In the background, returns the exit code. The log
+    directory must exist. Raises UsageError if the output cannot be written there.
     """
     record = record_of(job)
     remove_old()
@@ -58,7 +58,7 @@ def detach(job: Job, run: Run) -> int:
 
 
 def _wait(child: int, news: int, record: Record) -> int:
-    """Until the job is taken or has ended."""
+    """Wait until the job is taken or has ended."""
     is_taken = is_interrupted = False
     try:
         with open(news, "rb") as pipe:
@@ -79,7 +79,7 @@ def _wait(child: int, news: int, record: Record) -> int:
 
 
 def _go_behind(output: int) -> None:
-    os.setsid()  # the terminal's signals are for others
+    os.setsid()  # the terminal's signals are not for this process
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
@@ -97,7 +97,7 @@ def _run(job: Job, run: Run, tell: int) -> int:
         try:
             os.write(tell, _TAKEN)
         except OSError:
-            pass  # who was in front has gone
+            pass  # the foreground process has ended
 
     record.exit_code = run(job, on_taken, listen(job.id))
     record.end_time = time.time()
@@ -106,7 +106,7 @@ def _run(job: Job, run: Run, tell: int) -> int:
 
 
 def _keep(record: Record) -> None:
-    """The job is more important than that others know of it."""
+    """Save the record. If that fails, the job runs without it."""
     try:
         save(record)
     except UsageError as error:

@@ -1,5 +1,4 @@
-"""``baryon doctor``: every problem of every host, or of this machine, with its remedy, before a job
-runs."""
+"""``baryon doctor``: checks all hosts, or this machine, and prints each problem with its remedy."""
 
 import sys
 from typing import List, Tuple
@@ -10,8 +9,10 @@ from baryon.scheduler.control import Job
 
 from .flags import Options
 from .hosts import probe
-from .hosts.preflight import Finding, HostReport, judge, lines, table, to_json
-from .hosts.survey import HOME, Survey, expectations
+from .hosts.expectations import expectations
+from .hosts.findings import Finding, HostReport, lines, table, to_json
+from .hosts.preflight import judge
+from .hosts.survey import HOME, Survey
 from .installation import faults
 
 __all__ = ["examine"]
@@ -52,7 +53,7 @@ def _look_here(job: Job, options: Options) -> Tuple[List[HostReport], List[Findi
     question = {
         "program": "",
         "is_script": False,
-        "cwd": job.cwd,  # a command has been looked for
+        "cwd": job.cwd,  # options.py has looked for the command
         "env": {**job.env, **job.env_worker},
         "toward": "127.0.0.1",
         "interfaces": (),

@@ -1,16 +1,17 @@
-"""What command lines say, before anything is made of it."""
+"""Parsed command lines, before their values are checked."""
 
 import argparse
 from typing import FrozenSet, List, Optional, Tuple
 
-from .flag_groups import MANAGERS, command_parser, flag_parser
+from .flag_groups import MANAGERS
 from .hostfile import HostLine
+from .parsers import command_parser, flag_parser
 
 __all__ = ["MANAGERS", "JobCommand", "Options", "parse_command", "parse_flags"]
 
 
 class Options(argparse.Namespace):
-    """What the command line said, before it is looked at more closely."""
+    """The values of all flags, as given."""
 
     num_workers: Optional[int]
     num_servers: Optional[int]
@@ -69,8 +70,8 @@ class Options(argparse.Namespace):
     command: List[str]
     json: bool = False
 
-    given: FrozenSet[str] = frozenset()  # names of the above that are not as by default
-    notes: Tuple[str, ...] = ()  # on those of them that change nothing, for the user
+    given: FrozenSet[str] = frozenset()  # names of the flags with other values than the default
+    notes: Tuple[str, ...] = ()  # for the user: flags that have no effect
     lines: Tuple[HostLine, ...] = ()  # of the host file, one for each host of the job
 
 
@@ -85,7 +86,7 @@ class JobCommand(argparse.Namespace):
 
 
 def parse_flags(argv: List[str], is_doctor: bool = False) -> Options:
-    """What ``argv`` (without the program's name) says; raises UsageError."""
+    """Parse ``argv``, which lacks the program's name. Raises UsageError."""
     parser = flag_parser(is_doctor)
     options = parser.parse_args(argv, namespace=Options())
     if not is_doctor and options.num_workers is None and options.workers_per_host is None:
@@ -97,5 +98,5 @@ def parse_flags(argv: List[str], is_doctor: bool = False) -> Options:
 
 
 def parse_command(argv: List[str]) -> JobCommand:
-    """What the words after ``baryon`` say, other than ``doctor``'s; raises UsageError."""
+    """Parse the words after ``baryon``, except ``doctor``'s. Raises UsageError."""
     return command_parser().parse_args(argv, namespace=JobCommand())

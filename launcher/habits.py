@@ -1,4 +1,4 @@
-"""Flags of other launchers (torchrun, mpirun, horovodrun, dmlc-submit): what they are here."""
+"""Translates the flags of other launchers: torchrun, mpirun, horovodrun, dmlc-submit."""
 
 import difflib
 from typing import Iterable, Optional
@@ -58,7 +58,7 @@ _ELSE = {
 
 
 def translated(word: str) -> str:
-    """A word of the command line that may be a flag, as it is called here."""
+    """A word of the command line; if it is another launcher's flag, ours of the same meaning."""
     name, equals, value = word.partition("=")
     if name.startswith("--"):
         name = name.replace("_", "-")
@@ -66,7 +66,7 @@ def translated(word: str) -> str:
 
 
 def remedy_for(word: str, known: Iterable[str]) -> Optional[str]:
-    """What to write instead of a flag that is none of the ``known`` ones, if one can tell."""
+    """What to write instead of a flag that is not among the ``known`` ones; None if unknown."""
     name = translated(word).partition("=")[0]
     if name.startswith("--rdzv-"):
         return _ALL_HOSTS

@@ -1,4 +1,4 @@
-"""Which launchers heed which flags. Pure. None is taken in silence and then does nothing."""
+"""Which launchers use which flags. Pure. A flag without effect is always reported."""
 
 from typing import Dict, FrozenSet, List
 
@@ -29,16 +29,17 @@ _OF_A_SUBMISSION = (
     *("queue", "account", "time", "mem", "cpus_per_worker", "gpus_per_worker", "job_name"),
     *("mail", "constraint", "extra", "template", "resubmit"),
 )
-"""What an allocation has got already."""
+"""Flags for a submission. An allocation has been submitted already."""
 
 
 def look_for_vain_flags(
     options: Options, launcher: str, is_allocated: bool, faults: List[str], notes: List[str]
 ) -> None:
-    """Add a line for the flags that change nothing with ``launcher``.
+    """Add a line about flags that have no effect with ``launcher``.
 
-    Those of a manager are a fault if no launcher was named, since one was forgotten: what is meant
-    for a queue should not run here. In all other cases they may be there for another launcher.
+    A manager's flag without --launcher is a fault: --launcher was probably forgotten, and a job
+    meant for a queue should not run on this machine. Otherwise a note is enough: the flag may be
+    there for another launcher.
     """
     vain = [name for name in _HEEDED if name in options.given and launcher not in _HEEDED[name]]
     if is_allocated:

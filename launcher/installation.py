@@ -1,6 +1,6 @@
-"""What Baryon needs beside itself on the machine that launches, as its package's metadata say.
+"""Checks that this machine has the libraries that Baryon's package metadata require.
 
-Standard library only: it is asked when something may be missing.
+Standard library only, because it runs when a library may be missing.
 """
 
 import re
@@ -14,7 +14,7 @@ _REQUIREMENT = re.compile(r"([\w.-]+) ?(?:\[.*\])? ?\(?(?:>=([0-9.]+))?")
 
 
 def faults() -> List[Tuple[str, str]]:
-    """(what is wrong, what to do) with each library that is not installed, or too old."""
+    """(what is wrong, what to do) for each library that is missing or too old."""
     try:
         required = metadata.requires("baryon") or []
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""``baryon status``, ``logs`` and ``stop``: jobs that were detached, from any shell."""
+"""``baryon status``, ``logs`` and ``stop``: commands for detached jobs, from any shell."""
 
 import os
 import shlex
@@ -26,7 +26,7 @@ _NUM_LISTED = 20
 
 
 def status(job: Optional[str]) -> int:
-    """Print how the job is, or, without a name, what jobs there are. Raises UsageError."""
+    """Print the state of the job, or without a name a list of jobs. Raises UsageError."""
     if job is None:
         _list()
         return 0
@@ -46,7 +46,7 @@ def status(job: Optional[str]) -> int:
 
 
 def logs(job: Optional[str], task: Optional[str], follow: bool) -> int:
-    """Print what the job, or one task as ``worker-0``, has written; ``follow`` it to the end.
+    """Print the output of the job, or of one task as ``worker-0``; ``follow`` it to the end.
 
     Raises UsageError if there is no such job or task.
     """
@@ -55,7 +55,8 @@ def logs(job: Optional[str], task: Optional[str], follow: bool) -> int:
     try:
         with open(path, "rb") as file:
             while True:
-                is_over = not follow or record.process() is None  # first: what follows is complete
+                # Asked before copying, so that the last copy is complete.
+                is_over = not follow or record.process() is None
                 shutil.copyfileobj(file, sys.stdout.buffer)
                 sys.stdout.flush()
                 if is_over:
@@ -67,7 +68,7 @@ def logs(job: Optional[str], task: Optional[str], follow: bool) -> int:
 
 
 def stop(job: Optional[str]) -> int:
-    """End the job, and return when it has ended. Raises UsageError, or PeerError if it does not."""
+    """End the job and wait for its end. Raises UsageError, or PeerError if it does not end."""
     record = find(job)
     process = record.process()
     if record.exit_code is not None:
@@ -80,7 +81,7 @@ def stop(job: Optional[str]) -> int:
         raise PeerError(f"the launch.py of {record.job} was killed, and its tasks with it{left}")
     process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + _STOP_LIMIT_S
-    while record.process() is not None:  # not psutil's wait: in a container, who would reap it?
+    while record.process() is not None:  # psutil's wait would hang if nothing reaps the process
         if time.monotonic() > deadline:
             raise PeerError(f"{record.job} has not ended in {_STOP_LIMIT_S:.0f} s")
         time.sleep(_POLL_S)
@@ -91,10 +92,10 @@ def stop(job: Optional[str]) -> int:
 def _why_silent(pid: int) -> str:
     try:
         networks = {os.readlink(f"/proc/{each}/ns/net") for each in ("self", pid)}
-    except OSError:  # it has just ended, or is not to be looked into
+    except OSError:  # it has just ended, or belongs to another user
         return "it has not answered yet; it may be starting, or run in another container"
-    if len(networks) > 1:  # abstract sockets belong to one
-        return "it cannot be asked from here, but in its own container (network namespace) only"
+    if len(networks) > 1:  # abstract sockets belong to one network namespace
+        return "it answers only in its own container (network namespace)"
     return "it has not answered yet; it may be starting"
 
 

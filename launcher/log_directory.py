@@ -1,7 +1,7 @@
-"""The directory in which a job keeps what its tasks write: one job's at a time.
+"""The directory for the output of a job's tasks. Only one job at a time writes there.
 
-A lock on the directory itself (flock) says that a job writes there; it goes with the process,
-however that ends. What an earlier job has left is moved to ``earlier-N`` in it, not overwritten.
+The job holds a lock (flock) on the directory itself, which the kernel releases when the process
+ends. The files of an earlier job are moved to ``earlier-N`` in the directory, not overwritten.
 """
 
 import fcntl
@@ -17,9 +17,9 @@ _LOGS = re.compile(r"(worker|server)-\d+\.log|launch\.log|fetched")
 
 
 class LogDirectory:
-    """Made, locked and cleared for a job; `close` it at the end of that.
+    """Makes, locks and clears the directory. `close` it when the job is over.
 
-    Raises UsageError if it cannot be made, or another job writes there.
+    Raises UsageError if it cannot be made, or if another job writes there.
     """
 
     def __init__(self, path: str, say: Callable[[str], None]) -> None:
@@ -58,7 +58,7 @@ class LogDirectory:
         except BlockingIOError:
             raise UsageError(f"another job writes to {path}; choose another --log-dir") from None
         except OSError:
-            pass  # a file system without locks on directories, as NFS
+            pass  # a file system without locks on directories, such as NFS
 
     @staticmethod
     def _clear(path: str, say: Callable[[str], None]) -> None:

@@ -1,34 +1,33 @@
-"""From flags, host file and environment to a `Job`.
+"""Makes a `Job` of the flags, the host file and the environment.
 
-Every fault is collected before anything is said, so that one run shows them all.
+All faults are collected first, so that one run reports them all.
 """
 
 import os
 import re
 import sys
 import time
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Dict, List, Mapping, Tuple
 
 from baryon.ps import UsageError
 from baryon.scheduler import terminal_sizes
-from baryon.scheduler.control import Group, Host, Job, Task, place
+from baryon.scheduler.control import Host, Job, Task, place
 
 from .clusters import allocated_hosts
 from .command import Command, read_command
 from .flags import MANAGERS, Options, parse_flags
 from .heeded import look_for_vain_flags
-from .hostfile import HostLine, parse_host_list, parse_hosts
-from .topology import parse_topology
+from .places import groups_of, hosts_of, is_script, too_few_gpus
 
 __all__ = ["parse", "parse_doctor"]
 
 _MAX_SECONDS = 1e7  # four months; clocks and poll(2) have limits
-# Of the environment here, ssh passes nothing on; these steer MXNet and the libraries below it.
+# ssh passes on no environment variables. These control MXNet and its libraries.
 _PASSED_ON = ("MXNET_", "OMP_", "KMP_", "MKL_", "NCCL_")
 
 
 def parse(argv: List[str]) -> Tuple[Job, Options]:
-    """The job that ``argv`` (without the program's name) describes.
+    """The job that ``argv`` describes. ``argv`` lacks the program's name.
 
     Raises UsageError with every fault found, one a line.
     """
@@ -36,7 +35,7 @@ def parse(argv: List[str]) -> Tuple[Job, Options]:
 
 
 def parse_doctor(argv: List[str]) -> Tuple[Job, Options]:
-    """The same for ``baryon doctor``, which needs neither -n nor a command."""
+    """Like `parse`, for ``baryon doctor``, which needs neither -n nor a command."""
     options = parse_flags(argv, is_doctor=True)
     if options.launcher not in (None, "local", "ssh"):
         raise UsageError(
@@ -49,43 +48,19 @@ def parse_doctor(argv: List[str]) -> Tuple[Job, Options]:
 def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
     faults: List[str] = []
     launcher = options.launcher or ("local" if options.hostfile is None else "ssh")
-    if options.hostfile is not None and _is_script(options.hostfile):  # then nothing else is right
+    if options.hostfile is not None and is_script(options.hostfile):  # then nothing else is right
         raise UsageError(
-            f"-H {options.hostfile}: that is a script, no host file; name the hosts, and then the "
-            f"command: launch.py -n 2 -H node1,node2 {options.hostfile}"
+            f"-H {options.hostfile}: that is a script, not a host file; name the hosts, and then "
+            f"the command: launch.py -n 2 -H node1,node2 {options.hostfile}"
         )
-    hosts = _hosts(options, launcher, faults)
-    job_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    env = _variables(options.env, "=", "--env", faults, inherit=True)
-    env_server = _variables(options.env_server, "=:", "--env-server", faults)
-    env_worker = _variables(options.env_worker, "=:", "--env-worker", faults)
-    if launcher != "local":
-        env = {**_passed_on(os.environ), **env}
-    workdir = options.workdir if launcher == "kubernetes" else None
-    is_here = workdir is None and (launcher != "ssh" or options.sync_dst_dir is not None)
-    command, is_copied = Command(), options.sync_dst_dir is not None
+    hosts = hosts_of(options, launcher, faults)
+    env, env_server, env_worker = _environment(options, launcher, faults)
+    command = Command()
     if not is_doctor or options.command or options.module is not None:
-        command = read_command(options.command, options.module, is_here, is_copied, faults)
+        command = _command(options, launcher, faults)
     _check_numbers(options, launcher, faults)
-    for what, text in [
-        ("working directory", os.getcwd()),
-        *(("argument", word) for word in command.words),
-        *((f"value of --env {name}", value) for name, value in env.items()),
-    ]:
-        if not _is_utf8(text):
-            faults.append(f"the {what} {text!r} is not UTF-8, so it cannot reach other hosts")
-    if options.sync_dst_dir == "":
-        faults.append("--sync-dst-dir is empty; name a directory on the hosts, as '~/job'")
-    _check_patterns(options, launcher, faults)
-    if launcher == "ssh" and options.hostfile is None:
-        faults.append("--launcher ssh needs hosts: -H FILE, or -H node1,node2")
-    if launcher == "mpi" and options.hostfile is None and not allocated_hosts("mpi", os.environ):
-        faults.append(
-            "--launcher mpi needs hosts: -H FILE, or an allocation of Slurm, PBS, Grid Engine or "
-            "LSF to run in"
-        )
-    if launcher in MANAGERS and launcher != "mpi" and options.hostfile is not None:
-        faults.append(f"-H is not for --launcher {launcher}, which chooses the hosts itself")
+    _check_texts(command, env, faults)
+    _check_places(options, launcher, faults)
     if options.json and not (options.dry_run or is_doctor):
         faults.append("--json is for --dry-run and baryon doctor")
     notes: List[str] = []
@@ -93,18 +68,11 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
     look_for_vain_flags(options, launcher, is_allocated, faults, notes)
     options.notes = tuple(notes)
     devices = _devices(options, faults)
-    groups = () if faults else _groups(options.topology, hosts, faults)
-    tasks: Tuple[Task, ...] = ()
-    if not faults:
-        try:
-            count = options.num_workers or sum(host.slots for host in hosts)
-            shares = not options.no_shared_memory
-            tasks = place(hosts, count, options.num_servers, shares, groups)
-            faults += _too_few_gpus(hosts, tasks, devices)
-        except UsageError as error:
-            faults.append(str(error))
+    tasks = _placed(options, hosts, devices, faults)
     if faults:
         raise UsageError("\n".join(faults))
+    job_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    workdir = options.workdir if launcher == "kubernetes" else None
     interface = options.interface or os.environ.get("DMLC_INTERFACE", "")
     on_stdout, on_stderr = terminal_sizes()
     size = on_stderr or on_stdout
@@ -137,6 +105,68 @@ def _job(options: Options, is_doctor: bool = False) -> Tuple[Job, Options]:
         staleness=options.staleness,
     )
     return job, options
+
+
+def _environment(
+    options: Options, launcher: str, faults: List[str]
+) -> Tuple[Dict[str, str], Dict[str, str], Dict[str, str]]:
+    """The variables of all tasks, of servers, and of workers."""
+    env = _variables(options.env, "=", "--env", faults, inherit=True)
+    env_server = _variables(options.env_server, "=:", "--env-server", faults)
+    env_worker = _variables(options.env_worker, "=:", "--env-worker", faults)
+    if launcher != "local":
+        env = {**_passed_on(os.environ), **env}
+    return env, env_server, env_worker
+
+
+def _command(options: Options, launcher: str, faults: List[str]) -> Command:
+    is_copied = options.sync_dst_dir is not None
+    is_elsewhere = (launcher == "kubernetes" and options.workdir is not None) or (
+        launcher == "ssh" and not is_copied
+    )
+    return read_command(options.command, options.module, not is_elsewhere, is_copied, faults)
+
+
+def _placed(
+    options: Options, hosts: Tuple[Host, ...], devices: int, faults: List[str]
+) -> Tuple[Task, ...]:
+    """The tasks on their hosts; none if there are faults."""
+    groups = () if faults else groups_of(options.topology, hosts, faults)
+    if faults:
+        return ()
+    count = options.num_workers or sum(host.slots for host in hosts)
+    try:
+        tasks = place(hosts, count, options.num_servers, not options.no_shared_memory, groups)
+    except UsageError as error:
+        faults.append(str(error))
+        return ()
+    faults += too_few_gpus(hosts, tasks, devices)
+    return tasks
+
+
+def _check_texts(command: Command, env: Mapping[str, str], faults: List[str]) -> None:
+    for what, text in [
+        ("working directory", os.getcwd()),
+        *(("argument", word) for word in command.words),
+        *((f"value of --env {name}", value) for name, value in env.items()),
+    ]:
+        if not _is_utf8(text):
+            faults.append(f"the {what} {text!r} is not UTF-8, so it cannot reach other hosts")
+
+
+def _check_places(options: Options, launcher: str, faults: List[str]) -> None:
+    if options.sync_dst_dir == "":
+        faults.append("--sync-dst-dir is empty; name a directory on the hosts, as '~/job'")
+    _check_patterns(options, launcher, faults)
+    if launcher == "ssh" and options.hostfile is None:
+        faults.append("--launcher ssh needs hosts: -H FILE, or -H node1,node2")
+    if launcher == "mpi" and options.hostfile is None and not allocated_hosts("mpi", os.environ):
+        faults.append(
+            "--launcher mpi needs hosts: -H FILE, or an allocation of Slurm, PBS, Grid Engine or "
+            "LSF to run in"
+        )
+    if launcher in MANAGERS and launcher != "mpi" and options.hostfile is not None:
+        faults.append(f"-H is not for --launcher {launcher}, which chooses the hosts itself")
 
 
 def _check_numbers(options: Options, launcher: str, faults: List[str]) -> None:
@@ -183,7 +213,7 @@ def _check_patterns(options: Options, launcher: str, faults: List[str]) -> None:
 
 
 def _devices(options: Options, faults: List[str]) -> int:
-    """Of each worker; a number of GPUs that is asked for says how many they are, too."""
+    """The devices of each worker. --gpus-per-worker sets them, too."""
     gpus = options.gpus_per_worker
     if gpus is not None and options.devices not in (1, gpus):
         faults.append(f"--gpus-per-worker {gpus} and --devices {options.devices} contradict")
@@ -191,102 +221,12 @@ def _devices(options: Options, faults: List[str]) -> int:
 
 
 def _is_utf8(text: str) -> bool:
-    """False for what Python has kept of bytes that are no UTF-8."""
+    """Whether the text encodes as UTF-8. Python marks other bytes by surrogates, which do not."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _hosts(options: Options, launcher: str, faults: List[str]) -> Tuple[Host, ...]:
-    per_host = options.workers_per_host
-    lines: Tuple[HostLine, ...] = ()
-    if options.hostfile is not None:
-        try:
-            lines = _host_lines(options.hostfile)
-        except UsageError as error:
-            faults.append(str(error))
-    if lines:
-        options.lines = lines
-        names = _display_names(lines)
-        devices = max(1, options.devices)
-        return tuple(
-            Host(name, per_host or line.slots or len(line.gpus) // devices or 1, line.gpus)
-            for name, line in zip(names, lines)
-        )
-    allocated = allocated_hosts(launcher, os.environ) if launcher in MANAGERS else 0
-    count = max(1, options.num_workers or (per_host or 1) * (allocated or 1))
-    if launcher in MANAGERS:
-        slots = per_host if per_host and per_host > 0 else -(-count // (allocated or count))
-        indices = range(-(-count // slots))
-        return tuple(Host(f"host {index}", slots, is_allotted=True) for index in indices)
-    if per_host is None or per_host < 1:
-        return (Host("localhost", count),)
-    return tuple(Host(f"local{index}", per_host) for index in range(-(-count // per_host)))
-
-
-def _groups(path: Optional[str], hosts: Tuple[Host, ...], faults: List[str]) -> Tuple[Group, ...]:
-    if path is None:
-        return ()
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return parse_topology(file.read(), path, [host.name for host in hosts])
-    except OSError as error:
-        faults.append(f"topology file {path}: {error.strerror}")
-    except UnicodeDecodeError as error:
-        faults.append(f"topology file {path} is not UTF-8 text: {error.reason}")
-    except UsageError as error:
-        faults.append(str(error))
-    return ()
-
-
-def _host_lines(hostfile: str) -> Tuple[HostLine, ...]:
-    """Of a file, or of a list with a comma in it. Raises UsageError."""
-    if "," in hostfile and not os.path.exists(hostfile):
-        return parse_host_list(hostfile[:-1] if hostfile.endswith(",") else hostfile)
-    try:
-        with open(hostfile, encoding="utf-8-sig") as file:
-            return parse_hosts(file.read(), hostfile)
-    except OSError as error:
-        hint = f"; a list needs a comma: -H {hostfile}," if "/" not in hostfile else ""
-        raise UsageError(f"host file {hostfile}: {error.strerror}{hint}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"host file {hostfile} is not UTF-8 text: {error.reason}") from error
-
-
-def _is_script(path: str) -> bool:
-    if path.endswith(".py"):
-        return True
-    try:
-        with open(path, "rb") as file:
-            return file.read(2) == b"#!"
-    except OSError:
-        return False
-
-
-def _display_names(lines: Tuple[HostLine, ...]) -> List[str]:
-    """What hosts are called: their names, or more where that is not enough to tell them apart."""
-    names = [line.name for line in lines]
-    full = [
-        (f"{line.user}@" if line.user else "")
-        + (f"[{line.name}]" if ":" in line.name and line.port else line.name)
-        + (f":{line.port}" if line.port else "")
-        for line in lines
-    ]
-    return [name if names.count(name) == 1 else long for name, long in zip(names, full)]
-
-
-def _too_few_gpus(hosts: Tuple[Host, ...], tasks: Tuple[Task, ...], devices: int) -> List[str]:
-    faults = []
-    for index, host in enumerate(hosts):
-        workers = sum(task.host == index and task.role == "worker" for task in tasks)
-        if host.gpus and workers * devices > len(host.gpus):
-            faults.append(
-                f"host {host.name}: gpus={','.join(host.gpus)} are too few for {workers} workers "
-                f"with --devices {devices} each; name more GPUs or fewer slots"
-            )
-    return faults
 
 
 def _passed_on(environ: Mapping[str, str]) -> Dict[str, str]:

@@ -1,7 +1,7 @@
-"""The same thing with many hosts at once, so that Ctrl-C is heard at once, too.
+"""Calls a function for many hosts at once. Ctrl-C interrupts it immediately.
 
-Rejected: ThreadPoolExecutor, which waits for its threads to end before an interrupt gets anywhere;
-they may be waiting for a host, which ends only when whoever is interrupted closes the connection.
+ThreadPoolExecutor was rejected: it joins its threads before an interrupt reaches the caller. The
+threads may wait for a host, and the caller must close the connection to end that wait.
 """
 
 import queue
@@ -19,10 +19,10 @@ Item = TypeVar("Item")
 def side_by_side(
     what: Callable[[Item], None], items: Sequence[Item], limit_s: Optional[float] = None
 ) -> bool:
-    """Call ``what(item)`` for all items, each in a thread; returns whether all were done in time.
+    """Call ``what(item)`` for all items in threads. Returns whether all calls ended in time.
 
-    What an item raises is raised here, when the others are done; if this thread is interrupted or
-    the time is over, no more items are begun, and those under way are left to themselves.
+    An exception of a call is raised here once the others are done. When this thread is interrupted,
+    or the time is over, no more calls begin, and nothing waits for those under way.
     """
     waiting: queue.SimpleQueue[Item] = queue.SimpleQueue()
     for item in items:

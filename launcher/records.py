@@ -1,8 +1,8 @@
-"""What is kept of detached jobs for other shells: a small file each, in the user's home directory.
+"""Records of detached jobs, for other shells: one small file per job in the home directory.
 
-``$XDG_STATE_HOME/baryon/jobs/JOB.json``, by default below ``~/.local/state``. The job's own process
-writes it; those that were written a month ago, of jobs that do not run, are removed when another
-job is detached.
+The file is ``$XDG_STATE_HOME/baryon/jobs/JOB.json``, by default below ``~/.local/state``. The job's
+own process writes it. When another job is detached, records of ended jobs that are a month old are
+removed.
 """
 
 import os
@@ -25,9 +25,9 @@ _KEPT_S = 30 * 24 * 3600.0
 class Record(msgspec.Struct):
     """``pid`` on ``machine``, started at ``pid_time`` (seconds since 1970), runs ``launch.py``.
 
-    ``output`` is the file with all that the job has said. A job may be submitted more than once:
-    ``run`` and ``log_dir`` are of the last time, and so is ``manager_job``, what a cluster manager
-    calls it. ``exit_code`` is there when the job is over, and ``end_time`` with it.
+    ``output`` is the file with the job's messages. A job may be submitted more than once: ``run``,
+    ``log_dir`` and ``manager_job``, the cluster manager's name for it, are those of the last time.
+    ``exit_code`` and ``end_time`` are set when the job is over.
     """
 
     job: str
@@ -48,7 +48,7 @@ class Record(msgspec.Struct):
         return self.machine == socket.gethostname()
 
     def process(self) -> Optional[psutil.Process]:
-        """Its process, if that runs, on this machine."""
+        """The job's process if it runs, on this machine."""
         try:
             process = psutil.Process(self.pid)
             is_it = self.is_here and abs(process.create_time() - self.pid_time) < 1.0
@@ -57,7 +57,7 @@ class Record(msgspec.Struct):
             return None
 
     def state(self) -> str:
-        """How the job is, in a few words."""
+        """The job's state, in a few words."""
         if self.exit_code is not None:
             return "ended well" if self.exit_code == 0 else f"ended with code {self.exit_code}"
         if not self.is_here:
@@ -66,7 +66,7 @@ class Record(msgspec.Struct):
 
 
 def record_of(job: Job) -> Record:
-    """Of a job that this process runs."""
+    """The record of a job that this process runs."""
     process = psutil.Process()
     return Record(
         job=job.id,
@@ -82,7 +82,7 @@ def record_of(job: Job) -> Record:
 
 
 def save(record: Record) -> None:
-    """Write it, at once or not at all. Raises UsageError if that cannot be done."""
+    """Write the record, atomically. Raises UsageError if that fails."""
     folder = _folder()
     path = folder / f"{record.job}.json"
     part = path.with_suffix(f".{os.getpid()}.part")
@@ -92,24 +92,24 @@ def save(record: Record) -> None:
         part.replace(path)
     except OSError as error:
         raise UsageError(
-            f"{folder}: {error.strerror}; XDG_STATE_HOME names another place for what is known of "
-            "detached jobs"
+            f"{folder}: {error.strerror}; set XDG_STATE_HOME to another directory for the records "
+            "of detached jobs"
         ) from error
 
 
 def load_all() -> List[Record]:
-    """Of all jobs that are known, the oldest first."""
+    """All records, the oldest first."""
     records = []
     for path in sorted(_folder().glob("*.json")):
         try:
             records.append(msgspec.json.decode(path.read_bytes(), type=Record))
         except (OSError, msgspec.DecodeError):
-            continue  # removed meanwhile, or another version's
+            continue  # removed meanwhile, or written by another version
     return records
 
 
 def find(job: Optional[str]) -> Record:
-    """The job of that name, or the newest. Raises UsageError."""
+    """The record of the job with that name, or of the newest job. Raises UsageError."""
     records = load_all()
     if not records:
         raise UsageError(f"no job was detached here ({_folder()} is empty); launch.py --detach")
@@ -121,7 +121,7 @@ def find(job: Optional[str]) -> Record:
 
 
 def remove_old() -> None:
-    """Forget jobs of which nothing was written for a month, unless they run."""
+    """Remove records that are a month old, unless their jobs run."""
     for record in load_all():
         path = _folder() / f"{record.job}.json"
         try:
@@ -129,7 +129,7 @@ def remove_old() -> None:
             if is_old and record.is_here and record.process() is None:
                 path.unlink()
         except OSError:
-            pass  # another one has been at it
+            pass  # another process removed it
 
 
 def _folder() -> Path:

@@ -1,4 +1,4 @@
-"""The standard streams of this process, whatever they were when it was started."""
+"""Makes sure that this process has all three standard streams."""
 
 import os
 import sys
@@ -7,10 +7,10 @@ __all__ = ["open_streams"]
 
 
 def open_streams() -> None:
-    """Open those that were closed (`>&-`) on /dev/null.
+    """Open streams that were closed (`>&-`) on /dev/null.
 
-    Otherwise the next file to be opened, perhaps the socket of all agents, would have its number,
-    and get what is meant for a terminal.
+    Otherwise the next opened file, perhaps the agents' socket, would get the stream's number, and
+    messages for a terminal would go there.
     """
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:

@@ -1,14 +1,14 @@
 """Topology files: which hosts are near each other. Pure.
 
-One group a line, of hosts or of other groups; ``#`` begins a comment::
+Each line is a group of hosts or of other groups. ``#`` begins a comment::
 
     rack1: node[01-08]
     rack2: node[09-16]
     site1: rack1 rack2
 
-Each group gets a server that sums what its members send, so that the links out of the group carry
-the bytes of one worker. Hosts are named as in the host file; those in no group report to the
-owners themselves.
+Each group gets a server that sums the gradients of its members, so the links out of the group carry
+the bytes of one worker. Hosts have the same names as in the host file. Hosts outside of all groups
+send to the owners directly.
 """
 
 import re
@@ -25,7 +25,7 @@ _MAX_MEMBERS = 10_000
 
 
 def parse_topology(text: str, source: str, hosts: Sequence[str]) -> Tuple[Group, ...]:
-    """The groups in the text of a topology file; ``hosts`` are the job's, by name.
+    """The groups in the text of a topology file. ``hosts`` are the names of the job's hosts.
 
     Raises UsageError that lists every fault as ``source:line: ...``.
     """
@@ -101,5 +101,5 @@ def _circles(lines: Dict[str, Tuple[str, List[str]]], group_of: Dict[str, str]) 
         while way[-1] in group_of and len(way) <= len(lines):
             way.append(group_of[way[-1]])
             if way[-1] == name:
-                return [f"{where}: {name} is, by its members, a part of itself: {' in '.join(way)}"]
+                return [f"{where}: group {name} contains itself: {' in '.join(way)}"]
     return []

@@ -14,7 +14,7 @@ from typing import Dict, Iterator, List, Set, Tuple
 import pytest
 
 import baryon.worker.data
-from baryon.launcher.flag_groups import flag_parser
+from baryon.launcher.parsers import flag_parser
 from baryon.ps import wire
 from baryon.scheduler.control import messages
 from tests.test_repository import ROOT, sources
@@ -105,8 +105,8 @@ def test_quoted_messages_are_those_of_the_code(page: Path) -> None:
 
 
 def test_a_message_that_the_code_does_not_say_is_found() -> None:
-    assert is_said(["has", "not", "been", "heard", "for"])
-    assert not is_said(["has", "never", "been", "heard", "of"])
+    assert is_said(["has", "been", "silent", "for"])
+    assert not is_said(["has", "been", "silenced", "for"])
     text = "| event | you see |\n|---|---|\n| a | `worker 1 (h) fell over`, `x` |\n"
     assert list(quoted(text)) == ["worker 1 (h) fell over", "x"]
     assert list(fixed_words("lost server 0 (tcp://x) for 20 s: what now")) == [

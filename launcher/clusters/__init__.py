@@ -1,8 +1,9 @@
-"""How agents are started, one module each, named as ``--launcher`` names them.
+"""The clusters: one module for each way to start agents. Modules have the names of ``--launcher``.
 
-Each has a function ``prepare``, which makes everything ready and returns the job, as it is then
-known, with a baryon.scheduler.Cluster to run it on. Those of `MANAGERS` choose the hosts
-themselves (mpi may be told them), and have two more: ``preview`` and ``allocated_hosts``.
+Each module has a function ``prepare``. It prepares everything, and returns the job, completed with
+what it found out, and the baryon.scheduler.Cluster to run it on. The `MANAGERS` choose the hosts
+themselves (except that mpi accepts -H). Their modules also have ``preview`` and
+``allocated_hosts``.
 """
 
 import importlib
@@ -18,31 +19,31 @@ __all__ = ["allocated_hosts", "finish", "prepare", "preview"]
 
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, Cluster]:
-    """Make ready what ``job.launcher`` needs; ``say`` tells the user something.
+    """Prepare what ``job.launcher`` needs. ``say`` shows the user a message.
 
-    Raises BaryonError, in a line for each thing that is wrong, if the job cannot begin.
+    Raises BaryonError with one line for each problem if the job cannot start.
     """
     prepared: Tuple[Job, Cluster] = _module(job.launcher).prepare(job, options, say)
     return prepared
 
 
 def finish(job: Job, options: Options, cluster: Cluster, say: Callable[[str], None]) -> bool:
-    """Do what is left when the job is over; whether that went well, and if not, it is said."""
+    """Finish up after the job. Returns whether that succeeded; if not, ``say`` got the reason."""
     return job.launcher != "ssh" or bool(_module("ssh").finish(job, options, cluster, say))
 
 
 def preview(job: Job, options: Options) -> str:
-    """What would be given to a cluster manager, for people; empty if there is none.
+    """The submission to a cluster manager, as text for people; empty without a manager.
 
-    Raises UsageError if that cannot be made.
+    Raises UsageError if an option is wrong.
     """
     return str(_module(job.launcher).preview(job, options)) if job.launcher in MANAGERS else ""
 
 
 def allocated_hosts(manager: str, environ: Mapping[str, str]) -> int:
-    """How many hosts this process has from a manager already; 0 outside an allocation."""
+    """The number of hosts in the allocation that this process runs in; 0 outside of one."""
     return int(_module(manager).allocated_hosts(environ))
 
 
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f".{name}", __name__)  # and no other's libraries
+    return importlib.import_module(f".{name}", __name__)  # the others' libraries stay out

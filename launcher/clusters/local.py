@@ -1,4 +1,4 @@
-"""All hosts on this machine: one agent process each, sharing nothing but the loopback address."""
+"""All hosts on this machine. Each is one agent process; they share only the loopback address."""
 
 import signal
 import subprocess
@@ -20,7 +20,7 @@ _REAP_LIMIT_S = 5.0
 
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, "LocalCluster"]:
-    """All is here. Tasks meet at the loopback address, whatever interfaces are named."""
+    """Nothing to prepare. Tasks use the loopback address, whatever --interface says."""
     return msgspec.structs.replace(job, interfaces=()), LocalCluster()
 
 
@@ -60,7 +60,7 @@ class LocalCluster(Cluster):
     def kill(self, lost: AbstractSet[int] = frozenset()) -> None:
         for agent in self._agents.values():
             self._close_input(agent)
-            agent.terminate()  # its guard sees to it that everything below ends, in time
+            agent.terminate()  # its guard makes sure that everything below it ends in time
             agent.send_signal(signal.SIGCONT)  # it may be stopped
         deadline = time.monotonic() + _KILL_LIMIT_S
         for agent in self._agents.values():
@@ -72,7 +72,7 @@ class LocalCluster(Cluster):
             try:
                 agent.wait(_REAP_LIMIT_S)
             except subprocess.TimeoutExpired:
-                pass  # it hangs in the kernel; it ends when that lets it
+                pass  # it hangs in the kernel, and will end after that
 
     def _forget(self, host: int) -> None:
         self._close_input(self._agents.pop(host))

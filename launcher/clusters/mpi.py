@@ -1,12 +1,12 @@
-"""MPI: mpirun places one agent on each host, and then all is as on any other cluster.
+"""MPI: mpirun starts one agent on each host. Everything else is as on other clusters.
 
-mpirun runs here as long as the job does. It takes the hosts of -H, or finds those of the allocation
-in which it runs (Slurm, PBS, Grid Engine, LSF). Agents are no MPI processes, so it makes no
-difference whose mpirun it is; which flags and variables it has is asked of ``mpirun --version``.
+mpirun runs on this machine as long as the job does. It uses the hosts of -H, or those of the
+allocation in which it runs (Slurm, PBS, Grid Engine, LSF). Agents are not MPI processes, so any
+implementation's mpirun will do; ``mpirun --version`` tells which flags and variables it has.
 
-Agents find their configurations by rank in a directory that hosts share, as with other managers.
-Rejected: mpirun's standard input. Implementations differ in whether all ranks may have it, each
-would get the keys of all, and mpirun's own connections are not encrypted.
+As with other managers, agents find their configurations, here by rank, in a directory that hosts
+share. mpirun's standard input was rejected: in some implementations only rank 0 gets it, each rank
+would get the keys of all, and mpirun's connections are not encrypted.
 """
 
 import os
@@ -38,17 +38,17 @@ __all__ = ["allocated_hosts", "prepare", "preview"]
 
 _COMMANDS = ("mpirun", "mpiexec")
 _HOST_FILES = ("PBS_NODEFILE", "PE_HOSTFILE", "LSB_DJOB_HOSTFILE")
-"""Variables of PBS, Grid Engine and LSF: a file with a host at the start of each line."""
+"""Variables of PBS, Grid Engine and LSF. Each names a file whose lines begin with a host."""
 
-_MOST_CHARACTERS = 800  # of mpirun's words; Open MPI can go on for pages
+_MOST_CHARACTERS = 800  # of mpirun's messages; Open MPI's fill pages
 
 
 class _Kind(NamedTuple):
-    """An implementation: how it is told which hosts to use, in this order, or to use an
-    allocation's; what else it must be told; the variable with a process's rank."""
+    """An MPI implementation: the flags that name the hosts, keep their order, or use those of an
+    allocation; other flags that it needs; the variable with a process's rank."""
 
-    mark: str  # in what --version says
-    hosts: Tuple[str, ...]  # then their names, with commas
+    mark: str  # in the output of --version
+    hosts: Tuple[str, ...]  # the hosts' names follow, with commas
     order: Tuple[str, ...]
     allocation: Tuple[str, ...]
     others: Tuple[str, ...]
@@ -61,9 +61,9 @@ _KINDS = (
     _Kind(
         "Open MPI",
         ("--host",),
-        ("--map-by", "seq"),  # others put this machine first
+        ("--map-by", "seq"),  # other mappings put this machine first
         ("--map-by", "ppr:1:node"),
-        ("--bind-to", "none"),  # or all of a host's tasks share one core
+        ("--bind-to", "none"),  # otherwise all tasks of a host share one core
         "OMPI_COMM_WORLD_RANK",
     ),
     _HYDRA._replace(
@@ -71,14 +71,14 @@ _KINDS = (
         # Otherwise a manager's own layout wins over -ppn, and agents are bound to some cores.
         env=("I_MPI_JOB_RESPECT_PROCESS_PLACEMENT=0", "I_MPI_PIN=0"),
     ),
-    _HYDRA,  # MPICH and what is made of it
+    _HYDRA,  # MPICH and its derivatives
 )
 
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, BatchCluster]:
     """Find out which mpirun this is, and how hosts reach this machine.
 
-    Raises UsageError if there is no mpirun or a host cannot be told to it.
+    Raises UsageError if there is no mpirun, or if it cannot use a host.
     """
     files = job_files(job, options, "mpirun")
     argv = _argv(job, options, files)
@@ -96,7 +96,7 @@ def preview(job: Job, options: Options) -> str:
 
 
 def allocated_hosts(environ: Mapping[str, str]) -> int:
-    """How many hosts the allocation has in which this process runs; 0 outside."""
+    """The number of hosts in the allocation that this process runs in; 0 outside of one."""
     return slurm.allocated_hosts(environ) or len(_listed(environ))
 
 
@@ -126,14 +126,14 @@ def _argv(job: Job, options: Options, files: Files) -> List[str]:
     place = [*kind.hosts, ",".join(names), *kind.order] if names else [*kind.allocation]
     python = options.python or job.python
     agent = agent_argv(python, configs=files.configs, index_from=kind.rank)
-    # What is left on mpirun's standard error is its own, and ssh's.
+    # This leaves mpirun's own messages, and ssh's, alone on its standard error.
     shell = ["/bin/sh", "-c", 'exec "$0" "$@" 2>&1']
     command = [program, *place, *kind.others, *split_extra(options), "-n", str(num_hosts)]
     return [*(["env", *kind.env] if kind.env else []), *command, *shell, *agent]
 
 
 def _find() -> Tuple[str, _Kind]:
-    """The command here, and what it is. Raises UsageError if there is none that is known."""
+    """The command and its implementation. Raises UsageError if there is none that we know."""
     program = next(filter(shutil.which, _COMMANDS), None)
     if program is None:
         raise UsageError("neither mpirun nor mpiexec is on PATH here; try: module load openmpi")
@@ -142,13 +142,13 @@ def _find() -> Tuple[str, _Kind]:
         if kind.mark in version:
             return program, kind
     raise UsageError(
-        f"{program} is of no MPI that is known here, which are Open MPI, MPICH and Intel MPI; it "
-        f"says {version.splitlines()[:1]}"
+        f"{program} is not from Open MPI, MPICH or Intel MPI; --version says "
+        f"{version.splitlines()[:1]}"
     )
 
 
 class MpiRun:
-    """An mpirun that runs here. A Manager (manager.py). ``hosts`` is what people call the hosts."""
+    """An mpirun on this machine. A Manager (manager.py). ``hosts`` are the hosts, for messages."""
 
     name = "mpirun"
 
@@ -167,7 +167,7 @@ class MpiRun:
         assert self._step is not None
         code, words = self._step.poll(), self._words()
         if code is None:
-            # Hydra does not end because a host cannot be reached.
+            # Hydra goes on when it cannot reach a host.
             return Status(RUNNING, self._hosts + (f"; it says: {words}" if words else ""))
         return parse_end(code, words, self._was_terminated())
 
@@ -183,7 +183,7 @@ class MpiRun:
         return f"{words} ({self._errors} has it all)" if words.endswith("...") else words
 
     def _was_terminated(self) -> bool:
-        """Whether the agents were told to end, says one of them."""
+        """Whether an agent reports that it was told to end."""
         return ": SIGTERM received" in _read(self.outputs[0])
 
 
@@ -198,8 +198,8 @@ def _read(path: str) -> str:
 def parse_end(code: int, words: str, was_terminated: bool) -> Status:
     """The Status of a job whose mpirun ended with ``code`` (minus a signal) and these words.
 
-    An mpirun that gets SIGTERM tells its agents to end by the same, and ends silently and, as it
-    likes, with code 0 or 1.
+    An mpirun that gets SIGTERM sends SIGTERM to its agents, and ends without a message, with code 0
+    or 1.
     """
     if code < 0:
         return Status(OVER, f"was killed by signal {-code}", exit_code=128 - code)
@@ -211,7 +211,7 @@ def parse_end(code: int, words: str, was_terminated: bool) -> Status:
 
 
 def one_line(text: str) -> str:
-    """What mpirun and ssh say, without the lines and lists of Open MPI, and not all of it."""
+    """A message of mpirun or ssh, shortened, without Open MPI's rules and lists."""
     paragraphs = re.split(r"\n\s*\n|^-{20,}$", text, flags=re.MULTILINE)
     words = (" ".join(text.split()) for text in paragraphs if not text.lstrip().startswith("*"))
     whole = " ".join(filter(None, words))

@@ -1,12 +1,12 @@
 """Grid Engine: an array job with a task for each agent.
 
-qsub submits a script (deploy/templates/sge.sh.j2, or the user's) and its options, which win over a
-template's. qstat says how the tasks are, until they are over; then only their output tells whether
-agents ended by themselves or somebody ended the job.
+qsub submits a script (deploy/templates/sge.sh.j2, or the user's). Our options on its command line
+override those in a template. qstat reports the state of the tasks until they are over. After that,
+only their output tells whether agents ended by themselves or the job was ended from outside.
 
-An array is what every cell runs as it is; parallel environments are each site's own. Its tasks may
-start one by one, and two on one host, which works. Who wants all hosts at once, or none, submits a
-script to such an environment that runs launch.py --launcher mpi.
+Every cell runs array jobs, while parallel environments differ from site to site. The tasks of an
+array may start one by one, or two on one host; both work. To get all hosts at once, submit a script
+to a parallel environment that runs launch.py --launcher mpi.
 """
 
 import os
@@ -42,16 +42,16 @@ __all__ = ["allocated_hosts", "prepare", "preview"]
 
 _INDEX = "BARYON_AGENT"
 _SPECIAL = ",:$\n"
-"""What Grid Engine would understand in a path: separators, variables, the end of its own lines."""
+"""Characters with a meaning for Grid Engine in a path: separators, variables, line ends."""
 
 _ENDED = re.compile(r"baryon: agent (\d+) (ended with code \d+)")
 
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, BatchCluster]:
-    """Find out how hosts reach this machine, and what the script is.
+    """Find out how hosts reach this machine, and make the script.
 
-    Raises UsageError if Grid Engine's commands are not here or an option is wrong, PeerError if
-    its qmaster does not answer.
+    Raises UsageError if Grid Engine's commands are missing or an option is wrong, PeerError if its
+    qmaster does not answer.
     """
     require_commands(
         ("qsub", "qstat", "qdel", "qconf"),
@@ -71,7 +71,7 @@ def preview(job: Job, options: Options) -> str:
 
 
 def allocated_hosts(environ: Mapping[str, str]) -> int:
-    """None: in a job of Grid Engine, too, another is submitted."""
+    """0: even inside a job of Grid Engine, another one is submitted."""
     return 0
 
 
@@ -110,7 +110,7 @@ def _start(job: Job, options: Options) -> _Start:
 
 
 def _options(job: Job, options: Options) -> List[str]:
-    """What the flags of launch.py are to qsub."""
+    """launch.py's flags as options of qsub."""
     slots = job.hosts[0].slots
     gpus = options.gpus_per_worker
     given = [
@@ -118,7 +118,7 @@ def _options(job: Job, options: Options) -> List[str]:
         ("-q", options.queue),
         ("-A", options.account),
         ("-l", options.time and f"h_rt={options.time}"),
-        # Not h_vmem: it limits addresses, of which MXNet and CUDA reserve far more than they use.
+        # Not h_vmem: it limits address space, and MXNet and CUDA reserve far more than they use.
         ("-l", options.mem and f"mem_free={options.mem}"),
         ("-l", gpus and f"gpu={gpus * slots}"),
         ("-l", options.constraint),
@@ -132,7 +132,7 @@ def _options(job: Job, options: Options) -> List[str]:
 
 
 def _name(text: str) -> str:
-    """A name that Grid Engine takes: no digit first, and none of these characters."""
+    """A name that Grid Engine accepts: no leading digit, and none of these characters."""
     name = re.sub(r"[\s/:@\\*?\x00-\x1f]", "_", text)
     return f"_{name}" if name[:1].isdigit() else name
 
@@ -149,7 +149,7 @@ class Sge:
         self._start = start
         self._id = ""
         self._reasons: Dict[str, str] = {}
-        self._started: Optional[float] = None  # by the clock on the wall, as qstat says it
+        self._started: Optional[float] = None  # wall-clock time, as in qstat
 
     def submit(self) -> str:
         write_script(self._start.files.script, self._start.script)
@@ -160,7 +160,7 @@ class Sge:
             raise PeerError(f"did not take the job: {words}") from error
         found = re.search(r"^(\d+)\.\d+-\d+:\d+$", answer, re.MULTILINE)  # beside what a site says
         if found is None:
-            raise PeerError(f"does not say which job this is: {answer.strip()}")
+            raise PeerError(f"did not tell the job's number: {answer.strip()}")
         self._id = found[1]
         return f"Grid Engine job {self._id}"
 
@@ -172,7 +172,7 @@ class Sge:
             return self._end()
         if any("E" in task.state for task in tasks):
             why = "; ".join(self._messages("QIM_message").values())
-            self.cancel()  # or it stays for ever
+            self.cancel()  # otherwise it stays for ever
             return Status(OVER, f"could not start: {why}")
         waiting = sum(not task.host for task in tasks)
         if waiting:
@@ -199,7 +199,7 @@ class Sge:
 
     def _why_it_waits(self) -> str:
         found = self._messages("MES_message")
-        if found.keys() != self._reasons.keys():  # else no news but other numbers
+        if found.keys() != self._reasons.keys():  # otherwise only numbers have changed
             self._reasons = found
         return "; ".join(self._reasons.values()) or f"qalter -w p {self._id} may say why"
 
@@ -219,7 +219,7 @@ class Sge:
 
 
 def _has_ended_by_itself(path: str) -> bool:
-    """Whether an agent has ended without Grid Engine's telling it to, says its output."""
+    """Whether, according to its output, an agent ended without a request of Grid Engine's."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             ends = [how for line in file for _, how in parse_ended(line)]
@@ -229,8 +229,8 @@ def _has_ended_by_itself(path: str) -> bool:
 
 
 class Task(NamedTuple):
-    """Of an array: ``state`` in Grid Engine's letters, its ``host`` and the time of its ``start``
-    if it has been given any."""
+    """A task of an array: ``state`` in Grid Engine's letters, and, once it has a slot, its ``host``
+    and the time of its ``start``."""
 
     job_id: str
     state: str
@@ -239,7 +239,7 @@ class Task(NamedTuple):
 
 
 def parse_tasks(xml: str) -> List[Task]:
-    """All that ``qstat -xml -g d`` lists."""
+    """All tasks that ``qstat -xml -g d`` lists."""
     tasks = []
     for item in _parsed(xml).iter("job_list"):
         queue, start = item.findtext("queue_name", ""), item.findtext("JAT_start_time")
@@ -251,8 +251,8 @@ def parse_tasks(xml: str) -> List[Task]:
 
 
 def parse_messages(xml: str, tag: str) -> Dict[str, str]:
-    """One of each kind among the messages in ``qstat -xml -j``: those that differ in nothing but
-    names, numbers and times are of one kind, which is the key."""
+    """One message of each kind in ``qstat -xml -j``, by kind. Messages that differ only in names,
+    numbers and times are of one kind."""
     found: Dict[str, str] = {}
     for element in _parsed(xml).iter(tag):
         text = (element.text or "").strip()
@@ -268,7 +268,7 @@ def _parsed(xml: str) -> ElementTree.Element:
 
 
 def parse_seconds(text: str) -> Optional[float]:
-    """The seconds of [[H:]M:]S, or None for INFINITY and what is no time at all."""
+    """The seconds of [[H:]M:]S, or None for INFINITY and for text that is not a time."""
     if not re.fullmatch(r"(\d*:){0,2}\d*", text) or not text.strip(":"):
         return None
     seconds = 0
@@ -278,6 +278,6 @@ def parse_seconds(text: str) -> Optional[float]:
 
 
 def parse_ended(line: str) -> List[Tuple[int, str]]:
-    """The agent of whose end a line of our script tells, by its number, and how it ended."""
+    """(number, how it ended) of the agent whose end this line of our script reports."""
     found = _ENDED.match(line)
     return [(int(found[1]), found[2])] if found else []

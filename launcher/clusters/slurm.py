@@ -1,9 +1,9 @@
-"""Slurm: a job of one srun step with an agent on each node, submitted or in an allocation.
+"""Slurm: a job with one srun step that runs an agent on each node.
 
-Outside an allocation, sbatch submits a script (deploy/templates/slurm.sh.j2, or the user's) whose
-last line is srun. Options are arguments of sbatch, not lines of the script: there they are quoted
-for certain, and win over a template's. In an allocation (salloc, or a job of the user's own), srun
-is started here. Either way squeue says how the job is; it keeps finished jobs for MinJobAge.
+Outside of an allocation, sbatch submits a script (deploy/templates/slurm.sh.j2, or the user's)
+whose last line is srun. Options are arguments of sbatch, not lines of the script: arguments need no
+quoting, and override a template's lines. Inside an allocation (salloc, or the user's own job), srun
+is started on this machine. squeue reports the job's state, and lists a finished job for MinJobAge.
 """
 
 import os
@@ -56,10 +56,10 @@ _NO_SUCH_JOB = "Invalid job id"
 
 
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, BatchCluster]:
-    """Find out how nodes reach this machine, and what the script is.
+    """Find out how nodes reach this machine, and make the script.
 
-    Raises UsageError if Slurm's commands are not here or an option is wrong, PeerError if Slurm
-    does not answer.
+    Raises UsageError if Slurm's commands are missing or an option is wrong, PeerError if Slurm does
+    not answer.
     """
     allocation = os.environ.get("SLURM_JOB_ID", "")
     require_commands(
@@ -90,7 +90,7 @@ def preview(job: Job, options: Options) -> str:
 
 
 def allocated_hosts(environ: Mapping[str, str]) -> int:
-    """How many nodes the allocation has in which this process runs; 0 outside."""
+    """The number of nodes in the allocation that this process runs in; 0 outside of one."""
     return int(environ.get("SLURM_JOB_NUM_NODES", 0)) if "SLURM_JOB_ID" in environ else 0
 
 
@@ -126,7 +126,7 @@ def _layout(num_hosts: int) -> List[str]:
 
 
 def _options(job: Job, options: Options) -> List[str]:
-    """What the flags of launch.py are to sbatch."""
+    """launch.py's flags as options of sbatch."""
     slots = job.hosts[0].slots
     cpus, gpus = options.cpus_per_worker, options.gpus_per_worker
     given = {
@@ -145,28 +145,28 @@ def _options(job: Job, options: Options) -> List[str]:
 
 
 def _named(job: Job, nodes: List[str]) -> Job:
-    """The job with the names of the nodes that it has; raises UsageError if they are too few."""
+    """The job with its nodes' names. Raises UsageError if there are too few nodes."""
     if len(nodes) < len(job.hosts):
         raise UsageError(
             f"{job.num_workers} workers need {len(job.hosts)} hosts, and the allocation has "
-            f"{len(nodes)}; leave out --workers-per-host to share them out evenly"
+            f"{len(nodes)}; leave out --workers-per-host to spread the workers evenly"
         )
     hosts = (msgspec.structs.replace(h, name=name) for h, name in zip(job.hosts, nodes))
     return msgspec.structs.replace(job, hosts=tuple(hosts))
 
 
 def node_names(environ: Mapping[str, str]) -> List[str]:
-    """Of the allocation in which this process runs."""
+    """The nodes of the allocation that this process runs in."""
     names = call(["scontrol", "show", "hostnames", environ.get("SLURM_JOB_NODELIST", "")])
     return names.split()
 
 
 def _node_addresses(place: List[str]) -> List[str]:
     sinfo = ["sinfo", "-h", "-N", "-o", "%o"]
-    # If there is no such place, sbatch will say so.
+    # If the partition does not exist, sbatch will report that.
     nodes = call([*sinfo, *place]).split() or call(sinfo).split()
     if not nodes:
-        raise PeerError("Slurm has no nodes, says sinfo")
+        raise PeerError("sinfo lists no nodes")
     return nodes
 
 
@@ -208,7 +208,7 @@ class Slurm:
 
 
 class SlurmStep(Slurm):
-    """A step of an allocation that exists, by an srun that runs here."""
+    """A step in an existing allocation, run by an srun on this machine."""
 
     def __init__(self, start: _Start, job_id: str) -> None:
         super().__init__(start, job_id)
@@ -257,7 +257,7 @@ def parse_seconds(text: str) -> Optional[float]:
 
 
 def parse_ended(line: str) -> List[Tuple[int, str]]:
-    """The agents of whose end srun tells in a line, by their numbers, and how they ended.
+    """(number, how it ended) of each agent whose end this line of srun reports.
 
     ``srun: error: node2: tasks 1-2,4: Exited with exit code 1``
     """

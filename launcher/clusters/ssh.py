@@ -1,8 +1,8 @@
 """Hosts over SSH: one agent through one channel of each host's connection.
 
-The agent's standard input is the channel, so it ends, and everything under it, when the channel
-closes, whichever side or the network between closes it. A connection that is silently cut is not
-seen here: the agent and the scheduler both notice that they do not hear each other.
+The channel is the agent's standard input. When either side or the network closes the channel, the
+agent ends with everything below it. A silent cut of the connection goes unnoticed here, but the
+agent and the scheduler both notice that they do not hear each other.
 """
 
 import os
@@ -20,7 +20,8 @@ from baryon.scheduler.control import AgentConfig, Job
 
 from ..flags import Options
 from ..hosts.collect import FETCHED, Source, collect_all
-from ..hosts.preflight import judge, lines
+from ..hosts.findings import lines
+from ..hosts.preflight import judge
 from ..hosts.shipping import ship
 from ..hosts.survey import Survey
 from ..parallel import side_by_side
@@ -68,7 +69,7 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
 
 
 def finish(job: Job, options: Options, cluster: Cluster, say: Callable[[str], None]) -> bool:
-    """Bring back what is wanted of the hosts of a job that is over; whether that went well."""
+    """Fetch the files of --fetch from the hosts. Returns whether that succeeded."""
     if not options.fetch:
         return True
     assert isinstance(cluster, SshCluster) and options.sync_dst_dir is not None
@@ -83,8 +84,8 @@ def finish(job: Job, options: Options, cluster: Cluster, say: Callable[[str], No
 class SshHost(NamedTuple):
     """A host that is ready to run an agent.
 
-    ``home`` is the folder there that holds the package baryon; ``scheduler_address`` is the
-    address of this machine that it reaches, empty if there is none and a tunnel is needed.
+    ``home`` is the folder on the host that holds the package baryon. ``scheduler_address`` is the
+    address at which the host reaches this machine; it is empty if the host needs a tunnel.
     """
 
     connection: Connection
@@ -122,7 +123,7 @@ class _Agent:
             self._error = f"could not be started: {error}"
 
     def how_it_ended(self) -> str:
-        """Empty while it is being started or runs."""
+        """How the agent ended; empty while it starts or runs."""
         if self._thread.is_alive():
             return ""
         if self._process is None:
@@ -136,16 +137,16 @@ class _Agent:
             self._process.kill()
 
     def release(self) -> None:
-        """Close its input, as soon as it has been started."""
+        """Close the agent's input, once it has started."""
         self._is_released = True
         if not self._thread.is_alive() and self._process is not None:
             self._process.close_input()
 
 
 class SshCluster(Cluster):
-    """The hosts of a job, by their numbers in it; owns their connections.
+    """The ``hosts`` of a job by number, and their connections.
 
-    They are closed at the job's end, but by `close` if it ``is_fetched_from`` after that.
+    The end of the job closes the connections. If it ``is_fetched_from`` afterwards, `close` does.
     """
 
     def __init__(self, hosts: Dict[int, SshHost], is_fetched_from: bool = False) -> None:
@@ -191,7 +192,7 @@ class SshCluster(Cluster):
             self.close()
 
     def sources(self, names: Sequence[str]) -> List[Source]:
-        """The hosts, to fetch from; ``names`` are those of all hosts of the job."""
+        """The hosts to fetch from. ``names`` are the names of all hosts of the job."""
         return [
             Source(names[number], host.connection, host.interpreter)
             for number, host in self._hosts.items()

@@ -1,5 +1,5 @@
-"""What the modules of cluster managers share: from options to a script, files and a command, and a
-command that runs here for as long as the job does."""
+"""Parts that the modules of cluster managers share: a job's files and script, and a command that
+runs on this machine as long as the job does."""
 
 import ipaddress
 import os
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 CANCELLED_CODE = 143
-"""A job's exit code if somebody else has ended it: as if SIGTERM had ended launch.py."""
+"""A job's exit code if it was ended from outside, as if SIGTERM had ended launch.py."""
 
 _END_LIMIT_S = 5.0
 _UNITS_S = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
@@ -42,8 +42,8 @@ _TEMPLATES = Path(baryon.__file__).parent / "templates"
 
 
 class Files(NamedTuple):
-    """Where a job's script, and what it writes beside the control plane, lie; ``configs`` is the
-    directory of its agents' configurations."""
+    """The paths of a job's script, of its output outside the control plane, and of the directory
+    with its agents' configurations."""
 
     directory: str
     script: str
@@ -52,14 +52,14 @@ class Files(NamedTuple):
 
 
 def job_files(job: Job, options: Options, name: str) -> Files:
-    """Those of a job of the manager ``name``; nothing is made. Other jobs may use the directory."""
+    """The paths for a job of the manager ``name``. Creates nothing. Jobs may share a directory."""
     directory = os.path.abspath(options.job_dir or job.log_dir)
     script, output = (os.path.join(directory, f"{name}-{job.id}.{kind}") for kind in ("sh", "out"))
     return Files(directory, script, output, os.path.join(directory, f".agents-{job.id}"))
 
 
 def require_commands(commands: Sequence[str], remedy: str) -> None:
-    """Raises UsageError with the remedy if one of them is not here."""
+    """Raises UsageError with the remedy if a command is missing."""
     for command in commands:
         if shutil.which(command) is None:
             raise UsageError(f"{command} is not on PATH here; {remedy}")
@@ -77,11 +77,11 @@ def split_extra(options: Options) -> List[str]:
 
 
 def render(options: Options, name: str, /, **values: object) -> str:
-    """The script that the user's template, or ours of this name, makes of ``values``.
+    """Render the user's template, or ours of this name, with ``values``.
 
-    Raises UsageError if it makes none.
+    Raises UsageError if that fails.
     """
-    import jinja2  # no other cluster needs it, and it takes a while
+    import jinja2  # imported late: it is slow, and only managers need it
 
     path = options.template or str(_TEMPLATES / name)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
@@ -93,7 +93,7 @@ def render(options: Options, name: str, /, **values: object) -> str:
 
 
 def time_limit(options: Options) -> Optional[int]:
-    """The seconds of ``--time``, for managers that have no way of their own to write it.
+    """The seconds of ``--time``, for managers without a notation of their own.
 
     Raises UsageError unless it is as ``4:00:00``, ``1-00:00:00``, ``1h30m`` or ``3600``.
     """
@@ -113,12 +113,12 @@ def time_limit(options: Options) -> Optional[int]:
 
 
 def description(path: str, script: str, command: Sequence[str]) -> str:
-    """For people: the script, and the command that would submit it."""
+    """The script and the command that would submit it, as text for people."""
     return f"# {path}\n{script}\n# is submitted by\n{shlex.join(command)}\n"
 
 
 def write_script(path: str, script: str) -> None:
-    """Raises PeerError, to be put behind the manager's name, if that cannot be done."""
+    """Raises PeerError if that fails. The message continues one that begins with the manager."""
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         Path(path).write_text(script, encoding="utf-8")
@@ -127,10 +127,10 @@ def write_script(path: str, script: str) -> None:
 
 
 def launch_address(interfaces: Sequence[str], hosts: Sequence[str]) -> str:
-    """The address of this machine by which hosts reach it, to judge by routes to some of them.
+    """The address at which ``hosts`` reach this machine, judged by its routes to them.
 
-    Of hosts that are this machine, the route is its loopback interface, which is no use to others.
-    Raises PeerError if there is no such address.
+    The route to a host that is this machine uses the loopback interface, so other hosts come first.
+    Raises PeerError if there is no address.
     """
     problem, loopback = "", ""
     for host in [""] if interfaces else hosts:
@@ -145,13 +145,13 @@ def launch_address(interfaces: Sequence[str], hosts: Sequence[str]) -> str:
     if loopback:
         return loopback
     why = problem or "no host is known"
-    raise PeerError(f"hosts would not reach this machine: {why}; --interface names the network")
+    raise PeerError(f"hosts cannot reach this machine: {why}; name the network by --interface")
 
 
 class Step:
-    """A command that runs here for as long as the job does.
+    """A command that runs on this machine as long as the job does.
 
-    What it writes goes to the file ``output``, its standard error to ``errors`` if that is given.
+    Its output goes to the file ``output``, its standard error to ``errors`` if that is given.
     Raises PeerError if it cannot be started.
     """
 
@@ -171,19 +171,19 @@ class Step:
             raise PeerError(f"could not be started: {error}") from error
 
     def poll(self) -> Optional[int]:
-        """Its exit code, minus the signal if one ended it; None while it runs."""
+        """The command's exit code, or minus the signal that ended it; None while it runs."""
         code = self._process.poll()
         if code is None and self._deadline is not None and time.monotonic() > self._deadline:
             self._kill()  # it waits for a host that is down
         return code
 
     def terminate(self) -> None:
-        """Have it end; `poll` sees to it that it does."""
+        """Tell the command to end. `poll` kills it if it does not."""
         self._deadline = time.monotonic() + _END_LIMIT_S
         self._process.terminate()
 
     def _kill(self) -> None:
-        """End it and the connections that it has opened, each of which is a process, too."""
+        """End the command and its connections, which are processes below it."""
         try:
             below = psutil.Process(self._process.pid).children(recursive=True)
         except psutil.NoSuchProcess:

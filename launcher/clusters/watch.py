@@ -1,5 +1,6 @@
-"""What a cluster manager's answers mean for a job: what to tell the user, and when to give up. Pure
-but for the clock, which is given."""
+"""Decides what a manager's answers mean for a job: what to tell the user, and when to give up.
+
+Pure: the clock is a parameter."""
 
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
@@ -10,18 +11,18 @@ __all__ = ["OVER", "QUEUED", "RUNNING", "TIME_LIMIT_CODE", "Status", "Watch"]
 QUEUED, RUNNING, OVER = "queued", "running", "over"
 
 TIME_LIMIT_CODE = 124
-"""A job's exit code if its time is over, as timeout(1) has it."""
+"""A job's exit code if it reached its time limit, as that of timeout(1)."""
 
 _END_S = 20.0  # from the end of the workers to that of the last agent, at most
 _LEAST_GRACE_S = 5.0
 
 
 class Status(NamedTuple):
-    """How a job is, in the manager's words: why it waits, where it runs, or how it has ended.
+    """A job's state. ``words``, the manager's, say why it waits, where it runs, or how it ended.
 
-    ``left_s``: seconds to its time limit, if it runs and has one. ``exit_code``: that of launch.py
-    if the job is over before its time. ``is_preempted``: it is over because others need the hosts,
-    or a host was lost.
+    ``left_s`` are the seconds to the time limit of a job that runs and has one. ``exit_code`` is
+    launch.py's if the job ended early. ``is_preempted``: it ended because other jobs needed its
+    hosts, or because a host was lost.
     """
 
     phase: str
@@ -32,16 +33,16 @@ class Status(NamedTuple):
 
 
 class Watch:
-    """Follows one job. ``clock`` counts seconds.
+    """Follows one job. ``clock`` returns seconds.
 
-    ``queue_limit_s`` is the longest wait in the queue. ``margin_s`` before its time limit, or at
-    half of its time if that is later, the job is told to end.
+    ``queue_limit_s`` is the longest wait in the queue. The job is told to end ``margin_s`` before
+    its time limit, or at half of its time if that is later.
     """
 
     def __init__(
         self, queue_limit_s: Optional[float], margin_s: float, clock: Callable[[], float]
     ) -> None:
-        self.was_interrupted = False  # by the time limit, or for others
+        self.was_interrupted = False  # by the time limit, for other jobs, or by the loss of a host
         self._queue_limit_s = queue_limit_s
         self._margin_s = margin_s
         self._clock = clock

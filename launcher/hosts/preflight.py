@@ -1,38 +1,23 @@
-"""What is wrong with the hosts of a job, from what they report. Pure.
+"""What is wrong with the hosts of a job, according to their reports. Pure.
 
-A finding says what was found on which host and what to do about it. Errors are what a job would
-fail of; the rest may be as its owner wants it.
+Each finding says what was found on which host, and what to do about it. An error is what would make
+the job fail. Everything else may be as the host's owner wants it.
 """
 
 import re
 from collections import Counter
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
-import msgspec
-from rich.table import Table
-from rich.text import Text
+from .expectations import Expectations
+from .findings import MIB, Finding, HostReport, size, some
 
-__all__ = [
-    "DISTRIBUTIONS",
-    "Expectations",
-    "Finding",
-    "HostReport",
-    "judge",
-    "lines",
-    "missing",
-    "skew_s",
-    "some",
-    "table",
-    "to_json",
-]
+__all__ = ["DISTRIBUTIONS", "judge", "missing", "skew_s"]
 
-_MIB = 1 << 20
-_LOW_MEMORY = 1024 * _MIB
-_LOW_SHM = 64 * _MIB
-_LOW_TMP = 100 * _MIB
+_LOW_MEMORY = 1024 * MIB
+_LOW_SHM = 64 * MIB
+_LOW_TMP = 100 * MIB
 _FEW_FILES = 1024
 _SKEW_S = 2.0
-_NAMED_AT_MOST = 5
 _COPY = "use a file system that all hosts share, or copy it there: --sync-dst-dir DIR"
 _PYTHONS = ((3, 8), (3, 12))  # as in docs/index.md
 _LOWEST = {"zmq": "25", "msgspec": "0.18", "psutil": "5.9", "cloudpickle": "2"}  # as in setup.cfg
@@ -46,47 +31,6 @@ DISTRIBUTIONS = {
 """What agents and tasks need beside NumPy, by the names of modules."""
 
 
-class HostReport(msgspec.Struct):
-    """``found`` is what the probe on the host reported; empty with an ``error``: it could not be
-    asked, or left. ``unreachable`` are the hosts that it does not reach; -1 is this machine.
-    ``skew_s`` is how far its clock is ahead of this machine's."""
-
-    name: str
-    error: str = ""
-    found: Dict[str, Any] = {}
-    unreachable: Tuple[int, ...] = ()
-    skew_s: float = 0.0
-
-
-class Expectations(NamedTuple):
-    """What this machine has and the job needs: ``gpus`` and ``workers`` are per host.
-
-    ``is_script``: the program is a Python file; ``is_here``: this machine has it where it is
-    looked for there; ``is_synced``: the working directory is going to be copied; ``program`` is
-    then what it has not got.
-    """
-
-    python_version: str
-    platform: List[str]
-    workers: Sequence[int]
-    gpus: Sequence[int]
-    devices: int
-    program: str
-    cwd: str
-    is_script: bool
-    is_here: bool
-    is_synced: bool
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """``host`` has ``found``, and ``remedy`` is what to do; if empty, ``found`` says that, too."""
-
-    host: str
-    is_error: bool
-    found: str
-    remedy: str
-
-
 def judge(reports: Sequence[HostReport], expected: Expectations) -> List[Finding]:
     """All findings, errors first, otherwise in the order of the hosts."""
     findings: List[Finding] = []
@@ -95,7 +39,7 @@ def judge(reports: Sequence[HostReport], expected: Expectations) -> List[Finding
         if report.error:
             findings.append(Finding(report.name, True, report.error, ""))
             continue
-        for look in (_software, _files, _network, _resources):
+        for look in (_python, _mxnet, _libraries, _files, _network, _resources):
             for is_error, found, remedy in look(index, reports, expected, usual):
                 findings.append(Finding(report.name, is_error, found, remedy))
     return sorted(findings, key=lambda finding: not finding.is_error)
@@ -105,25 +49,33 @@ Problem = Tuple[bool, str, str]
 """Whether it is an error, what was found, what to do."""
 
 
-def _software(
+def _python(
     index: int, reports: Sequence[HostReport], expected: Expectations, usual: Dict[str, str]
 ) -> Iterator[Problem]:
     found = reports[index].found
-    python, pip = found["python"], f"{found['python']} -m pip install"
-    if found["python_version"] != expected.python_version:
+    python, version = found["python"], found["python_version"]
+    if version != expected.python_version:
         yield (
             True,
-            f"{python} is Python {found['python_version']}, here it is {expected.python_version}",
+            f"{python} is Python {version}, here it is {expected.python_version}",
             "use the same on all machines: --python PATH or --setup LINE",
         )
-    elif not _PYTHONS[0] <= tuple(_numbers(found["python_version"])) <= _PYTHONS[1]:
-        yield True, f"{python} is Python {found['python_version']}", "Baryon needs 3.8 to 3.12"
+    elif not _PYTHONS[0] <= tuple(_numbers(version)) <= _PYTHONS[1]:
+        yield True, f"{python} is Python {version}", "Baryon needs 3.8 to 3.12"
+
+
+def _mxnet(
+    index: int, reports: Sequence[HostReport], expected: Expectations, usual: Dict[str, str]
+) -> Iterator[Problem]:
+    """MXNet and NumPy: they are there, and of one version on all hosts."""
+    found = reports[index].found
+    python, pip = found["python"], f"{found['python']} -m pip install"
     mxnet, numpy = found["mxnet"], found["numpy"]
     if not mxnet:
         version = usual["mxnet"] or "1.9.1"
         yield True, f"{python} has no mxnet", f"{pip} mxnet=={version}, or name another --python"
     elif mxnet.startswith("error: "):
-        yield True, f"mxnet cannot be imported: {mxnet[7:]}", "mend its installation there"
+        yield True, f"mxnet cannot be imported: {mxnet[7:]}", "repair its installation there"
     is_too_new = numpy.split(".")[0].isdigit() and int(numpy.split(".")[0]) >= 2
     if not numpy:
         yield True, f"{python} has no numpy", f"{pip} numpy=={usual['numpy'] or '1.23.5'}"
@@ -132,11 +84,16 @@ def _software(
     for name, version in (("mxnet", mxnet), ("numpy", "" if is_too_new else numpy)):
         is_odd = version and not version.startswith("error: ") and version != usual[name]
         if is_odd and usual[name]:
-            yield (
-                True,
-                f"{name} {version}, others have {usual[name]}",
-                f"{pip} {name}=={usual[name]}",
-            )
+            remedy = f"{pip} {name}=={usual[name]}"
+            yield True, f"{name} {version}, others have {usual[name]}", remedy
+
+
+def _libraries(
+    index: int, reports: Sequence[HostReport], expected: Expectations, usual: Dict[str, str]
+) -> Iterator[Problem]:
+    """What agents and tasks need beside them. Missing libraries are sent if ours run there."""
+    found = reports[index].found
+    python, pip = found["python"], f"{found['python']} -m pip install"
     lacking = [DISTRIBUTIONS[module] for module in missing(found)]
     if lacking and not _can_run(found["platform"], expected.platform):
         packages = " ".join(lacking)
@@ -275,10 +232,10 @@ def _resources(
             "fewer slots= or --devices, or workers share",
         )
     for is_low, what, remedy in (
-        (found["memory_free"] < _LOW_MEMORY, f"{_size(found['memory_free'])} of memory free", ""),
-        (0 <= found["shm"] < _LOW_SHM, f"{_size(found['shm'])} free in /dev/shm", ""),
+        (found["memory_free"] < _LOW_MEMORY, f"{size(found['memory_free'])} of memory free", ""),
+        (0 <= found["shm"] < _LOW_SHM, f"{size(found['shm'])} free in /dev/shm", ""),
         (found["shm"] < 0, "no /dev/shm", "mount a tmpfs there"),
-        (0 <= found["tmp"] < _LOW_TMP, f"{_size(found['tmp'])} free in /tmp", "clear it"),
+        (0 <= found["tmp"] < _LOW_TMP, f"{size(found['tmp'])} free in /tmp", "clear it"),
         (
             0 <= found["open_files"] < _FEW_FILES,
             f"at most {found['open_files']} open files",
@@ -294,58 +251,6 @@ def _usual(reports: Sequence[HostReport], name: str) -> str:
     versions = [r.found[name] for r in reports if r.found and r.found[name]]
     counts = Counter(v for v in versions if not v.startswith("error: "))
     return counts.most_common(1)[0][0] if counts else ""
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 2**30:.1f} GiB" if nbytes >= 2**30 else f"{nbytes / _MIB:.0f} MiB"
-
-
-def lines(findings: Sequence[Finding]) -> List[str]:
-    """A line for each thing that was found, however many hosts have it."""
-    hosts: Dict[Tuple[str, str], List[str]] = {}
-    for finding in findings:
-        hosts.setdefault((finding.found, finding.remedy), []).append(finding.host)
-    return [
-        f"{some(names)}: {found}" + (f"; {remedy}" if remedy else "")
-        for (found, remedy), names in hosts.items()
-    ]
-
-
-def some(names: Sequence[str]) -> str:
-    """Names, but not too many."""
-    more = len(names) - _NAMED_AT_MOST
-    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
-
-
-_COLUMNS: Tuple[Tuple[str, Callable[[Dict[str, Any]], str]], ...] = (
-    ("address", lambda found: str(found["address"])),
-    ("python", lambda found: str(found["python_version"])),
-    ("mxnet", lambda found: str(found["mxnet"])),
-    ("numpy", lambda found: str(found["numpy"])),
-    ("cores", lambda found: str(found["cores"])),
-    ("free", lambda found: _size(found["memory_free"])),
-    ("GPUs", lambda found: str(found["gpus"])),
-    ("/dev/shm", lambda found: _size(found["shm"])),
-)
-
-
-def table(reports: Sequence[HostReport], findings: Sequence[Finding]) -> Table:
-    """One row a host."""
-    made = Table()
-    for name in ("host", *(name for name, _ in _COLUMNS), "clock", "problems"):
-        made.add_column(name, no_wrap=True)
-    for report in reports:
-        count = sum(finding.host == report.name for finding in findings)
-        cells = [column(report.found) if report.found else "" for _, column in _COLUMNS]
-        clock = f"{report.skew_s:+.2f} s" if report.found else ""
-        made.add_row(*map(Text, (report.name, *cells, clock, str(count or "none"))))
-    return made
-
-
-def to_json(reports: Sequence[HostReport], findings: Sequence[Finding]) -> bytes:
-    """Everything, for programs."""
-    content = msgspec.json.encode({"hosts": list(reports), "findings": list(findings)})
-    return msgspec.json.format(content, indent=2) + b"\n"
 
 
 def skew_s(sent_at_s: float, received_at_s: float, theirs_s: float) -> float:

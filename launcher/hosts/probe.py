@@ -30,8 +30,10 @@ import subprocess
 import sys
 import time
 
-if "own_address" not in globals():  # on a host, its text stands before ours
+if "own_address" not in globals():  # on a host, their text stands before ours
     from baryon.scheduler.control import own_address
+
+    from .greeter import Greeter
 
 __all__ = ["MARK", "fingerprint_of", "interpreter_of", "main", "report", "source"]
 
@@ -279,73 +281,6 @@ def _free(path):
     return state.f_bavail * state.f_frsize
 
 
-class _Greeter:
-    """Answers hellos, and says them."""
-
-    def __init__(self, keys, address):
-        import zmq
-
-        self._zmq = zmq
-        self._keys = keys
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self._context = zmq.Context()
-        self._context.max_sockets = 1 << 14
-        self._server = self._context.socket(zmq.REP)
-        self._server.linger = 0
-        self._server.ipv6 = ":" in address
-        self._server.curve_server = True
-        self._server.curve_secretkey = keys["server_secret"].encode()
-        self._server.curve_publickey = keys["server_public"].encode()
-        self._server.bind(f"tcp://[{address}]:*" if ":" in address else f"tcp://{address}:*")
-        self.endpoint = self._server.last_endpoint.decode()
-
-    def try_to_reach(self, targets, limit_s):
-        """The numbers of those that do not answer."""
-        zmq, waiting = self._zmq, {}
-        poller = zmq.Poller()
-        poller.register(self._server, zmq.POLLIN)
-        for number, endpoint in targets:
-            client = self._context.socket(zmq.REQ)
-            client.linger = 0
-            client.ipv6 = "[" in endpoint
-            client.curve_serverkey = self._keys["server_public"].encode()
-            client.curve_secretkey = self._keys["client_secret"].encode()
-            client.curve_publickey = self._keys["client_public"].encode()
-            client.connect(endpoint)
-            client.send(b"hello")
-            waiting[client] = number
-            poller.register(client, zmq.POLLIN)
-        deadline = time.monotonic() + limit_s
-        while waiting and time.monotonic() < deadline:
-            for ready, _ in poller.poll(50):
-                ready.recv()
-                deadline = time.monotonic() + limit_s
-                if ready is self._server:
-                    ready.send(b"hello")
-                    continue
-                poller.unregister(ready)
-                del waiting[ready]
-                ready.close()
-        unreachable = sorted(waiting.values())
-        for client in waiting:
-            client.close()
-        return unreachable
-
-    def answer_until_input(self):
-        """Answer others' hellos until there is something to read on standard input."""
-        poller = self._zmq.Poller()
-        poller.register(self._server, self._zmq.POLLIN)
-        poller.register(0, self._zmq.POLLIN)
-        while True:
-            ready = dict(poller.poll())
-            if self._server in ready:
-                self._server.recv()
-                self._server.send(b"hello")
-            if 0 in ready:
-                return
-
-
 def _read_line():
     """One line of JSON; None at the end. Reads no further: what follows is for later."""
     line = b""
@@ -375,7 +310,7 @@ def main():
     keys = _read_line()
     if keys is None:
         return
-    greeter = _Greeter(keys, found["address"])
+    greeter = Greeter(keys, found["address"])
     _answer({"endpoint": greeter.endpoint})
     while True:
         greeter.answer_until_input()
@@ -386,9 +321,10 @@ def main():
 
 
 def source():
-    """The whole program as text: the file on addresses, then this one, then a call."""
+    """The whole program as text: own_address's file, greeter.py, this file, then a call."""
     import inspect
 
-    modules = [sys.modules[name] for name in (own_address.__module__, __name__)]
+    names = (own_address.__module__, Greeter.__module__, __name__)
+    modules = [sys.modules[name] for name in names]
     texts = [inspect.getsource(module) for module in modules]
     return "\n".join([*texts, "main()\n"])

@@ -16,9 +16,11 @@ from ..flags import Options
 from ..ssh import Interpreter, RemoteProcess
 from . import delivery
 from .delivery import Delivered, Progress, deliver
+from .findings import some
+from .found_host import FoundHost, each
 from .manifest import Manifest, package_manifest, scan
-from .preflight import DISTRIBUTIONS, missing, some
-from .survey import FoundHost, Survey, each
+from .preflight import DISTRIBUTIONS, missing
+from .survey import Survey
 
 __all__ = ["ship"]
 

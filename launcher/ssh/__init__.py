@@ -1,10 +1,10 @@
-"""Connections to hosts over SSH (paramiko), and programs run there whatever the login shell is."""
+"""Connections to hosts over SSH (paramiko), and programs that run there under any login shell."""
 
 import logging
 import warnings
 
 with warnings.catch_warnings():
-    # Its libraries warn of each other's age, and of Python's: no news for who runs a job.
+    # paramiko's libraries warn about old versions, which is not the user's concern.
     warnings.simplefilter("ignore")
     import paramiko  # noqa: F401
 
@@ -27,5 +27,5 @@ __all__ = [
     "open_tunnel",
 ]
 
-# What paramiko logs is told again in our own words; without this, it would go to standard error.
+# Our own messages repeat what paramiko logs. Without a handler its log would go to standard error.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""How a host is reached: a line of the host file, laid over the user's ~/.ssh/config. Pure."""
+"""Finds out how to reach a host, from its line in the host file and the user's ~/.ssh/config."""
 
 import getpass
 import os
@@ -20,11 +20,11 @@ _MAX_JUMPS = 8
 
 
 class Target(NamedTuple):
-    """A host to connect to. ``name`` is the user's; ``hostname`` is what the network knows.
+    """A host to connect to. ``name`` is the user's name for it, ``hostname`` the network's.
 
-    ``known_hosts`` are the files with host keys, the first of which takes new ones; ``key_name``
-    is what they know the host by; ``jumps`` are the hosts to go through, in order. ``ssh`` is the
-    command that a user would reach it by.
+    ``known_hosts`` are the files with host keys; new keys go to the first. ``key_name`` is the
+    host's name in them. ``jumps`` are the hosts to pass through, in order. ``ssh`` is the command
+    with which a user would connect.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Target(NamedTuple):
 
 
 class SshConfig:
-    """The user's ssh configuration; raises UsageError if the file cannot be read."""
+    """The user's ssh configuration. Raises UsageError if the file cannot be read."""
 
     def __init__(self, path: Optional[str] = None) -> None:
         self._path = os.path.expanduser(path or _DEFAULT_PATH)
@@ -63,9 +63,9 @@ class SshConfig:
             raise UsageError(f"{self._path}: {error}; see ssh_config(5)") from error
 
     def target(self, line: HostLine) -> Target:
-        """Where and as whom a host of the file is to be reached.
+        """How to reach a host of the host file.
 
-        What the host file says goes over what the configuration says.
+        The host file takes precedence over the configuration.
         """
         words = ["ssh", *self._flags]
         words += ["-p", str(line.port)] if line.port else []
@@ -76,7 +76,7 @@ class SshConfig:
     def _target(
         self, name: str, user: Optional[str], port: Optional[int], via: Tuple[str, ...]
     ) -> Target:
-        # The first value that is found counts, also where it is part of another: %r, %p.
+        # The first value found counts, even where it is part of another one: %r, %p.
         first = [f"Host {name}"]
         first += [f"    User {user}"] if user else []
         first += [f"    Port {port}"] if port else []
@@ -89,7 +89,9 @@ class SshConfig:
         try:
             number = int(found.get("port", 22))
         except ValueError:
-            raise UsageError(f"{self._path}: Port {found['port']} of {name} is no number") from None
+            raise UsageError(
+                f"{self._path}: Port {found['port']} of {name} is not a number"
+            ) from None
         jumps = _words(found, "proxyjump", "none").replace(",", " ").split()
         if name in via or len(via) > _MAX_JUMPS:
             raise UsageError(f"{self._path}: ProxyJump of {name} leads back to itself")
@@ -110,7 +112,7 @@ class SshConfig:
         )
 
     def _jumps(self, words: List[str], via: Tuple[str, ...]) -> Tuple[Target, ...]:
-        """``[user@]host[:port]`` each; the jumps of a jump come before it."""
+        """The targets of ``[user@]host[:port]`` words. A jump's own jumps come before it."""
         jumps: List[Target] = []
         for word in words:
             user, _, rest = word.rpartition("@")

@@ -1,7 +1,7 @@
-"""Authenticated connections to hosts, made in parallel.
+"""Makes authenticated connections to many hosts in parallel.
 
-Every way to fail ends in a `ConnectError` in one host's place; nothing is printed here, and
-nothing is asked: `Access` carries what the user has already said.
+Every failure becomes a `ConnectError` in that host's place. This module neither prints nor asks:
+`Access` carries what the user has entered already.
 """
 
 import errno
@@ -23,7 +23,7 @@ from .host_keys import HostKeyRefused, HostKeys
 
 __all__ = ["Access", "ConnectError", "Connection", "connect_all"]
 
-_TRIES = 3  # a server that is starting, or has too many connections at once, refuses
+_TRIES = 3  # a server refuses while it starts, or when it has too many new connections
 _PAUSE_S = 0.5
 _KEEPALIVE_S = 5
 _REAP_LIMIT_S = 5.0
@@ -32,7 +32,7 @@ _MOST_SLOTS = 256  # that a host is likely to have
 
 
 class Access(NamedTuple):
-    """What may open the door beside keys and the agent. A passphrase is for keys here only."""
+    """What to log in with, beside keys and ssh-agent. The passphrase is for local key files."""
 
     host_keys: HostKeys
     limit_s: float = 10.0
@@ -41,8 +41,8 @@ class Access(NamedTuple):
 
 
 class ConnectError(PeerError):
-    """A host that cannot be reached or entered; ``wants`` names what might help: "password",
-    "passphrase", or nothing."""
+    """A host that we cannot reach or log in to. ``wants`` is what might help: "password",
+    "passphrase", or empty."""
 
     def __init__(self, text: str, wants: str = "") -> None:
         super().__init__(text)
@@ -50,15 +50,15 @@ class ConnectError(PeerError):
 
 
 class _Retry(Exception):
-    """Refused for now; another try may succeed."""
+    """A refusal that may be temporary."""
 
 
 class Connection:
-    """One host, entered. Close it."""
+    """A host that we are logged in to. Close it."""
 
     def __init__(self, target: Target, clients: List[paramiko.SSHClient]) -> None:
         self.target = target
-        self._clients = clients  # the last is the host's, those before are the jumps to it
+        self._clients = clients  # the last is the host's; those before it are its jumps
         transport = clients[-1].get_transport()
         assert transport is not None
         self.transport = transport
@@ -70,7 +70,7 @@ class Connection:
 
     @property
     def is_direct(self) -> bool:
-        """Whether this machine itself has the TCP connection: no jump, no proxy command."""
+        """Whether the TCP connection is this machine's own: no jump, no proxy command."""
         return len(self._clients) == 1 and not self.target.proxy_command
 
     def peer_address(self) -> str:
@@ -90,9 +90,9 @@ class Connection:
 
 
 def connect_all(targets: Sequence[Target], access: Access) -> List[Union[Connection, ConnectError]]:
-    """Connect to all targets side by side; the result has the outcome for each, in order.
+    """Connect to all targets in parallel. Returns the outcomes in the same order.
 
-    A host to jump through is connected to once, whatever number of targets lie behind it.
+    Targets behind the same jump host share one connection to it.
     """
     jumps = _Jumps(access)
     outcomes: List[Union[Connection, ConnectError]] = [ConnectError("not tried")] * len(targets)
@@ -108,7 +108,7 @@ def connect_all(targets: Sequence[Target], access: Access) -> List[Union[Connect
 
 
 class _Jumps:
-    """Connections to hosts that lead to others, by the whole way to them."""
+    """Connections to jump hosts, by the whole way to each."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -139,7 +139,7 @@ def _connect(target: Target, access: Access, jumps: _Jumps) -> Connection:
         except _Retry as error:
             if attempt == _TRIES - 1:
                 raise ConnectError(f"{error} (tried {_TRIES} times)") from error
-            # Not all at once again: a server may take so many only (sshd's MaxStartups).
+            # At random times: a server accepts only so many at once (sshd's MaxStartups).
             time.sleep(_PAUSE_S * 2**attempt * random.uniform(1, 2))
     raise AssertionError("the last try raises")
 
@@ -203,12 +203,12 @@ def _log_in(
         raise ConnectError(f"{target.where}: {error.strerror or error}") from error
     except paramiko.ssh_exception.IncompatiblePeer as error:
         raise ConnectError(
-            f"{target.where}: it has no host key of a kind that known_hosts has for it, or no "
-            f"algorithm in common with us ({error}); compare with {target.ssh}"
+            f"{target.where}: its host keys are not of the kinds in known_hosts, or we have no "
+            f"algorithm in common ({error}); compare with {target.ssh}"
         ) from error
     except paramiko.SSHException as error:
         transport = client.get_transport()
-        if transport is not None and transport.is_active():  # they talk, so it is about keys
+        if transport is not None and transport.is_active():  # SSH works, so it is about keys
             refused = paramiko.AuthenticationException(str(error))
             raise _explain(target, refused, limit_s) from error
         text = f"{target.where}: {error}; is that an SSH server?{_slots_hint(target)}"
@@ -236,7 +236,7 @@ def _explain(target: Target, error: Exception, limit_s: float) -> Exception:
 
 
 def _slots_hint(target: Target) -> str:
-    """For who has written ``node1:2`` and meant two workers, as in other launchers."""
+    """A hint if ``node1:2`` may have meant two workers, as in other launchers."""
     if target.port == _SSH_PORT or target.port > _MOST_SLOTS:
         return ""
     return (
@@ -248,7 +248,7 @@ def _slots_hint(target: Target) -> str:
 def _way_to(
     target: Target, via: Optional[paramiko.SSHClient], limit_s: float
 ) -> Optional[Union[paramiko.Channel, paramiko.ProxyCommand]]:
-    """What carries the connection, if not a TCP socket of this machine."""
+    """The channel or proxy that carries the connection; None for a TCP socket of our own."""
     if via is not None:
         transport = via.get_transport()
         assert transport is not None
@@ -256,15 +256,15 @@ def _way_to(
         try:
             return transport.open_channel("direct-tcpip", where, ("127.0.0.1", 0), timeout=limit_s)
         except paramiko.ChannelException as error:
-            raise ConnectError(f"the host to jump through cannot reach it: {error.text}") from error
+            raise ConnectError(f"the jump host cannot reach it: {error.text}") from error
     if target.proxy_command:
         return _Proxy(target.proxy_command)
     return None
 
 
 class _Proxy(paramiko.ProxyCommand):
-    """A proxy command in a session of its own, since Ctrl-C is for us, who need the connection to
-    stop the job; and one that leaves nothing open."""
+    """A proxy command in a session of its own: Ctrl-C must not end it, because stopping the job
+    takes its connection. Closing it leaves no pipe open."""
 
     def __init__(self, command: str) -> None:
         super().__init__(f"setsid {command}")
@@ -275,7 +275,7 @@ class _Proxy(paramiko.ProxyCommand):
         try:
             process.wait(_REAP_LIMIT_S)
         except subprocess.TimeoutExpired:
-            pass  # it hangs in the kernel; it ends when that lets it
+            pass  # it hangs in the kernel, and will end after that
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()

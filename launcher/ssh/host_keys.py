@@ -1,8 +1,7 @@
-"""Whether a host is who it says: its key against known_hosts.
+"""Checks hosts' keys against known_hosts.
 
-A key that is not one of the known ones, or is revoked, always stops. A host of which none is known
-stops as well, unless new ones are to be recorded (``--accept-new-host-keys``). One instance serves
-all threads.
+A changed or revoked key is always an error. An unknown host is an error too, unless
+``--accept-new-host-keys`` says to record its key. One instance serves all threads.
 """
 
 import base64
@@ -18,7 +17,7 @@ from .known_hosts import HostKey, KnownHosts
 
 __all__ = ["HostKeyRefused", "HostKeys"]
 
-_RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")  # ways to sign with a key of the kind ssh-rsa
+_RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")  # signature algorithms of an ssh-rsa key
 _ALL_KINDS = (
     "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", *_RSA,
     "ssh-dss",
@@ -26,12 +25,12 @@ _ALL_KINDS = (
 
 
 class HostKeyRefused(Exception):
-    """A host whose key is not to be trusted; the text is for the user."""
+    """A host key that we do not trust. The text is for the user."""
 
 
 class HostKeys(paramiko.MissingHostKeyPolicy):
-    """The known_hosts files of all targets. paramiko is given no keys of its own to compare with,
-    so it asks this about each."""
+    """The known_hosts files of all targets. paramiko itself has no keys, so it asks this object
+    about every key."""
 
     def __init__(self, accept_new: bool) -> None:
         self._accept_new = accept_new
@@ -40,10 +39,10 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
         self._targets: Dict[paramiko.SSHClient, Target] = {}
 
     def apply(self, client: paramiko.SSHClient, target: Target) -> List[str]:
-        """Make ``client``, about to connect to ``target``, ask here.
+        """Make ``client`` ask here when it connects to ``target``.
 
-        Returns the algorithms that it must not use, lest it be shown a key of another kind than
-        those known.
+        Returns the algorithms that it must not use: with them the host might show a key of another
+        kind than the known ones.
         """
         client.set_missing_host_key_policy(self)
         with self._lock:
@@ -60,7 +59,7 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
     def missing_host_key(
         self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
     ) -> None:
-        """Called by paramiko with a host's key, once it is proven; raises HostKeyRefused."""
+        """paramiko calls this when a host has proved that it has ``key``. Raises HostKeyRefused."""
         shown: HostKey = (key.get_name(), key.asbytes())
         name, print_ = key.get_name(), fingerprint(key)
         with self._lock:
@@ -74,7 +73,7 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
             if known.keys:
                 raise HostKeyRefused(
                     f"its host key has CHANGED (now {name} {print_}): another machine answers "
-                    "there, or it was installed anew; if you know why, remove the old key: "
+                    "there, or it was reinstalled; if you know why, remove the old key: "
                     f"ssh-keygen -R '{target.key_name}' -f {_existing(target)}"
                 )
             if not self._accept_new:

@@ -1,7 +1,7 @@
-"""What known_hosts files say of a host; their format is described in sshd(8).
+"""Reads known_hosts files. sshd(8) describes their format.
 
-paramiko reads them as well, but gives up a file for one line that it does not understand, knows
-neither patterns nor @revoked, and keeps one key of a kind for a name.
+paramiko's reader was rejected: one line that it does not understand makes it drop the whole file,
+it knows neither patterns nor @revoked, and it keeps one key of each kind for a name.
 """
 
 import base64
@@ -18,7 +18,7 @@ HostKey = Tuple[str, bytes]
 
 
 class Known(NamedTuple):
-    """Keys that a host may have, and keys that nobody may have any more."""
+    """A host's valid keys, and its revoked keys."""
 
     keys: FrozenSet[HostKey]
     revoked: FrozenSet[HostKey]
@@ -31,7 +31,7 @@ class _Line(NamedTuple):
 
 
 class KnownHosts:
-    """The lines of several files; what cannot be read or understood says nothing."""
+    """The lines of several files. Unreadable files and unknown lines are skipped."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._lines: List[_Line] = []
@@ -40,10 +40,10 @@ class KnownHosts:
                 with open(path, encoding="utf-8", errors="replace") as file:
                     self._lines += filter(None, map(_parse, file))
             except OSError:
-                pass  # there is none
+                pass  # the file does not exist, or is not ours to read
 
     def lookup(self, name: str) -> Known:
-        """What is known of ``name``: a host's name, or ``[name]:port``."""
+        """The keys of ``name``, which is a host's name or ``[name]:port``."""
         name = name.lower()
         found = [line for line in self._lines if _is_meant(name, line.names)]
         return Known(

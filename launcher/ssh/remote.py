@@ -1,14 +1,14 @@
-"""Programs on a host, whatever its login shell is and whatever that prints.
+"""Runs programs on a host, whatever its login shell is and whatever that prints.
 
-sshd hands a command line to the user's login shell: bash, csh, fish, each with quotes of its own.
-So the command line is only ``exec /bin/sh`` (or bash, for ``--setup``), which all of them take, and
-everything else is a script on standard input; nothing of it is seen in a list of processes, and
-nothing but that shell has to understand it. The script is one compound command, so the shell has
-read all of it before it acts; it then says a word that no noise can have guessed, and becomes
-Python. Only after this word is anything more written, so no shell reads what is not meant for it.
+sshd passes a command line to the user's login shell: bash, csh, fish, each with its own quoting. So
+the command line is only ``exec /bin/sh`` (or bash, for ``--setup``), which all shells accept.
+Everything else is a script on standard input. No process list shows it, and only that one shell
+reads it. The script is one compound command, so the shell has read all of it before it runs any.
+Then it prints a random mark, which no login script can print, and becomes Python. We write more
+only after that mark, so no shell reads what is meant for Python.
 
-Rejected: SFTP and one command per step (round trips, and the login scripts' noise in between); a
-terminal (its echo, and its signals).
+Rejected: SFTP, and one command for each step (round trips, and output of login scripts in between);
+a terminal (its echo and its signals).
 """
 
 import secrets
@@ -32,8 +32,8 @@ _STREAM_LIMIT_S = 120.0  # for the next bytes to be taken, or to come
 _MAX_LINE_NBYTES = 256 << 20  # a list of some million files
 _STATUS_LIMIT_S = 2.0  # from the end of a channel to its exit code
 _NO_PYTHON, _NO_SETUP = 96, 97
-# Runs a program that follows on standard input, after a line with its length. The first entry of
-# sys.path is the working directory, whose files could hide the standard library's.
+# Reads a program from standard input, after a line with its length, and runs it. The first entry of
+# sys.path is the working directory. Files there could hide modules of the standard library.
 _LOADER = """\
 import os, sys
 del sys.path[:1]
@@ -53,10 +53,10 @@ exec(compile(take(int(line)), "<baryon>", "exec"), {"__name__": "__main__"})
 
 
 class Interpreter(NamedTuple):
-    """Which Python to run on the hosts: the first of ``candidates`` that is there.
+    """The Python to run on hosts: the first of the ``candidates`` that exists.
 
-    ``setup`` is a line of bash to be run before, as ``source activate mx``; ``start_limit_s`` is
-    how long all of that may take.
+    ``setup`` is a line of bash to run before it, as ``source activate mx``. Both together may take
+    ``start_limit_s``.
     """
 
     candidates: Sequence[str]
@@ -68,12 +68,12 @@ class Interpreter(NamedTuple):
         return "exec bash -l" if self.setup else "exec /bin/sh"
 
     def script(self, arguments: Sequence[str], mark: str) -> bytes:
-        """Says ``mark`` and its process ID at once, ``mark`` alone at the end, each on a line of
-        its own, and becomes Python with ``arguments``."""
+        """A script that prints a line with ``mark`` and its process ID first, a line with ``mark``
+        last, and then becomes Python with ``arguments``."""
         lines = [f"printf '\\n%s %s\\n' {mark} $$"]
         if self.setup:
             lines.append(
-                # Its standard input is not for it: the keys of the job are to come there.
+                # Not our standard input: the keys of the job will arrive there.
                 f"eval {shlex.quote(self.setup)} </dev/null || "
                 f'{{ echo "--setup ended with code $?" >&2; exit {_NO_SETUP}; }}'
             )
@@ -92,15 +92,15 @@ class Interpreter(NamedTuple):
 
     def _missing(self) -> str:
         names = " or ".join(self.candidates)
-        return f"there is no {names}; name another by --python or --setup"
+        return f"there is no {names}; name a Python by --python or --setup"
 
 
 class RemoteProcess:
     """A Python process on a host, over a channel of its connection.
 
-    Its standard input and output are a byte stream: `write`, `readline` and `read` raise OSError if
-    the stream is broken or nothing comes for too long, and the latter two return b"" at its end.
-    What the process writes to standard error is kept. Raises PeerError if it cannot be started.
+    Its standard input and output are a byte stream. `write`, `readline` and `read` raise OSError if
+    the stream breaks or nothing arrives for too long. At the end `readline` and `read` return b"".
+    Standard error is kept for messages. Raises PeerError if the process cannot be started.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class RemoteProcess:
     def of_source(
         cls, connection: Connection, interpreter: Interpreter, source: str
     ) -> "RemoteProcess":
-        """Run the text of a program; what is written afterwards is its standard input."""
+        """Run the text of a program. Later writes go to its standard input."""
         process = cls(connection, interpreter, ["-c", _LOADER])
         program = source.encode()
         try:
@@ -146,10 +146,10 @@ class RemoteProcess:
         self._channel.sendall(data)
 
     def flush(self) -> None:
-        """For those who take this for a file; nothing is kept back."""
+        """Does nothing: `write` does not buffer."""
 
     def readline(self, limit_s: float = _STREAM_LIMIT_S) -> bytes:
-        """One line; empty at the end. Raises TimeoutError after ``limit_s``."""
+        """The next line; empty at the end. Raises TimeoutError after ``limit_s``."""
         deadline = time.monotonic() + limit_s
         while b"\n" not in self._rest:
             if len(self._rest) > _MAX_LINE_NBYTES:
@@ -163,7 +163,7 @@ class RemoteProcess:
         return line + b"\n"
 
     def read(self, size: int) -> bytes:
-        """``size`` bytes; fewer at the end. Raises TimeoutError if nothing comes for too long."""
+        """``size`` bytes; fewer at the end. Raises TimeoutError if nothing arrives for too long."""
         parts = [self._rest]
         missing = size - len(self._rest)
         while missing > 0:
@@ -177,12 +177,12 @@ class RemoteProcess:
         return data[:size]
 
     def _receive(self, wait_s: float, limit_s: float) -> bytes:
-        """What comes next; empty at the end. Raises TimeoutError that names ``limit_s``."""
+        """The next bytes; empty at the end. Raises TimeoutError that names ``limit_s``."""
         self._channel.settimeout(max(0.01, wait_s))
         try:
             return self._channel.recv(1 << 16)
         except socket.timeout:
-            raise TimeoutError(f"nothing was said for {limit_s:.0f} s") from None
+            raise TimeoutError(f"nothing arrived for {limit_s:.0f} s") from None
 
     def close_input(self) -> None:
         try:
@@ -194,10 +194,9 @@ class RemoteProcess:
         self._channel.close()
 
     def kill(self) -> None:
-        """End it and its process group with SIGKILL, if it can be reached. Takes some seconds at
-        most, and does not wait for its end.
+        """Send SIGKILL to its process group, over another channel, and do not wait for its end.
 
-        The end of a channel does not end what is at its other end.
+        Closing a channel does not end the process behind it.
         """
         if not self._pid:
             return
@@ -208,7 +207,7 @@ class RemoteProcess:
             channel.recv(1)
             channel.close()
         except (paramiko.SSHException, OSError, EOFError):
-            pass  # it is out of reach; what is there ends by itself when it hears nothing
+            pass  # out of reach; an agent that hears nothing ends by itself
 
     def has_ended(self) -> bool:
         """Whether the process has ended, or its connection has."""
@@ -221,14 +220,14 @@ class RemoteProcess:
         if code >= 0:
             how = f"exited with code {code}"
         elif self._connection.is_alive:
-            how = "was killed by a signal"  # paramiko does not tell which
+            how = "was killed by a signal"  # paramiko does not say by which
         else:
             how = "is out of reach: its SSH connection broke"
         said = self.said()
         return f"{how}; it said: {said}" if said else how
 
     def said(self) -> str:
-        """What it has written to standard error so far, without tracebacks."""
+        """The last lines that it has written to standard error so far."""
         while self._channel.recv_stderr_ready():
             data = self._channel.recv_stderr(1 << 16)
             if not data:
@@ -238,7 +237,7 @@ class RemoteProcess:
         return "; ".join(line.strip() for line in lines[-3:])
 
     def _wait_for(self, mark: bytes, interpreter: Interpreter) -> None:
-        """Skip what login scripts and --setup print."""
+        """Skip the output of login scripts and --setup."""
         limit_s = interpreter.start_limit_s
         deadline = time.monotonic() + limit_s
         while True:
@@ -261,14 +260,14 @@ class RemoteProcess:
     def _why_not_started(self, interpreter: Interpreter) -> str:
         how = self.how_it_ended()
         if self._channel.exit_status in (_NO_PYTHON, _NO_SETUP):
-            return self.said()  # the script has said it all
+            return self.said()  # our script's own message
         if self._pid and interpreter.setup and self._connection.is_alive:
-            return f"--setup has ended the shell, which {how}; it must not call exit"
+            return f"--setup ended the shell, which {how}; it must not call exit"
         return f"its login shell {how}; try {self._connection.target.ssh} true"
 
 
 def _quote(path: str) -> str:
-    """For a shell; a ~ in front is the home directory there."""
+    """The path, quoted for a shell. A ~ in front is the home directory on the host."""
     if path.startswith("~/"):
         return '"$HOME"/' + shlex.quote(path[2:])
     return shlex.quote(path)
@@ -277,7 +276,7 @@ def _quote(path: str) -> str:
 def _execute(connection: Connection, command: str, limit_s: float) -> paramiko.Channel:
     """A channel on which sshd runs ``command``.
 
-    paramiko waits for its answer without a limit, unless somebody closes the channel.
+    paramiko waits for sshd's answer without a limit, so a timer closes the channel.
     """
     channel = connection.transport.open_session(window_size=_WINDOW_NBYTES, timeout=limit_s)
     watchdog = threading.Timer(limit_s, channel.close)

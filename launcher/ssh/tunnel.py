@@ -1,11 +1,11 @@
-"""A way back through the SSH connection, for a launching machine that hosts cannot reach.
+"""Carries hosts' connections back to this machine through SSH, if hosts cannot reach it directly.
 
-Behind NAT or a firewall no host can open a connection to the scheduler. sshd can: it listens on the
-host's own loopback address, and whoever connects there is carried back to us (RFC 4254, section
-7). CURVE goes through it end to end, so the port is no more open than any other.
+Behind NAT or a firewall, no host can connect to the scheduler. Instead sshd listens on the host's
+own loopback address, and forwards connections to us (RFC 4254, section 7). CURVE protects them end
+to end, so the port is as safe as any other.
 
-Rejected: to run the scheduler on the first host instead. Terminal, signals, logs and the SSH
-connections are here, and would all need a protocol of their own to get there.
+Running the scheduler on the first host was rejected: the terminal, signals, logs and the SSH
+connections are on this machine, and each would need a protocol to get there.
 """
 
 import selectors
@@ -23,14 +23,15 @@ __all__ = ["open_tunnel"]
 
 _CHUNK_NBYTES = 1 << 16
 _CONNECT_LIMIT_S = 10.0
-# Of one host at a time: an agent, its tasks, and any user of that host who finds the port.
+# At a time, for one host. Not only its agent and tasks, but every user there can connect.
 _MOST_CONNECTIONS = 256
 
 
 def open_tunnel(connection: Connection, address: str, port: int) -> int:
-    """Carry connections to a port of the host's loopback address to ``address:port`` here.
+    """Forward a port of the host's loopback address to ``address:port`` on this machine.
 
-    Returns the port; it is open as long as the connection is. Raises PeerError if sshd refuses.
+    Returns the host's port, which stays open as long as the connection. Raises PeerError if sshd
+    refuses.
     """
     free = threading.BoundedSemaphore(_MOST_CONNECTIONS)
 
@@ -60,7 +61,7 @@ def open_tunnel(connection: Connection, address: str, port: int) -> int:
 
 
 def _carry(channel: paramiko.Channel, address: str, port: int) -> None:
-    """Pass bytes on both ways until either side ends."""
+    """Pass bytes on in both directions until one side ends."""
     try:
         with socket.create_connection((address, port), timeout=_CONNECT_LIMIT_S) as here:
             here.settimeout(None)
@@ -75,6 +76,6 @@ def _carry(channel: paramiko.Channel, address: str, port: int) -> None:
                             return
                         give(data)
     except OSError:
-        pass  # either side has gone; ZeroMQ connects again if it is still wanted
+        pass  # one side has gone; ZeroMQ connects again if it needs to
     finally:
         channel.close()

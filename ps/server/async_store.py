@@ -11,7 +11,7 @@ before worker 0 has given one, or a first value, waits for it. While one worker'
 another's contribution may change some elements of it.
 """
 
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from ..memory import Memory
 from ..plan import Plan, Slice
 from ..rows import Part, join
 from ..updater import Updater
-from .store import Reply, Slot, Store, Wait
+from .slot import Reply, Slot, Wait
+from .store import Store
 
 __all__ = ["AsyncSlot", "AsyncStore"]
 
@@ -28,7 +29,7 @@ __all__ = ["AsyncSlot", "AsyncStore"]
 class AsyncSlot(Slot):
     __slots__ = ("askers", "held", "rounds", "version")
 
-    def __init__(self, slice_: Slice, value: np.ndarray, children: Sequence[int]) -> None:
+    def __init__(self, slice_: Slice, value: np.ndarray, children: Iterable[int]) -> None:
         super().__init__(slice_, value)
         self.rounds = dict.fromkeys(children, 0)  # child -> rounds applied
         self.held: Dict[int, Part] = {}  # contributions that cannot be applied yet
@@ -120,7 +121,7 @@ class AsyncStore(Store[AsyncSlot]):
     # -- inside -------------------------------------------------------------------------------
 
     def _new_slot(self, slice_: Slice) -> AsyncSlot:
-        return AsyncSlot(slice_, self._memory.slice(slice_), list(self._declared))
+        return AsyncSlot(slice_, self._memory.slice(slice_), self.children)
 
     def _init(self, slot: AsyncSlot, part: np.ndarray) -> List[Reply]:
         return super()._init(slot, part) + self._advance(slot)

@@ -12,7 +12,8 @@ from ..memory import staging
 from ..plan import Plan
 from ..updater import load_updater
 from .async_store import AsyncStore
-from .store import Reply, Store
+from .slot import Reply
+from .store import Store
 from .sync_store import SyncStore
 from .table import Opened
 from .upstream import Site, Upstream, check_kind

@@ -18,7 +18,8 @@ from ..memory import staging
 from ..plan import Plan
 from ..rows import as_bytes, encoded
 from .rising_store import Rise, RisingStore
-from .store import Reply, Store
+from .slot import Reply
+from .store import Store
 from .table import Opened
 from .upstream import Site, Upstream, check_kind
 

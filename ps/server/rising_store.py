@@ -8,7 +8,7 @@ of it or some rows is answered when those above are. The rows that several child
 asked for as one.
 """
 
-from typing import Dict, List, NamedTuple, Optional, Sequence, Set
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 import numpy as np
 
@@ -17,10 +17,10 @@ from ..errors import ProtocolError
 from ..memory import Memory
 from ..plan import Plan, Slice
 from ..rows import Part, Rows
-from .store import Reply, rows_reply
-from .sync_store import _START, SyncSlot, SyncStore
+from .merging_store import START, MergingSlot, MergingStore
+from .slot import Reply, Wait, rows_reply
 
-__all__ = ["Rise", "RisingStore"]
+__all__ = ["Rise", "RisingSlot", "RisingStore"]
 
 
 class Rise(NamedTuple):
@@ -38,7 +38,19 @@ class Rise(NamedTuple):
     version: Optional[int] = None
 
 
-class RisingStore(SyncStore):
+class RisingSlot(MergingSlot):
+    __slots__ = ("above", "asked_init")
+
+    def __init__(
+        self, slice_: Slice, value: np.ndarray, outgoing: np.ndarray, turn: Optional[int]
+    ) -> None:
+        super().__init__(slice_, value, outgoing, turn)
+        self.asked_init = False  # the first child waits for its first value to be taken
+        # The kind of Rise that is not answered yet, or empty.
+        self.above = ""
+
+
+class RisingStore(MergingStore[RisingSlot]):
     """What rises lies in ``outgoing``; without a ``first`` child, first values come from above."""
 
     def __init__(
@@ -56,8 +68,9 @@ class RisingStore(SyncStore):
         self._outgoing = outgoing
         # Their values are those of some earlier round: the last one was of rows, or those above may
         # have gone on while all children had joined.
-        self._stale: Set[SyncSlot] = set()
-        self._asked: Dict[SyncSlot, np.ndarray] = {}  # ids of the rows that are to come from above
+        self._stale: Set[RisingSlot] = set()
+        # The ids of the rows that are to come from above.
+        self._asked: Dict[RisingSlot, np.ndarray] = {}
 
     def answered_above(self, slice_: Slice, compressed: Optional[Compressed] = None) -> List[Reply]:
         """The servers above have answered what has risen of a slice; its value is there, and came
@@ -99,11 +112,21 @@ class RisingStore(SyncStore):
     def _takes(self, slice_: Slice) -> bool:
         return True
 
-    def _new_slot(self, slice_: Slice) -> SyncSlot:
+    def _new_slot(self, slice_: Slice) -> RisingSlot:
         value, accumulator = self._memory.slice(slice_), self._outgoing.slice(slice_)
-        return SyncSlot(slice_, value, accumulator, self._after[_START])
+        return RisingSlot(slice_, value, accumulator, self._after[START])
 
-    def _init(self, slot: SyncSlot, part: np.ndarray) -> List[Reply]:
+    def forget_requests(self, child: int) -> None:
+        super().forget_requests(child)
+        if child == self.first:
+            for slot in self._all_slots():
+                slot.asked_init = False
+
+    def _waits_at(self, slot: RisingSlot) -> Iterator[Wait]:
+        """Where something has risen, the servers above know who waits."""
+        return iter(()) if slot.above else super()._waits_at(slot)
+
+    def _init(self, slot: RisingSlot, part: np.ndarray) -> List[Reply]:
         if slot.initialised or slot in self._stale:  # a repeat
             return [self._init_reply(slot)]
         if slot.sum is not None:
@@ -115,7 +138,7 @@ class RisingStore(SyncStore):
             self._rise("init", slot)
         return []
 
-    def _await_first(self, slot: SyncSlot) -> None:
+    def _await_first(self, slot: RisingSlot) -> None:
         if slot.above or not (self.first is None or slot in self._stale):
             return
         if slot.pullers:
@@ -124,13 +147,13 @@ class RisingStore(SyncStore):
             ids = self._asked[slot] = np.unique(np.concatenate([i for _, i in slot.row_pullers]))
             self._rise("pull_rows", slot, ids=ids)
 
-    def _answer_pullers(self, slot: SyncSlot) -> List[Reply]:
+    def _answer_pullers(self, slot: RisingSlot) -> List[Reply]:
         if slot.initialised:
             return super()._answer_pullers(slot)
         self._await_first(slot)
         return []
 
-    def _is_for_first(self, slot: SyncSlot) -> bool:
+    def _is_for_first(self, slot: RisingSlot) -> bool:
         return not slot.above and slot not in self._stale
 
     def _reset_rounds(self) -> None:
@@ -140,11 +163,11 @@ class RisingStore(SyncStore):
                 slot.initialised = False
                 self._stale.add(slot)
 
-    def _place(self, slot: SyncSlot) -> Optional[np.ndarray]:
+    def _place(self, slot: RisingSlot) -> Optional[np.ndarray]:
         return None
 
     def _push(
-        self, child: int, slots: Sequence[SyncSlot], parts: Sequence[Part],
+        self, child: int, slots: Sequence[RisingSlot], parts: Sequence[Part],
         round_: int, want_value: bool, version: Optional[int],
     ) -> List[Reply]:  # fmt: skip
         for slot in slots:
@@ -152,12 +175,12 @@ class RisingStore(SyncStore):
                 raise ProtocolError(f"a push of {slot.slice} before its first value was answered")
         return super()._push(child, slots, parts, round_, want_value, version)
 
-    def _complete(self, slots: List[SyncSlot]) -> List[Reply]:
+    def _complete(self, slots: List[RisingSlot]) -> List[Reply]:
         for slot in slots:
             self._rise_if_merged(slot)
         return []
 
-    def _rise_if_merged(self, slot: SyncSlot) -> None:
+    def _rise_if_merged(self, slot: RisingSlot) -> None:
         """Send up the sum of a round, if it is complete and nothing else of the slice is on its
         way: answers from above do not say what they are for."""
         if slot.turn is not None or slot.sum is None or slot.above:
@@ -170,14 +193,14 @@ class RisingStore(SyncStore):
             slot.accumulator[:] = slot.sum
         self._rise("push", slot)
 
-    def _init_reply(self, slot: SyncSlot) -> Reply:
+    def _init_reply(self, slot: RisingSlot) -> Reply:
         assert self.first is not None
         return Reply(self.first, slot.slice.bucket.index, slot.slice.position, 1, False)
 
     def _rise(
         self,
         kind: str,
-        slot: SyncSlot,
+        slot: RisingSlot,
         rows: Optional[Rows] = None,
         ids: Optional[np.ndarray] = None,
     ) -> None:

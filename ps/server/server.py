@@ -29,8 +29,9 @@ from .children import Children
 from .epochs import Epochs
 from .owner import Owner
 from .relay import Relay
+from .slot import Payload, Reply
 from .stalls import StallWatch
-from .store import Payload, Reply, Store
+from .store import Store
 from .table import StoreTable
 from .transfers import Transfers
 from .upstream import Site, Upstream
@@ -335,7 +336,7 @@ class Server:
     def _set_updater(self, child: int, message: wire.SetUpdater) -> List[Reply]:
         store = self._store(child, message)
         self._check_first(child, store, "sent an optimizer; only rank 0's counts")
-        is_new = store.is_new_setting(message.serial)
+        is_new = store.settings.is_new(message.serial)
         if is_new:
             self._transfers.drop_arrivals(message.store)
         return self._upstream.set_updater(message, store, is_new)
@@ -344,9 +345,9 @@ class Server:
         store = self._store(child, message)
         self._check_first(child, store, "changed an optimizer that is not its own")
         self._upstream.check_hyper(message, store)
-        is_new = store.is_new_setting(message.serial)
+        is_new = store.settings.is_new(message.serial)
         if is_new:
-            store.next_version(message.version, message.oldest)
+            store.settings.next_version(message.version, message.oldest)
         self._upstream.set_hyper(message, store, is_new)
         return []
 

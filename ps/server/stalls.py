@@ -5,7 +5,7 @@ Pure: it is told what waits now, and answers what to say.
 
 from typing import Callable, Dict, Iterable, List, NamedTuple, Tuple
 
-from .store import Wait
+from .slot import Wait
 
 __all__ = ["Stall", "StallWatch"]
 

@@ -22,13 +22,11 @@ from typing import (
     Iterable,
     Iterator,
     List,
-    NamedTuple,
     Optional,
     Sequence,
     Set,
     Tuple,
     TypeVar,
-    Union,
 )
 
 import numpy as np
@@ -38,61 +36,15 @@ from ..compression import Compression
 from ..errors import ProtocolError, UsageError
 from ..memory import Memory
 from ..plan import Key, Plan, Slice
-from ..rows import Part, as_bytes, ids_of, rows_of, select
+from ..rows import Part, ids_of, rows_of, select
 from ..updater import Updater
 from ..wire import KeySpec
 from .contributions import Contributions
+from .declarations import Declarations
+from .settings import Settings
+from .slot import Payload, Reply, Slot, Wait, rows_reply
 
-__all__ = ["Payload", "Reply", "Slot", "Store", "Wait", "rows_reply"]
-
-Payload = Union[np.ndarray, Memory]
-"""The bytes of a run, as uint8, or the memory in which its slices lie."""
-
-
-class Reply(NamedTuple):
-    """An answer to child ``child`` for a run of slices, with their values (`Store.values`).
-
-    ``rows`` is for who has asked for some rows of a slice: their elements, as uint8.
-    """
-
-    child: int
-    bucket: int
-    first: int
-    num_slices: int
-    has_value: bool
-    rows: Optional[np.ndarray] = None
-
-
-class Wait(NamedTuple):
-    """Child ``child`` waits in ``round`` of key ``key`` for the children ``missing``."""
-
-    child: int
-    key: str
-    round: int
-    missing: Tuple[int, ...]
-
-
-class Slot:
-    """A slice at a server that keeps its value."""
-
-    __slots__ = ("initialised", "pullers", "row_pullers", "slice", "value")
-
-    def __init__(self, slice_: Slice, value: np.ndarray) -> None:
-        self.slice = slice_
-        self.value = value  # 1-D view of the bucket's memory
-        self.initialised = False
-        self.pullers: List[int] = []  # wait for the first value
-        self.row_pullers: List[Tuple[int, np.ndarray]] = []  # the same, with the rows' ids
-
-    @property
-    def waiting(self) -> List[int]:
-        """The children that wait for the first value."""
-        return [*self.pullers, *(child for child, _ in self.row_pullers)]
-
-    @property
-    def is_waited_at(self) -> bool:
-        return bool(self.pullers or self.row_pullers)
-
+__all__ = ["Store"]
 
 S = TypeVar("S", bound=Slot)
 
@@ -120,18 +72,18 @@ class Store(abc.ABC, Generic[S]):
         self.answers: Optional[Answers] = None  # if they are compressed
         self._names = names or [f"worker {child}" for child in children]
         self._contributions = Contributions(self._names)
+        self.settings = Settings()
         self._first_has_left = False
-        self._settings = 0  # the serial number of the last one
-        self._version = 0  # the last of the optimizer's attributes
         self._server = server
         self._active = sorted(children)
+        self._num_children = len(self._active)
         self._joined: Set[int] = set()  # of those that have not left
         self.epoch = 0  # how often all have joined
-        self._declared: Dict[int, int] = dict.fromkeys(children, 0)  # child -> number of keys
-        self._author: Dict[int, int] = {}  # key number -> the child that declared it first
+        self._declarations = Declarations(plan, children, self._names)
         self._memory = memory or Memory()  # of the values
         self._slots: Dict[int, List[S]] = {}  # bucket -> its slots, by position
-        self._waited: Dict[S, None] = {}  # where somebody may wait, for the longest time first
+        self._waited: Dict[S, None] = {}  # where children may wait, the longest wait first
+        self._reset_rounds()
 
     def __repr__(self) -> str:
         nbytes = self.plan.server_nbytes[self._server]
@@ -141,74 +93,28 @@ class Store(abc.ABC, Generic[S]):
     # -- events -------------------------------------------------------------------------------
 
     def declare(self, child: int, first: int, keys: Iterable[KeySpec]) -> None:
-        """Take note of a worker's keys ``first ...``; raises UsageError if another's differ.
-
-        Keys that it has declared before, and declares again alike, are passed over. Keys that
-        cannot be are a ProtocolError, after which all is as before.
-        """
-        keys = tuple(keys)
-        if not 0 <= first <= self._declared.get(child, -1):
-            raise ProtocolError(
-                f"{self._names[child]} declared its key number {first} after number "
-                f"{self._declared.get(child)}"
-            )
-        num_known = max(0, len(self.plan.keys) - first)
-        for number, spec in enumerate(keys[:num_known], first):
-            if number >= self._declared[child]:
-                self._compare(child, number, spec)
-            elif not _is_same(self.plan.keys[number], spec):
-                raise ProtocolError(
-                    f"{self._names[child]} declared its key number {number} after number "
-                    f"{self._declared[child]}, and not as it had before"
-                )
-        self._check_new(child, keys[num_known:])
-        for number, spec in enumerate(keys[num_known:], len(self.plan.keys)):
-            key = self.plan.add(spec.name, spec.shape, spec.dtype)
-            self._author[number] = child
+        """A child declares its keys ``first``, ``first + 1``, ...; see `Declarations.declare`."""
+        for key in self._declarations.declare(child, first, keys):
             for slice_ in key.slices:
                 if self._takes(slice_):
                     slots = self._slots.setdefault(slice_.bucket.index, [])
                     slots.append(self._new_slot(slice_))
-        self._declared[child] = max(self._declared[child], first + len(keys))
 
     @property
     def children(self) -> Iterable[int]:
-        return self._declared
-
-    def check_child(self, child: int) -> None:
-        """Raise ProtocolError unless the child has a part in this store."""
-        if child not in self._declared:
-            raise ProtocolError(f"{self._names[child]} has no part in this store")
-
-    def is_new_setting(self, serial: int) -> bool:
-        """Count a SetUpdater or SetHyper; False if it is a repeat, which must do nothing."""
-        if not 0 < serial <= self._settings + 1:
-            raise ProtocolError(f"setting number {serial} came after number {self._settings}")
-        is_new = serial > self._settings
-        self._settings = max(self._settings, serial)
-        return is_new
+        return self._declarations.children
 
     def set_updater(self, updater: Updater) -> List[Reply]:
         """Update by ``updater`` from now on; answers what could not be answered without one."""
         self.updater = updater
         return []
 
-    def next_version(self, version: int, oldest: int) -> None:
-        """There is another version of the optimizer's attributes; raises ProtocolError unless it is
-        the next."""
-        if version != self._version + 1 or not 0 <= oldest <= version:
-            raise ProtocolError(
-                f"version {version} of the optimizer's attributes came after {self._version}, with "
-                f"{oldest} as the oldest"
-            )
-        self._version = version
-
     def set_compression(self, child: int, compression: Compression) -> bool:
         """Take note that a child compresses; returns whether it is the first to say so.
 
         Raises UsageError unless all say the same, before the first push.
         """
-        self.check_child(child)
+        self._declarations.check_child(child)
         return self._contributions.agree(child, compression)
 
     def contribution(
@@ -245,7 +151,7 @@ class Store(abc.ABC, Generic[S]):
         ``payload`` may be kept until its round is complete and must not change meanwhile; if it
         can be written to, it is the store's to do so. ``version`` is worker 0's to name.
         """
-        self._check_version(child, version)
+        self.settings.check_version(self._names[child], child == self.first, version)
         slots = self._run(child, bucket, first, count)
         parts = self._parts(slots, payload)
         replies = self._push(child, slots, parts, round_, want_value, version)
@@ -257,7 +163,7 @@ class Store(abc.ABC, Generic[S]):
         version: Optional[int] = None,
     ) -> List[Reply]:  # fmt: skip
         """Take a contribution of some rows of a slice (rows.py), as `push`."""
-        self._check_version(child, version)
+        self.settings.check_version(self._names[child], child == self.first, version)
         slots = self._run(child, bucket, position, 1)
         rows = rows_of(slots[0].slice, payload)
         return self._push(child, slots, [rows], round_, False, version)
@@ -391,7 +297,7 @@ class Store(abc.ABC, Generic[S]):
                 continue
             for wait in self._waits_at(slot):
                 found.setdefault(wait.child, wait)
-            if len(found) == len(self._declared):
+            if len(found) == self._num_children:
                 break
         return list(found.values())
 
@@ -495,53 +401,16 @@ class Store(abc.ABC, Generic[S]):
                 name = slot.slice.key.name
                 raise UsageError(f"worker 0 has ended without initialising key {name!r}")
 
-    def _check_version(self, child: int, version: Optional[int]) -> None:
-        """Raise ProtocolError unless a child may name a version of the optimizer's attributes."""
-        if version is None or (child == self.first and 0 <= version <= self._version):
-            return
-        raise ProtocolError(
-            f"{self._names[child]} named version {version} of the optimizer's attributes, of which "
-            f"there are {self._version}; only rank 0's counts"
-        )
-
     def _slots_of(self, key: Key) -> List[S]:
         """All slots of a key, of which this server has all slices."""
         return [self._slots[slice_.bucket.index][slice_.position] for slice_ in key.slices]
-
-    def _check_new(self, child: int, keys: Sequence[KeySpec]) -> None:
-        """Raise ProtocolError unless all can be added to the plan, which workers see to."""
-        try:
-            for spec in keys:
-                self.plan.check(spec.name, spec.shape, spec.dtype)
-        except UsageError as error:
-            raise ProtocolError(f"{self._names[child]} declared what cannot be: {error}") from error
-        if len({spec.name for spec in keys}) < len(keys):
-            raise ProtocolError(f"{self._names[child]} declared a key twice")
-
-    def _compare(self, child: int, number: int, spec: KeySpec) -> None:
-        key = self.plan.keys[number]
-        if _is_same(key, spec):
-            return
-        author = self._names[self._author[number]]
-        if key.name == spec.name:
-            raise UsageError(
-                f"key {key.name!r} is {key.dtype_name}{key.shape} on {author} and "
-                f"{spec.dtype}{tuple(spec.shape)} on {self._names[child]}; "
-                "all workers must build the same network"
-            )
-        raise UsageError(
-            f"key number {number} is {key.name!r} {key.dtype_name}{key.shape} on {author} "
-            f"and {spec.name!r} {spec.dtype}{tuple(spec.shape)} on {self._names[child]}; "
-            "initialise the same keys in the same order on all workers"
-        )
 
     def _run(self, child: int, bucket: int, first: int, count: int) -> List[S]:
         """Neighbouring slots of this server, of keys that the child has declared; raises
         ProtocolError for any others."""
         slots = self._found(bucket, first, count)
         key = slots[-1].slice.key  # the latest of them
-        if key.number >= self._declared.get(child, 0):
-            raise ProtocolError(f"{self._names[child]} has not declared {key}")
+        self._declarations.check_key(child, key)
         return slots
 
     def _found(self, bucket: int, first: int, count: int) -> List[S]:
@@ -576,12 +445,3 @@ class Store(abc.ABC, Generic[S]):
 
 def _rows_at(slot: Slot, ids: np.ndarray) -> np.ndarray:
     return select(slot.value, ids, slot.slice.key.row_size)
-
-
-def rows_reply(slice_: Slice, child: int, rows: np.ndarray) -> Reply:
-    """The answer to who has asked for some rows."""
-    return Reply(child, slice_.bucket.index, slice_.position, 1, False, as_bytes(rows))
-
-
-def _is_same(key: Key, spec: KeySpec) -> bool:
-    return (key.name, key.shape, key.dtype_name) == (spec.name, tuple(spec.shape), spec.dtype)

@@ -10,7 +10,8 @@ from ..child import Child
 from ..errors import ProtocolError, UsageError
 from ..memory import MAX_STORES
 from ..wire import Open
-from .store import Reply, Store
+from .slot import Reply
+from .store import Store
 
 __all__ = ["Opened", "StoreTable"]
 

@@ -14,7 +14,8 @@ from ..errors import ProtocolError
 from ..memory import HostMemory
 from ..plan import Plan
 from .children import Children
-from .store import Reply, Store
+from .slot import Reply
+from .store import Store
 from .table import Opened
 
 __all__ = ["Site", "Upstream"]

@@ -16,10 +16,7 @@ _T = TypeVar("_T")
 
 
 class Backlog(Generic[_T]):
-    """The thread ``name`` calls ``work(items)``, with up to ``at_once`` items each time.
-
-    It calls ``at_end()`` once all is done.
-    """
+    """Its thread calls ``work(items)`` with up to ``at_once`` items, and at last ``at_end()``."""
 
     def __init__(
         self,

@@ -79,8 +79,8 @@ def test_a_script_in_the_place_of_the_host_list_is_one_line(folder, capsys, name
     assert main(["-n", "2", "-H", name, *rest]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        f"launch.py: error: -H {name}: that is a script, no host file; name the hosts, and then "
-        f"the command: launch.py -n 2 -H node1,node2 {name}"
+        f"launch.py: error: -H {name}: that is a script, not a host file; name the hosts, and "
+        f"then the command: launch.py -n 2 -H node1,node2 {name}"
     )
 
 

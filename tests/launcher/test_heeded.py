@@ -3,8 +3,8 @@
 import pytest
 
 from baryon.launcher import main
-from baryon.launcher.flag_groups import flag_parser
 from baryon.launcher.options import parse
+from baryon.launcher.parsers import flag_parser
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from baryon.launcher.records import Record, save
         ([], "it has not answered yet; it may be starting"),
         (
             ["unshare", "-n"],
-            "it cannot be asked from here, but in its own container (network namespace) only",
+            "it answers only in its own container (network namespace)",
         ),
     ],
 )

@@ -285,8 +285,12 @@ def test_where_the_command_runs(folder, parsed):
         (["--context", "nope"], "kubeconfig", "no way to Kubernetes from here: .*nope.*--context"),
         ([], "no-such-file", "there is no way to Kubernetes from here: .*KUBECONFIG"),
         ([], "train.py", "there is no way to Kubernetes from here: "),
-        (["--context", "here"], "kubeconfig", "context here.* is on this machine, which says"),
-        (["--interface", "nope0"], "kubeconfig", "no interface nope0.*--interface names"),
+        (["--context", "here"], "kubeconfig", "context here.* is on this machine, which does"),
+        (
+            ["--interface", "nope0"],
+            "kubeconfig",
+            "no interface nope0.*name the network by --interface",
+        ),
     ],
 )
 def test_ways_that_lead_nowhere(parsed, monkeypatch, argv, kubeconfig, problem):

@@ -5,15 +5,9 @@ import json
 import pytest
 from rich.console import Console
 
-from baryon.launcher.hosts.preflight import (
-    Expectations,
-    HostReport,
-    judge,
-    lines,
-    skew_s,
-    table,
-    to_json,
-)
+from baryon.launcher.hosts.expectations import Expectations
+from baryon.launcher.hosts.findings import HostReport, lines, table, to_json
+from baryon.launcher.hosts.preflight import judge, skew_s
 
 GIB = 1 << 30
 PLATFORM = ["cpython-311", "x86_64", "glibc", "2.36"]

@@ -73,7 +73,7 @@ def test_setup_cannot_read_what_is_not_meant_for_it():
 def test_no_interpreter():
     returncode, out, err = run(Interpreter(["/no/such/python", "no-such"]), ["-c", ""])
     assert (returncode, out) == (96, "")
-    assert err == ("there is no /no/such/python or no-such; name another by --python or --setup\n")
+    assert err == ("there is no /no/such/python or no-such; name a Python by --python or --setup\n")
 
 
 def test_a_setup_that_fails():

@@ -102,5 +102,5 @@ def test_a_file_that_makes_no_sense(tmp_path):
 
 def test_a_port_that_is_no_number(tmp_path):
     (tmp_path / "config").write_text("Host a\n  Port many\n")
-    with pytest.raises(UsageError, match="Port many of a is no number"):
+    with pytest.raises(UsageError, match="Port many of a is not a number"):
         SshConfig(str(tmp_path / "config")).target(HostLine("a"))

@@ -35,7 +35,9 @@ def test_the_address_is_one_that_others_can_use(routes):
     ],
 )
 def test_no_address(routes, interfaces, hosts, why):
-    with pytest.raises(PeerError, match=f"not reach this machine: {why}.*; --interface names"):
+    with pytest.raises(
+        PeerError, match=f"not reach this machine: {why}.*; name the network by --interface"
+    ):
         submission.launch_address(interfaces, hosts)
 
 

@@ -35,8 +35,8 @@ def test_hosts_may_be_in_no_group():
         ("a: n9", "t:1: n9 is neither a host of this job nor a group"),
         ("a: n1 n1", "t:1: n1 is in group a already"),
         ("a: n1\nb: n1", "t:2: n1 is in group a already"),
-        ("a: b\nb: a n1", "t:1: a is, by its members, a part of itself: a in b in a"),
-        ("a: a n1", "t:1: a is, by its members, a part of itself: a in a"),
+        ("a: b\nb: a n1", "t:1: group a contains itself: a in b in a"),
+        ("a: a n1", "t:1: group a contains itself: a in a"),
         ("a: n[2-1]", "t:1: the range 2-1 in .* runs backwards"),
     ],
 )

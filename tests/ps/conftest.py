@@ -31,7 +31,7 @@ from baryon.ps import (
     secure_client,
     wire,
 )
-from baryon.ps.server.store import Wait
+from baryon.ps.server.slot import Wait
 from baryon.ps.updater import KINDS
 from tests.waiting import LIMIT_S, wait_until
 

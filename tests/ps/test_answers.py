@@ -7,7 +7,7 @@ from baryon.ps.answers import Answers, Compressed, Part, Received
 from baryon.ps.compression import CODECS, compression_of
 from baryon.ps.errors import ProtocolError
 from baryon.ps.plan import Plan
-from baryon.ps.server.store import Reply
+from baryon.ps.server.slot import Reply
 from baryon.ps.server.sync_store import SyncStore
 from baryon.ps.wire import KeySpec
 

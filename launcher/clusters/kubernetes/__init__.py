@@ -1,10 +1,9 @@
-"""Kubernetes: an Indexed Job whose pods run an agent each, through the official client.
+"""Kubernetes: an Indexed Job in which each pod runs one agent. Uses the official client.
 
-With it come a headless Service, which gives the pods names, and a Secret, from which agents read
-their configurations. Both have the Job for owner and go when it goes, so one deletion ends all.
-The Job is created first: pods that are there before the Secret wait for it. What pods have written
-is fetched when they have ended; as long as all is well it is nothing, because tasks' output travels
-to the scheduler.
+The Job owns a headless Service, which gives the pods names, and a Secret, from which agents read
+their configurations. Deleting the Job deletes both. The Job is created first, and its pods wait for
+the Secret. When pods have ended, their logs are fetched. Without errors these are empty, because
+tasks' output goes to the scheduler.
 """
 
 import ipaddress
@@ -29,27 +28,27 @@ from .status import ALL_ENDED, Object, ended_pods, obstacle, status_of
 __all__ = ["allocated_hosts", "prepare", "preview"]
 
 _REMEDY = "run launch.py in a pod, name the network with --interface, or open a port and name it"
-_EVENTS = {QUEUED: "type=Warning", OVER: "reason=Preempted"}  # that are of interest then
-_MAX_LOGS = 5  # of pods that have ended, the failed ones first
+_EVENTS = {QUEUED: "type=Warning", OVER: "reason=Preempted"}  # the events to look at, by phase
+_MAX_LOGS = 5  # of ended pods, the failed ones first
 
 
 def prepare(
     job: Job, options: Options, say: Callable[[str], None]
 ) -> Tuple[Job, "KubernetesCluster"]:
-    """Find out how pods reach this machine, and what the manifests are.
+    """Find out how pods reach this machine, and make the manifests.
 
-    Raises UsageError if there is no way to a cluster or an option is wrong, PeerError if pods
-    would not reach this machine.
+    Raises UsageError if no cluster is configured or an option is wrong, PeerError if pods cannot
+    reach this machine.
     """
     plan = make_plan(job, options)
     api = connect(options.context, options.namespace)
     address = _address(job, api)
     if not is_pod():
-        # Pods have other interfaces: what is named for this machine is none of theirs.
+        # Pods have other interfaces: the names of this machine's mean nothing there.
         here = {name for _, name in socket.if_nameindex()}
         theirs = tuple(name for name in job.interfaces if name not in here)
         if not job.interfaces:
-            say(f"pods are to reach this machine at {address}; --interface names another network")
+            say(f"pods will reach this machine at {address}; use --interface for another network")
         job = msgspec.structs.replace(job, interfaces=theirs)
     manager = Kubernetes(api, plan, job, address)
     watch = Watch(options.queue_timeout, options.time_margin, time.monotonic)
@@ -57,7 +56,7 @@ def prepare(
 
 
 def preview(job: Job, options: Options) -> str:
-    """The manifests, without what is secret, and where they would go."""
+    """The manifests, without secrets, and where they would go."""
     plan = make_plan(job, options)
     try:
         api = connect(options.context, options.namespace)
@@ -71,7 +70,7 @@ def preview(job: Job, options: Options) -> str:
 
 
 def allocated_hosts(environ: Mapping[str, str]) -> int:
-    """There are no allocations to be inside of."""
+    """0: Kubernetes has no allocations."""
     return 0
 
 
@@ -85,7 +84,7 @@ class KubernetesCluster(BatchCluster):
         self._kubernetes = manager
 
     def _write_configs(self) -> None:
-        """Not into files: into a Secret."""
+        """Put them into a Secret, not into files."""
         self._kubernetes.configs = dict(self._configs)
 
 
@@ -110,8 +109,8 @@ class Kubernetes:
         try:
             created = api.create_job(plan.job)
         except NoAnswer as error:
-            self._delete_quietly()  # it may have been made, and its name is ours
-            raise PeerError(f"has not said that it takes the job: {error}") from error
+            self._delete_quietly()  # the Job may exist, and its name is ours
+            raise PeerError(f"did not confirm the job: {error}") from error
         except PeerError as error:
             raise PeerError(f"did not take the job: {error}") from error
         try:
@@ -125,7 +124,7 @@ class Kubernetes:
     def status(self) -> Status:
         api, name = self._api, self._plan.name
         job = api.job(name)
-        if self._is_cancelled:  # and over when nothing is left
+        if self._is_cancelled:  # it is over when the Job is gone
             return Status(RUNNING if job else OVER, "its end")
         pods = api.pods(name) if job else []
         status = status_of(job, pods, "", time.time())
@@ -151,10 +150,10 @@ class Kubernetes:
             pass
 
     def ended_agents(self, line: str) -> List[Tuple[int, str]]:
-        return []  # the first of them ends the Job
+        return []  # the first agent to end ends the Job
 
     def _stuck(self, pods: List[Object]) -> Optional[Status]:
-        """The end of a job whose pod has not been able to start for too long, as without image."""
+        """The end of a job if a pod could not start for too long, as without its image."""
         why, now = obstacle(pods), time.monotonic()
         self._stuck_since = (self._stuck_since or now) if why else None
         if self._stuck_since is None or now - self._stuck_since < self._start_s:
@@ -162,7 +161,7 @@ class Kubernetes:
         return Status(OVER, f"cannot start (--start-timeout {self._start_s:g}): {why}")
 
     def _keep_logs(self, pods: List[Object]) -> None:
-        """What agents had to say that have ended, into the file that is shown."""
+        """Append the logs of ended agents to the output file."""
         (path,) = self.outputs
         for pod in ended_pods(pods)[:_MAX_LOGS]:
             if pod in self._logged:
@@ -178,17 +177,17 @@ class Kubernetes:
 
 
 def _owned(manifest: Manifest, plan: Plan, uid: str) -> Manifest:
-    """It, as part of the Job: Kubernetes deletes it when that has gone."""
+    """The manifest, owned by the Job: Kubernetes deletes both together."""
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": plan.name, "uid": uid}
     return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner]}}
 
 
 def _address(job: Job, api: Api) -> str:
-    """The address of this machine by which pods reach it: that of the route to the API server."""
+    """The address at which pods reach this machine: that of its route to the API server."""
     address = launch_address(job.interfaces, [api.host])
     if not job.interfaces and ipaddress.ip_address(address).is_loopback:
         raise UsageError(
-            f"the API server at {api.place} is on this machine, which says nothing of how pods "
+            f"the API server at {api.place} is on this machine, which does not tell how pods "
             "reach it: name that network with --interface (kind, minikube: the bridge of their "
             "containers), or run launch.py in a pod"
         )

@@ -1,6 +1,6 @@
-"""Kubernetes' API through its official client, whose exceptions end here.
+"""Kubernetes' API, through its official client. Translates the client's exceptions.
 
-Objects come as they are, not as the client's classes: these know one version's fields each.
+Objects are plain dictionaries. The client's classes know the fields of one version only.
 """
 
 import json
@@ -21,7 +21,8 @@ _POD = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 class Api:
-    """One namespace of one cluster. ``host`` is the API server's, ``place`` says where that is.
+    """One namespace of one cluster. ``host`` is the API server's host, ``place`` its name for
+    messages.
 
     All methods raise PeerError with the server's own words.
     """
@@ -40,21 +41,21 @@ class Api:
         return self._json(self._batch.create_namespaced_job, self.namespace, manifest)
 
     def create(self, manifest: Manifest) -> None:
-        """Anything else."""
+        """Create any other object."""
         import kubernetes
 
         create = kubernetes.utils.create_from_dict
         self._call(create, self._client, manifest, namespace=self.namespace)
 
     def job(self, name: str) -> Optional[Object]:
-        """None if there is no such Job any more."""
+        """The Job; None if it no longer exists."""
         try:
             return self._json(self._batch.read_namespaced_job, name, self.namespace)
         except _NotFound:
             return None
 
     def delete_job(self, name: str) -> None:
-        """And all that belongs to it; the Job itself is gone when its pods are."""
+        """Delete a Job and everything that it owns. The Job disappears after its pods."""
         try:
             delete = self._batch.delete_namespaced_job
             self._json(delete, name, self.namespace, propagation_policy="Foreground")
@@ -67,7 +68,7 @@ class Api:
         return list(found["items"])
 
     def log(self, pod: str) -> str:
-        """The last lines that a pod's agent has written; empty if they are not to be had."""
+        """The last lines of a pod's agent; empty if the log is not available."""
         read = self._core.read_namespaced_pod_log
         try:
             answer = self._call(
@@ -77,19 +78,19 @@ class Api:
                 _preload_content=False,
             )
         except PeerError:
-            return ""  # the pod has gone, or its node
+            return ""  # the pod or its node is gone
         return bytes(answer.data).decode(errors="replace")
 
     def event(self, job: str, kind: str) -> str:
-        """The last about a Job or its pods of those that ``kind`` (``type=Warning``) selects.
+        """The last event about a Job or its pods, of the ``kind`` (as ``type=Warning``).
 
-        Empty if there is none, or none to be read.
+        Empty if there is none, or if events cannot be read.
         """
         events = self._core.list_namespaced_event
         try:
             found = self._json(events, self.namespace, field_selector=kind)
         except PeerError:
-            return ""  # they are no more than a help
+            return ""  # events are only a help
         ours = [e for e in found["items"] if e["involvedObject"].get("name", "").startswith(job)]
         ours.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
         return f"{ours[-1].get('reason')}: {ours[-1].get('message')}" if ours else ""
@@ -99,7 +100,7 @@ class Api:
         try:
             thing: Object = json.loads(answer.data)
         except ValueError as error:
-            raise PeerError(f"{self.place} is no Kubernetes: it answers with no JSON") from error
+            raise PeerError(f"{self.place} is not Kubernetes: its answer is not JSON") from error
         return thing
 
     def _call(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -116,12 +117,12 @@ class Api:
             reason = getattr(error, "reason", None) or error
             raise NoAnswer(f"the API server at {self.place} does not answer: {reason}") from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # The client has no class for the kind of an object, or the answer is no object.
-            raise PeerError(f"it cannot be asked of {self.place}: {error!r}") from error
+            # The client has no class for an object's kind, or the answer is not an object.
+            raise PeerError(f"the request to {self.place} failed: {error!r}") from error
 
 
 class NoAnswer(PeerError):
-    """It is not known whether what was asked for has been done."""
+    """The server may or may not have done what was asked for."""
 
 
 class _NotFound(PeerError):
@@ -129,9 +130,9 @@ class _NotFound(PeerError):
 
 
 def connect(context: Optional[str], namespace: Optional[str]) -> Api:
-    """The API that this pod's service account or the kubeconfig leads to; asks it nothing yet.
+    """The API that this pod's service account or the kubeconfig names. Sends no request yet.
 
-    Raises UsageError if there is no such way.
+    Raises UsageError if neither names one.
     """
     try:
         import kubernetes
@@ -153,13 +154,13 @@ def connect(context: Optional[str], namespace: Optional[str]) -> Api:
             default = chosen["context"].get("namespace") or "default"
             where = f"context {chosen['name']}"
     except (config.ConfigException, OSError, yaml.YAMLError, TypeError) as error:
-        # TypeError is what the client has for a file that is something else.
+        # The client raises TypeError for a file that is not a kubeconfig.
         raise UsageError(
             f"there is no way to Kubernetes from here: {_one_line(error)}; put a kubeconfig at "
             "~/.kube/config, name one in KUBECONFIG and --context one of its contexts (kubectl "
             "config get-contexts), or run launch.py in a pod"
         ) from error
-    settings.retries = 0  # the client's own would write to the terminal; whoever asks, asks again
+    settings.retries = 0  # the client's retries write to the terminal; our callers ask again
     client = kubernetes.client.ApiClient(settings)
     return Api(client, namespace or default, f"{settings.host} ({where})")
 
@@ -169,7 +170,7 @@ def _one_line(error: Exception) -> str:
 
 
 def is_pod() -> bool:
-    """Whether this process runs in a pod that may ask its cluster."""
+    """Whether this process runs in a pod with a service account."""
     return "KUBERNETES_SERVICE_HOST" in os.environ and os.path.exists(f"{_POD}/token")
 
 
@@ -181,5 +182,5 @@ def _translated(error: Any) -> PeerError:
         words = error.body or error.reason
     kind = _NotFound if error.status == 404 else PeerError
     if error.status == 401:
-        words = f"{words}: who you are is not known; are your credentials out of date?"
+        words = f"{words}: your credentials were not accepted; have they expired?"
     return kind(f"{words} ({error.status})")

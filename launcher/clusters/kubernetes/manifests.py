@@ -1,7 +1,7 @@
-"""What is given to Kubernetes: an Indexed Job, its Service and its Secret, made of the flags. Pure
-but for the template's file and the random part of the name.
+"""Makes the manifests of an Indexed Job, its Service and its Secret from the flags. Pure, except
+that it reads the template and adds a random part to the name.
 
-Names of Kubernetes are short and plain (RFC 1123); what cannot be a name is made into one.
+Names in Kubernetes are short and plain (RFC 1123). Other text is converted to such a name.
 """
 
 import base64
@@ -26,14 +26,14 @@ Manifest = Dict[str, Any]
 
 _TEMPLATE = "kubernetes.yaml.j2"
 _CONFIGS = "/run/baryon"
-_INDEX = "JOB_COMPLETION_INDEX"  # an Indexed Job's pods have it
-_PYTHON = "python3"  # of the image; the path of the one that runs here means nothing there
+_INDEX = "JOB_COMPLETION_INDEX"  # a variable in the pods of an Indexed Job
+_PYTHON = "python3"  # the image's; the path of ours means nothing there
 _MAX_STEM = 40  # of 63 characters, with the random part, the pod's index and its random part
 _QUANTITY = re.compile(r"\d+(\.\d+)?([kMGTPE]|[KMGTPE]i)?")
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """``job`` is the Job's manifest; ``others`` are to belong to it; all have ``labels``."""
+    """``job`` is the Job's manifest. It will own the ``others``. All have ``labels``."""
 
     name: str
     num_hosts: int
@@ -43,7 +43,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def make_plan(job: Job, options: Options) -> Plan:
-    """Raises UsageError with every option that is wrong, one a line."""
+    """Make the plan. Raises UsageError with one line for each wrong option."""
     faults: List[str] = []
     if not options.image:
         faults.append(
@@ -65,7 +65,7 @@ def make_plan(job: Job, options: Options) -> Plan:
     name = f"{_plain(stem)}-{secrets.token_hex(4)}"
     num_hosts = len({task.host for task in job.tasks})
     labels = {"app.kubernetes.io/name": "baryon", "app.kubernetes.io/instance": name}
-    # Of the Job alone: pods that have it are Kueue's own business.
+    # For the Job alone: Kueue would manage pods with this label itself.
     queue = {"kueue.x-k8s.io/queue-name": options.queue} if options.queue else {}
     text = render(
         options,
@@ -99,7 +99,7 @@ def make_plan(job: Job, options: Options) -> Plan:
 
 
 def secret_of(plan: Plan, configs: Mapping[int, bytes]) -> Manifest:
-    """The Secret with what each agent has to know, by host."""
+    """The Secret with each agent's configuration, by host."""
     encoded = {config_name(host): base64.b64encode(line).decode() for host, line in configs.items()}
     metadata = {"name": plan.name, "labels": plan.labels}
     return {
@@ -112,19 +112,19 @@ def secret_of(plan: Plan, configs: Mapping[int, bytes]) -> Manifest:
 
 
 def dump(manifests: List[Manifest]) -> str:
-    """As YAML, for people and kubectl."""
+    """The manifests as YAML, for people and kubectl."""
     yaml = _yaml()
     return str(yaml.safe_dump_all(manifests, sort_keys=False, width=96, allow_unicode=True))
 
 
 def _plain(stem: str) -> str:
-    """As a name of Kubernetes, of a Service's also, which begins with a letter."""
+    """A valid name for all objects. That of a Service must begin with a letter."""
     plain = re.sub("[^a-z0-9]+", "-", stem.lower()).strip("-")[:_MAX_STEM].strip("-")
     return plain if plain[:1].isalpha() else f"job-{plain}".strip("-")
 
 
 def _selector(constraint: Optional[str], faults: List[str]) -> Dict[str, str]:
-    """Of nodes, from ``key=value,key=value``."""
+    """The node selector of ``key=value,key=value``."""
     selector = {}
     for term in filter(None, (constraint or "").split(",")):
         key, found, value = term.partition("=")
@@ -137,10 +137,10 @@ def _selector(constraint: Optional[str], faults: List[str]) -> Dict[str, str]:
 def _env(job: Job, options: Options) -> List[Manifest]:
     slots, env = job.hosts[0].slots, {}
     if options.cpus_per_worker:
-        # The CPU limit is none that a process sees: it would start a thread for each of the node.
+        # A process does not see the CPU limit: it would start a thread for each CPU of the node.
         env["OMP_NUM_THREADS"] = str(options.cpus_per_worker)
     if options.gpus_per_worker:
-        # A container sees no others, and these from 0 on.
+        # A container sees only its own GPUs, numbered from 0.
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(options.gpus_per_worker * slots)))
     return [{"name": name, "value": value} for name, value in env.items()]
 
@@ -156,7 +156,7 @@ def _resources(job: Job, options: Options) -> Dict[str, str]:
 
 
 def _json(value: object) -> str:
-    """As YAML reads it; jinja2's own is for HTML, and cuts what needs four bytes in two."""
+    """JSON that YAML can read. jinja2's filter is for HTML, and splits characters of four bytes."""
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -184,6 +184,6 @@ def _yaml() -> Any:
 
 def missing(error: ImportError) -> UsageError:
     return UsageError(
-        f"--launcher kubernetes needs a library that is not here ({error}): "
+        f"--launcher kubernetes needs a library that is missing ({error}): "
         "pip install 'baryon[kubernetes]'"
     )

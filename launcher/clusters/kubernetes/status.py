@@ -1,8 +1,8 @@
-"""What Kubernetes' objects say of a job: why it waits, where it runs, or how it has ended. Pure.
+"""Reads a job's state from Kubernetes' objects: why it waits, where it runs, or how it ended. Pure.
 
-Objects are as the API writes them. The first pod that fails decides about the Job, and Kubernetes
-deletes the others. Its own words are the best that can be had. A pod that was deleted itself is
-gone in a moment, though, so that often only the Job's condition tells of it (podFailurePolicy).
+Objects are as in the API. The first pod that fails ends the Job, and Kubernetes deletes the others.
+That pod's status says best what happened. But a pod that was deleted disappears at once, so often
+only the Job's condition reports it (podFailurePolicy).
 """
 
 import time
@@ -23,16 +23,16 @@ ALL_ENDED = "is over: all its agents have ended"
 
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _OOM_CODE = 137
-_FAILED = ("Failed", "FailureTarget")  # the latter (1.31) while its pods are being ended
+_FAILED = ("Failed", "FailureTarget")  # FailureTarget (since 1.31): its pods are being ended
 _STARTING = ("", "ContainerCreating", "PodInitializing")
-# https://kubernetes.io/docs/concepts/workloads/pods/disruptions: somebody's decision, no fault
+# https://kubernetes.io/docs/concepts/workloads/pods/disruptions: decisions, not faults
 _DECIDED = ("PreemptionByScheduler", "PreemptionByKubeScheduler", "EvictionByEvictionAPI")
 
 
 def status_of(job: Optional[Object], pods: Sequence[Object], event: str, now: float) -> Status:
-    """The Status of a Job (None: there is none any more) with its pods at ``now``, Unix time.
+    """The Status of a Job (None: it is gone) with its pods at ``now``, in Unix time.
 
-    ``event`` is the last that Kubernetes has had to say of it, for when the rest says too little.
+    ``event`` is Kubernetes' last event about it, for cases in which the objects say too little.
     """
     if job is None or "deletionTimestamp" in job["metadata"]:
         return Status(OVER, "was deleted from outside, as by kubectl delete", None, CANCELLED_CODE)
@@ -53,7 +53,7 @@ def status_of(job: Optional[Object], pods: Sequence[Object], event: str, now: fl
     num_hosts = job["spec"]["completions"]
     started = [pod for pod in pods if {"running", "terminated"} & _container(pod).keys()]
     if len([pod for pod in started if "terminated" in _container(pod)]) == num_hosts:
-        return Status(OVER, ALL_ENDED)  # Kubernetes takes some seconds more to say so
+        return Status(OVER, ALL_ENDED)  # the Job's condition follows some seconds later
     if len(started) < num_hosts:
         return Status(QUEUED, _why_it_waits(job, pods, num_hosts, event))
     nodes = dict.fromkeys(pod["spec"].get("nodeName", "?") for pod in pods)
@@ -61,7 +61,7 @@ def status_of(job: Optional[Object], pods: Sequence[Object], event: str, now: fl
 
 
 def obstacle(pods: Sequence[Object]) -> str:
-    """What keeps a pod on its node from starting, and will unless somebody does something."""
+    """Why a pod on its node cannot start, if it will not be able to by itself."""
     for pod in sorted(pods, key=_index):
         waiting = _container(pod).get("waiting", {})
         if waiting.get("reason", "") not in _STARTING:
@@ -70,7 +70,7 @@ def obstacle(pods: Sequence[Object]) -> str:
 
 
 def ended_pods(pods: Sequence[Object]) -> List[str]:
-    """The names of those whose agents have run and ended, those that failed first."""
+    """The names of pods whose agents have run and ended. Failed ones come first."""
     ended = [pod for pod in sorted(pods, key=_index) if "terminated" in _container(pod)]
     ended.sort(key=lambda pod: _container(pod)["terminated"].get("exitCode") == 0)
     return [pod["metadata"]["name"] for pod in ended]
@@ -90,7 +90,7 @@ def _failed(condition: Object, pods: Sequence[Object], event: str) -> Status:
 
 
 def _first_end(pods: Sequence[Object]) -> Optional[Status]:
-    """Of a pod that has ended by itself, or of which Kubernetes says why it has ended it."""
+    """The end of the first pod that ended by itself, or that Kubernetes ended for a reason."""
     for pod in pods:
         words, code = _end(pod)
         if words:
@@ -99,7 +99,7 @@ def _first_end(pods: Sequence[Object]) -> Optional[Status]:
 
 
 def _end(pod: Object) -> Tuple[str, int]:
-    """(how a pod has ended that should not have, the exit code for that), or empty words."""
+    """(how a pod failed, the exit code for that); empty words if it did not fail."""
     status = pod.get("status", {})
     terminated = _container(pod).get("terminated", {})
     disruption = _disruption(pod)
@@ -111,7 +111,7 @@ def _end(pod: Object) -> Tuple[str, int]:
     if status.get("reason"):  # Evicted, NodeLost, UnexpectedAdmissionError, ...
         return f"{_place(pod)} {_both(status)}", 1
     if "deletionTimestamp" in pod["metadata"]:
-        return "", 0  # together with the others
+        return "", 0  # deleted together with the others
     if terminated.get("exitCode", 0) != 0:
         how = f"exited with code {terminated['exitCode']}"
         return f"{_place(pod)} {how} ({_both(terminated)})", 1
@@ -121,7 +121,7 @@ def _end(pod: Object) -> Tuple[str, int]:
 
 
 def _disruption(pod: Object) -> Optional[Object]:
-    """Why Kubernetes takes a pod away: for others, or with its node."""
+    """Why Kubernetes removes a pod: for other pods, or with its node."""
     return next((c for c in _true_conditions(pod) if c["type"] == "DisruptionTarget"), None)
 
 
@@ -137,7 +137,7 @@ def _why_it_waits(job: Object, pods: Sequence[Object], num_hosts: int, event: st
 
 
 def _why_suspended(job: Object) -> str:
-    """By Kueue, for want of quota, or by somebody."""
+    """Kueue's reason, such as quota, or just "Suspended"."""
     suspended = [c for c in _true_conditions(job) if c["type"] == "Suspended"]
     return _both(suspended[0]) if suspended else "Suspended"
 
@@ -157,7 +157,7 @@ def _left_s(job: Object, now: float) -> Optional[float]:
 
 
 def _container(pod: Object) -> Object:
-    """The state of the agent's container, {} before there is any."""
+    """The state of the agent's container; {} before it exists."""
     for status in pod.get("status", {}).get("containerStatuses") or []:
         if status["name"] == AGENT:
             return status.get("state") or {}
@@ -180,5 +180,5 @@ def _index(pod: Object) -> int:
 
 
 def _both(thing: Object) -> str:
-    """Reason and message, as far as they are there."""
+    """Reason and message, if present."""
     return ": ".join(filter(None, (thing.get("reason"), (thing.get("message") or "").strip())))

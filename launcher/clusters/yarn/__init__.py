@@ -1,12 +1,12 @@
 """YARN: an application of Hadoop's own distributed shell, with an agent in each container.
 
-Everything is asked of the ResourceManager over HTTP (resource_manager.py), so nothing of Hadoop is
-needed here; distributed_shell.py makes the request.
+resource_manager.py talks to the ResourceManager over HTTP, so this machine needs no Hadoop.
+distributed_shell.py makes the request.
 
-YARN calls an application running as soon as its ApplicationMaster is; here it is queued until it
-has had all its containers. The distributed shell numbers them from 1, in YARN_SHELL_ID (Hadoop 2.8
-and newer), and starts none twice, unless YARN itself takes one away: its successor has a number for
-which there is no configuration, and ends at once.
+For YARN an application runs once its ApplicationMaster runs. For us it is queued until it has had
+all its containers. The distributed shell numbers containers from 1, in YARN_SHELL_ID (Hadoop 2.8
+and newer). It starts a container again only if YARN took it away. The new one has a number without
+a configuration, and ends at once.
 """
 
 import json
@@ -32,7 +32,7 @@ __all__ = ["allocated_hosts", "prepare", "preview"]
 _QUEUED_STATES = ("NEW", "NEW_SAVING", "SUBMITTED", "ACCEPTED")
 _LIFETIME = "exceeded the lifetime"
 _NO_MASTER = "Could not find or load main class"
-_MAX_WORDS = 700  # of diagnostics: the beginning says what, the end says why
+_MAX_WORDS = 700  # characters of diagnostics: the beginning says what, the end says why
 
 _Read = TypeVar("_Read")
 
@@ -40,11 +40,11 @@ _Read = TypeVar("_Read")
 def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job, BatchCluster]:
     """Find the ResourceManager, and make the request.
 
-    Raises UsageError if it is not known where that is or an option is wrong.
+    Raises UsageError if there is no configuration that names it, or if an option is wrong.
     """
     hadoop = read_hadoop(os.environ)
     start = make_start(job, options, hadoop)
-    # Nodes reach this machine as their manager does.
+    # Nodes reach this machine at the same address as the ResourceManager.
     address = launch_address(job.interfaces, [urlsplit(hadoop.managers[0]).hostname or ""])
     watch = Watch(options.queue_timeout, options.time_margin, time.monotonic)
     manager = Yarn(start, ResourceManager(hadoop.managers), time.monotonic)
@@ -52,7 +52,7 @@ def prepare(job: Job, options: Options, say: Callable[[str], None]) -> Tuple[Job
 
 
 def preview(job: Job, options: Options) -> str:
-    """What containers run, the request, and where it would go."""
+    """The containers' script, the request, and where it would go."""
     hadoop = read_hadoop(os.environ)
     start = make_start(job, options, hadoop)
     request = json.dumps(start.request("APPLICATION", int(time.time())), indent=2)
@@ -66,7 +66,7 @@ def preview(job: Job, options: Options) -> str:
 
 
 def allocated_hosts(environ: Mapping[str, str]) -> int:
-    """0: inside a container, too, another application is submitted."""
+    """0: even inside a container, another application is submitted."""
     return 0
 
 
@@ -103,8 +103,8 @@ class Yarn:
         except Refusal as error:
             raise PeerError(f"did not take the job: {error}") from error
         except PeerError as error:
-            self._cancel_quietly()  # it may have, and the answer was lost
-            raise PeerError(f"has not said that it takes the job: {error}") from error
+            self._cancel_quietly()  # YARN may have taken it, and the answer was lost
+            raise PeerError(f"did not confirm the job: {error}") from error
         return f"YARN {application}"
 
     def status(self) -> Status:
@@ -144,7 +144,7 @@ class Yarn:
         return [(int(found[1]), found[2])] if found else []
 
     def _limit_time(self) -> None:
-        """Begin to count --time, as YARN by itself does only from the submission on."""
+        """Start the time of --time. YARN by itself would count from the submission."""
         limit_s = self._start.time_s
         if limit_s is None:
             return
@@ -154,7 +154,7 @@ class Yarn:
         try:
             self._rm.ask("PUT", f"{self._path}/timeout", timeout)
         except Refusal:
-            pass  # before Hadoop 2.9 there is no such thing; the job is told to end all the same
+            pass  # Hadoop before 2.9 has no such limit; we end the job ourselves
 
 
 def _understood(read: Callable[[], _Read]) -> _Read:
@@ -165,7 +165,7 @@ def _understood(read: Callable[[], _Read]) -> _Read:
 
 
 def parse_status(app: Mapping[str, Any], num_hosts: int) -> Status:
-    """The Status of the object ``app`` in an answer; raises KeyError and the like if it is none."""
+    """The Status of the object ``app`` in an answer. Raises KeyError and the like for others."""
     state, why = app.get("state", ""), _brief(str(app.get("diagnostics") or ""))
     if state == "KILLED" and _LIFETIME in why:
         return Status(OVER, f"has reached its time limit: {why}", exit_code=TIME_LIMIT_CODE)
@@ -190,11 +190,11 @@ def _where(num_hosts: int) -> str:
 
 
 def _had_containers(app: Mapping[str, Any], num_hosts: int) -> int:
-    """How many agents' containers there have been, those that have ended included."""
+    """The number of agents' containers so far, including ended ones."""
     running = int(app.get("runningContainers", -1))
     if running < 0:
-        return num_hosts  # not for us to know
-    # The progress of a distributed shell is the part of its containers that has ended.
+        return num_hosts  # we may not see the number
+    # The distributed shell reports the share of its ended containers as its progress.
     ended = round(float(app.get("progress", 0.0)) / 100 * num_hosts)
     return max(0, running - 1) + ended  # one is the ApplicationMaster's
 
@@ -211,7 +211,7 @@ def _left_s(app: Mapping[str, Any]) -> Optional[float]:
 
 
 def _brief(diagnostics: str) -> str:
-    """One line of it, without the time at its beginning and figures that change all the time."""
+    """One line of the diagnostics, without the time and figures that change all the time."""
     text = re.sub(r"\[\w{3} \w{3} \d[^\]]*\] ?", "", diagnostics).split("Details :")[0]
     line = " ".join(text.split())
     half = _MAX_WORDS // 2

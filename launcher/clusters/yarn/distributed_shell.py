@@ -1,10 +1,10 @@
-"""What YARN is asked for: Hadoop's own distributed shell, with an agent in each of its containers.
+"""Makes the request to YARN: Hadoop's own distributed shell, with an agent in each container.
 
-The class of its ApplicationMaster is on the class path of Hadoop itself on every node, so no jar is
-handed over. Of its two ways to say what containers run, the file ``shellCommands`` is used and not
-a script: a script is renamed once for each container, and of a file: the second time fails. The
-command runs our script (deploy/templates/yarn.sh.j2, or the user's), which lies where all nodes see
-it, as agents' configurations do. Pure, but that it reads the template.
+Its ApplicationMaster's class is on Hadoop's class path on every node, so no jar is sent. Its file
+``shellCommands`` names the command that containers run. (It also accepts a script, but renames the
+script's file once for each container, and the second time fails.) The command runs our script
+(deploy/templates/yarn.sh.j2, or the user's). Script and agents' configurations lie in a directory
+that all nodes share. Pure, except that it reads the template.
 """
 
 import os
@@ -27,14 +27,14 @@ __all__ = ["Start", "java_utf", "make_start"]
 
 _MASTER = "org.apache.hadoop.yarn.applications.distributedshell.ApplicationMaster"
 _MASTER_MB, _HEAP_MB = 1024, 512
-_WORKER_MB = 4096  # where --mem is not given; the distributed shell's own default is 10 MB
+_WORKER_MB = 4096  # without --mem; the distributed shell's own default is 10 MB
 
 
 class Start(msgspec.Struct, frozen=True):
     """How the agents are started: each container runs ``command``, which runs ``script``.
 
-    ``shell_commands`` is the file that says so. ``fields`` are those of the request that are known
-    before it is made. The files are called ``path`` and what kind they are.
+    ``shell_commands`` is the content of the file with the command. ``fields`` are the fields of the
+    request that are known before the submission. The files are ``path`` with their extensions.
     """
 
     num_hosts: int
@@ -59,7 +59,7 @@ class Start(msgspec.Struct, frozen=True):
         return f"{self.path}.out"
 
     def request(self, application: str, now_s: int) -> Dict[str, Any]:
-        """The body of the submission; ``now_s`` is when `shell_commands` was changed."""
+        """The body of the submission. ``now_s`` is the modification time of `shell_commands`."""
         resource = {
             "resource": Path(self.command_path).as_uri(),
             "type": "FILE",
@@ -75,7 +75,7 @@ class Start(msgspec.Struct, frozen=True):
 
 
 def make_start(job: Job, options: Options, hadoop: Hadoop) -> Start:
-    """Raises UsageError if an option is wrong."""
+    """Make everything from the flags. Raises UsageError if an option is wrong."""
     files = job_files(job, options, "yarn")
     if re.search("{{|}}|<LOG_DIR>|<CPS>", files.directory):
         raise UsageError(
@@ -149,14 +149,14 @@ def _master(job: Job, options: Options, num_hosts: int, gpus: int) -> str:
 
 
 def _inside_quotes(command: str) -> str:
-    """What stays ``command`` in double quotes, into which nodes put it: bash -c "..."."""
+    """Escape ``command`` for double quotes, because nodes run bash -c "..."."""
     return re.sub(r'([\\"$`])', r"\\\1", command)
 
 
 def java_utf(text: str) -> bytes:
-    """As Java's DataOutput.writeUTF writes it: UTF-8 of UTF-16's units, after its length.
+    """Encode like Java's DataOutput.writeUTF: two bytes of length, then UTF-8 of UTF-16's units.
 
-    Raises UsageError if that does not fit into its two bytes.
+    Raises UsageError if the text is too long.
     """
     raw = text.encode("utf-16-be")
     units = (chr(int.from_bytes(raw[i : i + 2], "big")) for i in range(0, len(raw), 2))

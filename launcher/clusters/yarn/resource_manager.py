@@ -22,7 +22,7 @@ __all__ = ["Hadoop", "Refusal", "ResourceManager", "read_hadoop"]
 
 _API = "/ws/v1/cluster"
 _LIMIT_S = 30.0  # for one answer
-_FOLDERS = (  # of yarn-site.xml, in the order in which Hadoop's own commands look
+_FOLDERS = (  # of yarn-site.xml, in the order of Hadoop's own commands
     ("YARN_CONF_DIR", ""),
     ("HADOOP_CONF_DIR", ""),
     ("HADOOP_YARN_HOME", "etc/hadoop"),
@@ -30,10 +30,10 @@ _FOLDERS = (  # of yarn-site.xml, in the order in which Hadoop's own commands lo
 )
 _DEFAULT_FOLDER = "/etc/hadoop/conf"
 _REMEDY = (
-    "set HADOOP_CONF_DIR to the directory with your cluster's yarn-site.xml; of that, "
+    "set HADOOP_CONF_DIR to the directory with your cluster's yarn-site.xml, in which "
     "yarn.resourcemanager.webapp.address is enough"
 )
-# The default of yarn.application.classpath, as an ApplicationMaster on any platform gets it.
+# The default of yarn.application.classpath, in the notation for all platforms.
 _CLASSPATH = (
     "{{HADOOP_CONF_DIR}}",
     *(
@@ -45,15 +45,15 @@ _CLASSPATH = (
 
 
 class Hadoop(NamedTuple):
-    """A cluster, by its yarn-site.xml: the addresses of its ResourceManagers, of which one is
-    active, and the class path of its own programs on the nodes."""
+    """A cluster by its yarn-site.xml: the addresses of its ResourceManagers, one of them active,
+    and the class path of Hadoop's own programs on the nodes."""
 
     managers: Tuple[str, ...]
     classpath: Tuple[str, ...] = _CLASSPATH
 
 
 class Refusal(PeerError):
-    """The ResourceManager has understood, and says no; ``status`` is HTTP's."""
+    """The ResourceManager refused a request. ``status`` is the HTTP status."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -61,9 +61,9 @@ class Refusal(PeerError):
 
 
 def read_hadoop(environ: Mapping[str, str]) -> Hadoop:
-    """The cluster that Hadoop's own commands would talk to.
+    """The cluster that Hadoop's own commands would use.
 
-    Raises UsageError if there is no configuration here, or none that says where it is.
+    Raises UsageError if there is no configuration, or if it does not name the ResourceManager.
     """
     folders = [os.path.join(environ[name], part) for name, part in _FOLDERS if environ.get(name)]
     paths = [os.path.join(folder, "yarn-site.xml") for folder in [*folders, _DEFAULT_FOLDER]]
@@ -183,11 +183,11 @@ def _user() -> str:
     try:
         return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
     except (KeyError, OSError) as error:
-        raise UsageError("you have no name here; set HADOOP_USER_NAME") from error
+        raise UsageError("your user name is unknown here; set HADOOP_USER_NAME") from error
 
 
 class _NoAnswer(Exception):
-    """Another ResourceManager may be the active one."""
+    """No answer from this ResourceManager. Another one may be active."""
 
 
 def _cause(error: BaseException) -> str:

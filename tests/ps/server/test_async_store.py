@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from baryon.ps.errors import ProtocolError, UsageError
 from baryon.ps.plan import Plan
 from baryon.ps.server.async_store import AsyncStore
-from baryon.ps.server.store import Wait
+from baryon.ps.server.slot import Wait
 from baryon.ps.wire import KeySpec
 
 from ..updaters import Calls

@@ -450,6 +450,6 @@ def test_versions_of_attributes_are_rank_0s_to_make_and_to_name(converse, mx):
         name(child, version, 2)
     assert talk.value()[0] == 333.0
     for version, oldest in ((4, 0), (2, 0), (3, 4), (3, -1)):
-        serial = talk.server._stores[0]._settings + 1
+        serial = talk.server._stores[0].settings.last + 1
         assert is_refused(set_hyper(0, serial, version, oldest), 0)
     assert talk.faults == []

@@ -75,7 +75,7 @@ class World(Conversation):
         for store in (1, 2):
             adder = Adder(mx.optimizer.SGD(learning_rate=-1.0, momentum=0.5))
             self.server._stores[store].set_updater(adder)
-            self.server._stores[store].is_new_setting(1)
+            self.server._stores[store].settings.is_new(1)
         for store in (1, 2):
             if members[0]:
                 self.place(0, store)[:] = 0

@@ -2,8 +2,8 @@
 
 import pytest
 
+from baryon.ps.server.slot import Wait
 from baryon.ps.server.stalls import StallWatch
-from baryon.ps.server.store import Wait
 
 WAIT = Wait(child=0, key="conv0_weight", round=7, missing=(2, 3))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from baryon.ps.errors import ProtocolError
 from baryon.ps.plan import Plan
 from baryon.ps.server.async_store import AsyncStore
-from baryon.ps.server.store import Wait
+from baryon.ps.server.slot import Wait
 from baryon.ps.server.sync_store import SyncStore
 from baryon.ps.wire import KeySpec
 

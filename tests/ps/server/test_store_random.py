@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from baryon.ps.plan import Plan
 from baryon.ps.rows import Rows, add_rows, as_bytes, encoded
-from baryon.ps.server.store import Wait
+from baryon.ps.server.slot import Wait
 from baryon.ps.server.sync_store import SyncStore
 from baryon.ps.wire import KeySpec
 

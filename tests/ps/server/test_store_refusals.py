@@ -5,7 +5,7 @@ import pytest
 
 from baryon.ps.errors import ProtocolError, UsageError
 from baryon.ps.plan import Plan
-from baryon.ps.server.store import Wait
+from baryon.ps.server.slot import Wait
 from baryon.ps.server.sync_store import SyncStore
 from baryon.ps.wire import KeySpec
 
