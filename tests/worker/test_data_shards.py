@@ -120,7 +120,7 @@ def test_epochs_and_seeds_give_orders_of_their_own_and_the_same_one_again() -> N
         ({"rank": -1}, "not -1"),
         ({"num_workers": 0}, "not 0"),
         ({"last": "keep"}, "last is one of pad, drop, join, not 'keep'"),
-        ({"batch_size": 0}, "one sample or more"),
+        ({"batch_size": 0}, "at least one sample"),
         ({"length": -1}, "-1 samples"),
         ({"seed": -1}, "seed and epoch count from 0"),
         ({"epoch": -1}, "seed and epoch count from 0"),
