@@ -33,7 +33,7 @@ def _begin(program: str) -> None:
     def give_up(signum: int, frame: Any) -> None:
         try:
             os.write(2, f"{program}: interrupted; nothing was started\n".encode())
-        finally:  # whoever looks on may have gone
+        finally:  # the reader of standard error may have gone
             os._exit(128 + signum)
 
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # not ignored, as by nohup

@@ -2,8 +2,8 @@
 
 A worker sends its optimizer as a *kind* and a *blob* (wire.SetUpdater). The kind selects a module
 from `KINDS`; the module's ``load_updater(blob, may_run_code)`` turns the blob into an `Updater`. To
-add a framework, write such a module and add its line to the table; tests/ps/test_updater.py has the
-contract that it must pass.
+add a framework, write such a module, worker/NAME/updater.py, and add its line to the table. It must
+pass the contract in tests/ps/test_updater.py. docs/architecture.md has all steps ("Where to add").
 
 A server needs a framework only when one of its optimizers arrives, so a server that only sums needs
 none at all. A name from the wire never reaches the import system: it must be a key of
@@ -46,7 +46,7 @@ class Updater(Protocol):
     def update(
         self, unit: Slice, gradient: Part, value: np.ndarray, version: Optional[int] = None
     ) -> None:
-        """Change ``value`` (1-D) in place. The memory of ``value`` is the same in every call.
+        """Change ``value`` (1-D) in place. Every call for a unit gets the same memory as ``value``.
 
         ``gradient`` covers the same elements, or has some rows of them; it may be read-only.
         ``version`` is the version of the hyper-parameters to use (None: the last one).

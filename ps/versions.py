@@ -74,8 +74,9 @@ def is_scalar(value: Any) -> bool:
 def set_scalars(optimizer: Any, scalars: Dict[str, Any]) -> None:
     """Set attributes whose names and values have come over the wire.
 
-    Allowed are names of which the optimizer and its class have a number, a string or the like, or
-    nothing; never a method or another object. Raises ProtocolError with all wrong names.
+    A name is allowed if the optimizer and its class have a number, a string or the like under it,
+    or nothing; never if one has a method or another object. Raises ProtocolError with all
+    wrong names.
     """
     own, cls = vars(optimizer), type(optimizer)
     wrong = [

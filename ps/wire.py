@@ -4,7 +4,7 @@ A message is one *header* frame and, for some types, one *payload* frame. The he
 MessagePack array ``[tag, field, ...]``. The payload is raw little-endian array bytes, never pickled
 and never copied into the header. A *shared* link joins two tasks of a host that share its memory
 (memory.py): there is no payload frame, because the bytes are in that memory, and several headers
-may travel as one `Batch`. docs/protocol.md describes the same for other implementations.
+may travel as one `Batch`. docs/protocol-data.md describes the same for other implementations.
 
 Slices are named by position: ``(bucket, first, count)`` is a run of consecutive slices of one
 bucket in the store's plan (plan.py), which worker and server compute alike. A contribution is named

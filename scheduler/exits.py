@@ -65,8 +65,8 @@ def signal_name(signum: int) -> str:
 def own_code_of(state: TaskState, message: Exited) -> int:
     """The exit code that counts for a task.
 
-    If its process hung after its goodbye, that is the code that the goodbye announced. Otherwise a
-    failure of its command counts, and after that one that the goodbye announced.
+    If its process hung after its goodbye, the code that its goodbye announced counts. Otherwise
+    its process's code counts or, if that is 0, the one that its goodbye announced.
     """
     return state.own_code if has_hung(state, message) else message.code or state.own_code
 

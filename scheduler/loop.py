@@ -226,7 +226,7 @@ class _Loop:
                 self._cluster.kill(action.lost)
             elif isinstance(action, actions.Pause):
                 self._pause()
-            else:
+            elif isinstance(action, actions.Finish):
                 self._exit_code = action.exit_code
                 self._reactor.stop()
 

@@ -1,7 +1,7 @@
 """What tasks do while the job runs: write, meet, report where they are, and end. Pure.
 
-A worker ends well if it sends Gone(0) and its command exits with 0. The two come over different
-connections, so either may be first, and each waits for the other for a limited time.
+A worker ends well if it sends Gone(0) and its command exits with 0. They come over different
+connections, so either may be first. The scheduler then waits a limited time for the other.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 The roots are the *owners*: servers without parents, each of which owns a part of the parameters.
 Every other server, and every worker, reports to the parents that its task names: all owners, or one
-server below them. So placement decides the depth (`place`), not code.
+server below them. So placement decides the depth (`place` in control/job.py), not code.
 """
 
 from typing import Dict, List, Sequence, Tuple

@@ -1,7 +1,7 @@
 """One result from the numbers and arrays of all workers, also within lists, tuples and dicts. Pure.
 
 Values are combined in rank order, floating ones in float64. So all workers get the same bits, and
-so does every run.
+so does every run. collectives.py calls this for a script's own values; servers sum gradients.
 """
 
 import functools

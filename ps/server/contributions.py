@@ -1,4 +1,7 @@
-"""How the children of a store encode their pushes, on which they must agree. Pure."""
+"""How the children of a store encode their pushes, on which they must agree. Pure.
+
+merging_store.py sums what they push.
+"""
 
 from typing import Optional, Sequence, Set
 

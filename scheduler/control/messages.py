@@ -2,7 +2,7 @@
 
 Each message is one frame, encoded as the data plane's headers are (ps/wire.py), after an envelope
 (delivery.py). The CURVE key of its connection names the sender, so no message does.
-docs/protocol.md describes the same messages.
+docs/protocol-control.md describes the same messages.
 """
 
 from typing import Dict, Tuple

@@ -1,7 +1,8 @@
 """MXNet's optimizers as an updater of a server (baryon.ps.updater), slice by slice.
 
-A server imports this module, and MXNet with it, when the first optimizer arrives. Afterwards it
-calls it from its reactor's thread only.
+A server that owns keys imports this module, and MXNet with it, early and in a thread of its own
+(scheduler/server_task/process.py), or when the first optimizer arrives if that is sooner. All calls
+come from the server's reactor thread.
 """
 
 import copy
