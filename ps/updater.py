@@ -24,7 +24,7 @@ from .rows import Part
 from .states import SliceState
 from .wire import SetHyper
 
-__all__ = ["KINDS", "Updater", "import_updater", "load_updater"]
+__all__ = ["KINDS", "Updater", "check_kind", "import_updater", "load_updater"]
 
 KINDS: Dict[str, str] = {"mxnet": "baryon.worker.mxnet.updater"}
 
@@ -70,13 +70,18 @@ class Updater(Protocol):
         """
 
 
-def import_updater(kind: str) -> Any:
-    """The module of a kind, with its framework. Raises ProtocolError for a kind that is not in the
-    table, and ImportError."""
+def check_kind(kind: str) -> None:
+    """Raise ProtocolError for a kind that is not in the table."""
     if kind not in KINDS:
         raise ProtocolError(
             f"there is no optimizer of the kind {kind!r}; servers know {', '.join(sorted(KINDS))}"
         )
+
+
+def import_updater(kind: str) -> Any:
+    """The module of a kind, with its framework. Raises ProtocolError for a kind that is not in the
+    table, and ImportError."""
+    check_kind(kind)
     return importlib.import_module(KINDS[kind])
 
 

@@ -27,7 +27,12 @@ ARROWS: Dict[str, Set[str]] = {
     "launcher": {"ps", "scheduler", "scheduler.control", "scheduler.agent"},
 }
 # A list of names that an __init__.py hands on is no import of its folder's own.
-PASSES_ON = {"ps": "ps.", "worker": "worker.mxnet", "worker.data": "worker.mxnet.data"}
+PASSES_ON = {
+    "ps": "ps.",
+    "worker": "worker.mxnet",
+    "worker.checkpoint": "worker.mxnet.checkpoint",
+    "worker.data": "worker.mxnet.data",
+}
 
 
 def sources() -> List[Path]:

@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .mxnet import checkpoint
+    from . import checkpoint
     from .mxnet.devices import devices
 
 __all__ = ["checkpoint", "devices"]
@@ -16,7 +16,7 @@ __all__ = ["checkpoint", "devices"]
 
 def __getattr__(name: str) -> Any:  # PEP 562
     if name == "checkpoint":
-        return importlib.import_module(".mxnet.checkpoint", __name__)
+        return importlib.import_module(".checkpoint", __name__)
     if name == "devices":
         return importlib.import_module(".mxnet.devices", __name__).devices
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

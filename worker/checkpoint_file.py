@@ -17,7 +17,7 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 import msgspec
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from baryon.ps import UsageError
 
@@ -71,8 +71,11 @@ def write(path: str, contents: Contents) -> None:
     }
     header = _Header(2, contents.step, contents.num_workers)
     header = msgspec.structs.replace(header, digest=_digest(header, tensors))
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, {"baryon": msgspec.json.encode(header).decode()})
+    data = save(tensors, {"baryon": msgspec.json.encode(header).decode()})
+    # Not save_file: its file is for its owner alone, it hides the errno of an OSError, and a
+    # process that is killed leaves a file of a random name behind.
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
 
 
 def read(path: str) -> Contents:

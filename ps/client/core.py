@@ -142,6 +142,8 @@ class ClientCore:
         for run in store.depart(ready):
             server = self._ways[run.slices[0].bucket.server]
             if self._is_shared[server]:
+                # Once, and not when the message is repeated: the server may add to these bytes.
+                store.staging.fill(run)
                 self._send(server, store, run)
             else:
                 for part in store.staging.apart(run):

@@ -59,11 +59,14 @@ class Staging:
     def message(
         self, run: Run, is_shared: bool = False
     ) -> Tuple[wire.Message, Optional[np.ndarray]]:
-        """Header and payload of a run. Unless the link is shared, it is a run from `apart`."""
+        """Header and payload of a run.
+
+        Over a shared link the bytes travel by `fill`, and the header alone is sent. Otherwise it
+        is a run from `apart`.
+        """
         if run.is_framed:
             return self.framed(run)
         if is_shared:
-            self.fill(run)
             return self.header(run), None
         payload, encoder = self.payload(run), self.encoder
         if encoder is None or run.operations[0].kind != "push" or not encoder.takes(run.slices[0]):
@@ -105,7 +108,9 @@ class Staging:
         return wire.PushRows(*where, operation.round, operation.version), payload
 
     def fill(self, run: Run) -> None:
-        """Copy the bytes of a run to ``outgoing``, unless they are there."""
+        """Copy the bytes of a run to ``outgoing``, unless they are there, or it has none there."""
+        if run.is_framed:
+            return
         for operation, slice_ in zip(run.operations, run.slices):
             source, at = operation.source, slice_.at
             if source is not None:

@@ -25,6 +25,7 @@ from ..compression import compression_of
 from ..errors import BaryonError, ProtocolError, UsageError
 from ..memory import HostMemory, Memory
 from ..transport import Authenticator, KeyPair, Reactor, bind_to, endpoint_of, secure_server
+from ..updater import check_kind
 from ..waits import AwakeClock
 from .children import Children
 from .epochs import Epochs
@@ -336,6 +337,7 @@ class Server:
     def _set_updater(self, child: int, message: wire.SetUpdater) -> List[Reply]:
         store = self._store(child, message)
         self._check_first(child, store, "sent an optimizer; only rank 0's counts")
+        check_kind(message.kind)  # what is refused is not counted as a setting
         is_new = store.settings.is_new(message.serial)
         if is_new:
             self._transfers.drop_arrivals(message.store)

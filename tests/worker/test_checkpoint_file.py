@@ -50,6 +50,17 @@ def test_what_is_written_is_read(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["run.ckpt"]
 
 
+def test_the_file_has_the_mode_of_any_new_file(path: Path) -> None:
+    beside = path.with_name("beside")
+    beside.touch()
+    assert path.stat().st_mode == beside.stat().st_mode
+
+
+def test_a_folder_that_is_missing_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write(str(tmp_path / "nowhere" / "run.ckpt"), CONTENTS)
+
+
 def test_other_tools_find_each_weight_under_its_name(path: Path) -> None:
     found = load_file(path)
     for name, array in WEIGHTS.items():

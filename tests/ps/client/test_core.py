@@ -405,3 +405,21 @@ def test_an_answer_ends_an_outage_and_a_greeting_does_not(scene):
         scene.receive(0, message)
         assert (scene.core.outages.down_s[0] == 0.0) == isinstance(message, wire.Accepted)
         scene.receive(0, wire.Accepted(5, 9))
+
+
+def test_what_a_server_has_added_up_is_left_alone_when_a_push_is_repeated():
+    """Over shared memory, the sum of a round may grow where child 0 has put its gradient."""
+    scene = Scene(is_shared=True)
+    scene.sent()
+    operation = Ended("push", scene.store.plan["a"], want_value=True)
+    operation.source = np.frombuffer(ONES, np.uint8)
+    scene.core.announce(scene.store, operation)
+    scene.core.flush(scene.store, [operation], scene.now)
+    place = scene.store.staging.outgoing.key(scene.store.plan["a"])
+    assert place.tobytes() == ONES
+    sum_ = np.full(4, 3.0, "f4").tobytes()
+    place[:] = np.frombuffer(sum_, place.dtype)
+    scene.sent()
+    scene.core.connected(0)
+    assert [type(message) for _, message in scene.sent()].count(wire.Push) == 1
+    assert place.tobytes() == sum_
