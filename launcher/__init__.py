@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from typing import Callable, List, Optional
+from typing import Callable, Iterator, List, Optional
 
 import msgspec
 
@@ -111,16 +111,13 @@ def _finish(job: Job, options: Options, cluster: Cluster, say: Say) -> int:
 
 def _command(argv: List[str]) -> int:
     if argv[:1] == ["doctor"]:
-        try:
+        with _explained_imports():
             from .doctor import examine  # as above
-        except ImportError as error:
-            lines = [f"{fault}; {remedy}" for fault, remedy in installation.faults()]
-            raise UsageError("\n".join(lines) or str(error)) from error
         return examine(*parse_doctor(argv[1:]))
     options = parse_command(argv)
     if options.verb == "completion":
-        from .completion import script
-
+        with _explained_imports():
+            from .completion import script
         sys.stdout.write(script(options.shell))
         return 0
     from . import jobs
@@ -130,6 +127,16 @@ def _command(argv: List[str]) -> int:
     if options.verb == "logs":
         return jobs.logs(options.job, options.task, options.follow)
     return jobs.stop(options.job)
+
+
+@contextlib.contextmanager
+def _explained_imports() -> Iterator[None]:
+    """A library that is missing becomes a UsageError that says how to install it."""
+    try:
+        yield
+    except ImportError as error:
+        lines = [f"{fault}; {remedy}" for fault, remedy in installation.faults()]
+        raise UsageError("\n".join(lines) or str(error)) from error
 
 
 def _guarded(program: str, command: Callable[[Say], int]) -> int:

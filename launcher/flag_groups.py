@@ -125,7 +125,7 @@ def _add_limits(add: _Add) -> None:
     )  # fmt: skip
     add(
         "--heartbeat-timeout", type=float, default=20.0, metavar="S",
-        help="a task silent for this long is lost (default: %(default)g)",
+        help="a host silent for this long is lost, a silent task reported (default: %(default)g)",
     )  # fmt: skip
     add(
         "--start-timeout", type=float, default=60.0, metavar="S",

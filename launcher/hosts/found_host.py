@@ -57,4 +57,4 @@ def ask_probe(process: RemoteProcess, question: Dict[str, Any]) -> Dict[str, Any
     except OSError as error:
         raise PeerError(f"its probe takes no questions: {error}") from error
     except NoAnswer as error:
-        raise PeerError(f"its probe {process.how_it_ended()}") from error
+        raise PeerError(f"{error}; its probe {process.how_it_ended()}") from error

@@ -87,6 +87,8 @@ class Backlog(Generic[_T]):
     def _do(self, taken: List[Tuple[_T, int]]) -> None:
         if taken:
             self._busy_since = time.monotonic()
-            self._work([item for item, _ in taken])
-            self._busy_since = None
+            try:
+                self._work([item for item, _ in taken])
+            finally:
+                self._busy_since = None
             self._done_nbytes += sum(nbytes for _, nbytes in taken)

@@ -93,11 +93,17 @@ class LogFiles(Observer):
             while data:
                 data = data[self._files[task].write(data) :]
         except OSError as error:
-            if not self._has_failed:  # one notice is enough; the job goes on without logs
-                self._has_failed = True
-                self._errors.append(f"cannot write the logs in {self._directory}: {error}")
+            self._cannot_write(error)
 
     def _close_files(self) -> None:
         """In the thread."""
         for file in self._files.values():
-            file.close()
+            try:
+                file.close()
+            except OSError as error:  # on some file systems a full disk is told only now
+                self._cannot_write(error)
+
+    def _cannot_write(self, error: OSError) -> None:
+        if not self._has_failed:  # one notice is enough; the job goes on without logs
+            self._has_failed = True
+            self._errors.append(f"cannot write the logs in {self._directory}: {error}")

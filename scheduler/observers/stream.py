@@ -3,7 +3,8 @@
 An observer can neither slow nor stop a job. Every method here runs in the scheduler's thread, so an
 observer only notes what it gets. Its slow work, such as a write, waits in a `Backlog` (backlog.py),
 whose thread does it. An observer that raises, in either thread, is a bug of ours: its traceback is
-written once to standard error, the observer gets no more events, and the job goes on.
+written once to standard error, the observer gets no more events, and the job goes on. It is closed
+with the others, so what it has taken is not lost.
 """
 
 import abc
@@ -43,6 +44,7 @@ class EventStream:
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = list(observers)
+        self._dropped: List[Observer] = []
 
     def send(self, event: Event) -> None:
         for observer in list(self._observers):
@@ -54,6 +56,12 @@ class EventStream:
             self._tell(now, self._call(observer, observer.look))
 
     def close(self, now: float) -> None:
+        for observer in self._dropped:
+            try:
+                texts = observer.close()
+            except Exception:
+                continue  # its fault has been reported
+            self._tell(now, texts)
         for observer in reversed(list(self._observers)):
             texts = self._call(observer, observer.close)
             if observer in self._observers:
@@ -71,6 +79,8 @@ class EventStream:
         except Exception:
             if observer in self._observers:
                 self._observers.remove(observer)
+                if method != observer.close:
+                    self._dropped.append(observer)
             complain(
                 f"the observer {type(observer).__name__} failed, so it gets no more events; "
                 f"the job goes on. Please report this bug:\n{traceback.format_exc().rstrip()}"

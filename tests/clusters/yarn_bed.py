@@ -22,7 +22,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.waiting import wait_until
 
-_KILL_AFTER_S = 0.25  # yarn.nodemanager.sleep-delay-before-sigkill.ms
+# yarn.nodemanager.sleep-delay-before-sigkill.ms. Its default is 0.25 s, in which a shell on a busy
+# test machine may not run at all.
+_KILL_AFTER_S = 2.0
 _MASTER = "org.apache.hadoop.yarn.applications.distributedshell.ApplicationMaster"
 _MASTER_OPTIONS = (
     *("container_memory", "container_vcores", "container_resources", "num_containers", "priority"),

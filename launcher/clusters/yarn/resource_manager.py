@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import quote, urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from baryon.ps import PeerError, UsageError
 
@@ -175,7 +176,7 @@ class ResourceManager:
             return self._session.request(
                 method, url, data=data, headers=headers, timeout=_LIMIT_S, allow_redirects=False
             )
-        except (requests.RequestException, ValueError) as error:
+        except (OSError, HTTPError, ValueError) as error:  # requests' own are OSErrors
             raise _NoAnswer(_cause(error)) from error
 
 
@@ -191,8 +192,8 @@ class _NoAnswer(Exception):
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost error: the outer ones of requests and urllib3 only repeat the URL."""
-    while error.__context__ is not None:
+    """The innermost error of this request: the outer ones only repeat the URL."""
+    while isinstance(error.__context__, (OSError, HTTPError)):
         error = error.__context__
     return str(error) or type(error).__name__
 

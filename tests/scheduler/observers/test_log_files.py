@@ -7,7 +7,7 @@ import pytest
 
 from baryon.scheduler.observers import Notice, TaskOutput, log_files
 from baryon.scheduler.observers.log_files import LogFiles
-from tests.waiting import LIMIT_S
+from tests.waiting import LIMIT_S, wait_until
 
 
 def write(logs, task, data, is_transient=False):
@@ -120,3 +120,19 @@ def test_logs_that_cannot_be_written_are_mentioned_once(logs, tmp_path, wait_unt
     wait_until_written(logs, wait_until)
     assert logs.look() == []
     assert (tmp_path / "worker-10.log").read_bytes() == b"three\n"
+
+
+def test_a_disk_that_is_found_full_at_the_end_is_named_and_is_no_bug(tmp_path):
+    logs = LogFiles(str(tmp_path))
+    write(logs, "worker-0", b"a\n")
+    wait_until(lambda: not logs._backlog.nbytes, "the line to be written")
+    real = logs._files["worker-0"]
+
+    class Full:
+        def close(self):
+            real.close()
+            raise OSError(122, "Disk quota exceeded")
+
+    logs._files["worker-0"] = Full()
+    (said,) = logs.close()
+    assert said == f"cannot write the logs in {tmp_path}: [Errno 122] Disk quota exceeded"
