@@ -302,6 +302,7 @@ def test_it_is_mentioned_also_if_the_job_ends_meanwhile(start):
     full = Broken(OSError(errno.ENOSPC, "No space left on device"))
     console = start(stream, errors)
     console.take(out(b"a\n"))
+    wait_until(lambda: console._backlog.busy_s > 0, "the thread to be in its write")
     closing = threading.Thread(target=console.close)
     closing.start()
     wait_until(
